@@ -1,0 +1,96 @@
+"""Every knob once: default, unit, bounds, live or read-only, and what it does.
+
+The ROS parameters, the generated parameter files, `docs/parameters.md` and the command line
+are all made from the fields of `Config`. There is no other source of defaults.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from dataclasses import dataclass, field
+from typing import Any
+
+from mos_perception.errors import ConfigError
+
+
+def knob(default: Any, text: str, *, unit: str = '', low: float | None = None, high: float | None = None,
+         choices: tuple[str, ...] = (), live: bool = False) -> Any:
+    """A dataclass field with its unit, bounds (inclusive) and whether it may change while running."""
+    return field(default=default, metadata={'text': text, 'unit': unit, 'low': low, 'high': high,
+                                            'choices': choices, 'live': live})
+
+
+@dataclass(frozen=True)
+class Config:
+    """All parameters of a perception node or a replay."""
+
+    model: str = knob('dimos_nano', 'model: a name under models/ or a path to an .onnx file with its card beside it')
+    backend: str = knob('auto', 'what runs the network', choices=('auto', 'onnxruntime', 'tensorrt'))
+    threads: int = knob(0, 'threads of the network on a CPU; 0 = one per core', low=0, high=256)
+
+    image_topic: str = knob('image', 'frames, sensor_msgs/Image; empty: events only')
+    events_topic: str = knob('events', 'events, event_camera_msgs/EventPacket or dvs_msgs/EventArray; empty: frames only')
+    events_type: str = knob('event_packet', 'message type on events_topic', choices=('event_packet', 'event_array'))
+    sync_policy: str = knob('event_time', 'how frames and events are joined; approximate: already binned event frames by '
+                            'header stamp, through message_filters', choices=('event_time', 'approximate'))
+    input_reliable: bool = knob(False, 'ask publishers of frames and events for reliable delivery')
+    input_depth: int = knob(64, 'queue depth of the event subscription (frames: 2)', unit='messages', low=1, high=1000)
+
+    same_view: bool = knob(False, 'frames and events of different size show the same field of view: scale one to the other; '
+                           'otherwise such pairs are refused')
+    deadline_s: float = knob(0.1, 'longest wait for the events of a frame; after it the result is DEGRADED', unit='s',
+                             low=0.0, high=10.0, live=True)
+    events_only_rate_hz: float = knob(30.0, 'results per second of event time when there are no frames', unit='Hz',
+                                      low=0.1, high=1000.0)
+    event_buffer_bytes: int = knob(64_000_000, 'decoded events kept; the oldest whole packets go first', unit='bytes',
+                                   low=1_000_000, high=4_000_000_000)
+    stale_after_s: float = knob(1.0, 'an input silent for this long is STALE', unit='s', low=0.01, high=60.0, live=True)
+
+    score_threshold: float = knob(0.1, 'theta of DIMOS: keep instances with p(moving) x mask quality above it', low=0.0,
+                                  high=1.0, live=True)
+    max_objects: int = knob(0, 'most instances per frame; 0 = as the model card says', low=0, high=65535, live=True)
+
+    track_min_iou: float = knob(0.1, 'mask IoU below which two instances are never the same', low=0.0, high=1.0, live=True)
+    track_embedding_weight: float = knob(0.3, 'weight of embedding cosine beside mask IoU in the association', low=0.0,
+                                         high=1.0, live=True)
+    track_confirm_s: float = knob(0.1, 'a track seen for this long is confirmed', unit='s', low=0.0, high=10.0, live=True)
+    track_lost_s: float = knob(1.0, 'a track unseen for this long dies', unit='s', low=0.0, high=60.0, live=True)
+
+    force_inference: bool = knob(False, 'infer even when nobody subscribes', live=True)
+    publish_masks: bool = knob(True, 'put the run-length masks into the instances message', live=True)
+    autostart: bool = knob(True, 'configure and activate by itself at start')
+
+    def __post_init__(self) -> None:
+        """Check each value. Raises ConfigError naming the parameter, value and limit."""
+        for spec in dataclasses.fields(self):
+            check(spec.name, getattr(self, spec.name))
+
+
+FIELDS = {spec.name: spec for spec in dataclasses.fields(Config)}
+
+
+def check(name: str, value: Any) -> None:
+    """Raise ConfigError unless `value` is right for the parameter `name`."""
+    if name not in FIELDS:
+        near = difflib.get_close_matches(name, FIELDS, 1)
+        raise ConfigError(f'unknown parameter {name!r}' + (f': did you mean {near[0]!r}?' if near else ''))
+    spec, meta = FIELDS[name], FIELDS[name].metadata
+    kind = type(spec.default)
+    good = isinstance(value, kind) and not (kind is not bool and isinstance(value, bool))
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        good = True
+    if not good:
+        raise ConfigError(f'parameter {name} is {value!r}: must be {kind.__name__}')
+    if meta['choices'] and value not in meta['choices']:
+        raise ConfigError(f'parameter {name} is {value!r}: must be one of {", ".join(meta["choices"])}')
+    low, high = meta['low'], meta['high']
+    if (low is not None and not value >= low) or (high is not None and not value <= high):
+        raise ConfigError(f'parameter {name} is {value!r}: must be within [{low}, {high}] {meta["unit"]}'.rstrip())
+
+
+def from_dict(values: dict[str, Any]) -> Config:
+    """A Config from names and values; the rest default. Raises ConfigError."""
+    for name, value in values.items():
+        check(name, value)
+    return Config(**{name: type(FIELDS[name].default)(value) for name, value in values.items()})

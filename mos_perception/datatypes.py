@@ -1,0 +1,253 @@
+"""The values that travel along the data path. No behaviour beyond small conversions.
+
+Time is int nanoseconds of ROS time unless a name says otherwise. Image size is always
+(height, width). Shape legend: N instances, M tracks, E events, C channels, H W pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from enum import Enum
+
+import numpy as np
+
+
+class WindowStatus(str, Enum):
+    """How complete the events of a window are."""
+
+    COMPLETE = 'complete'  # the event stream passed the window's end
+    LATE = 'late'          # the deadline came first: the window may lack its newest events
+    MISSING = 'missing'    # no event packet reached us in the window
+
+
+class Modality(str, Enum):
+    """Which inputs a result was made from."""
+
+    BOTH = 'both'
+    FRAME = 'frame'
+    EVENTS = 'events'
+
+
+class TrackState(int, Enum):
+    """Life of a track; the numbers are those of `mos_msgs/Track`."""
+
+    TENTATIVE = 0
+    CONFIRMED = 1
+    LOST = 2
+
+
+class SkipReason(str, Enum):
+    """Why an input gave no result. Each is a counter on `/diagnostics`."""
+
+    OUT_OF_ORDER = 'out_of_order'        # stamp older than the last accepted one
+    DUPLICATE = 'duplicate'              # stamp equal to the last accepted one
+    SIZE_CHANGED = 'size_changed'        # frame or sensor size differs from the first one
+    ENCODING_CHANGED = 'encoding_changed'  # event encoding differs from the first packet's
+    NEWER_FRAME = 'newer_frame'          # inference was busy and a newer frame arrived
+    BAD_FRAME = 'bad_frame'              # image message refused
+    BAD_PACKET = 'bad_packet'            # event packet refused, or only its prefix decoded
+    PACKET_GAP = 'packet_gap'            # sequence numbers missing before a packet
+    BUFFER_FULL = 'buffer_full'          # oldest packets dropped to bound the memory
+    OUT_OF_BOUNDS = 'out_of_bounds'      # events outside the sensor were dropped
+    RESET = 'reset'                      # the clock jumped or a reset was asked for while it waited
+    NO_SUBSCRIBER = 'no_subscriber'      # lazy: nobody listens
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One image. `image` is (H, W, 3) uint8 RGB, C-contiguous."""
+
+    stamp_ns: int
+    image: np.ndarray
+    frame_id: str = ''
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.image.shape[0], self.image.shape[1]
+
+
+@dataclass(frozen=True)
+class EventPacket:
+    """Undecoded events as `event_camera_msgs/EventPacket` carries them.
+
+    `payload` is (bytes,) uint8; `stamp_ns` the header's host time of the first SDK buffer in
+    it; `time_base` as in the message (ns; unused by evt3); `seq` counts packets.
+    """
+
+    stamp_ns: int
+    encoding: str
+    height: int
+    width: int
+    seq: int
+    time_base: int
+    payload: np.ndarray
+    frame_id: str = ''
+
+
+@dataclass(frozen=True)
+class Events:
+    """Structure of arrays, each (E,), sorted by `t`.
+
+    `x`, `y` uint16 pixels, `p` uint8 (1 brighter, 0 darker), `t` int64 ns of ROS time.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    p: np.ndarray
+    t: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.t)
+
+    @staticmethod
+    def empty() -> 'Events':
+        """No events, with the right types."""
+        return Events(np.empty(0, np.uint16), np.empty(0, np.uint16), np.empty(0, np.uint8), np.empty(0, np.int64))
+
+    @staticmethod
+    def concatenate(parts: list['Events']) -> 'Events':
+        """Join pieces in the order given."""
+        if not parts:
+            return Events.empty()
+        if len(parts) == 1:
+            return parts[0]
+        return Events(*(np.concatenate([getattr(part, name) for part in parts]) for name in 'xypt'))
+
+    def between(self, t0_ns: int, t1_ns: int) -> 'Events':
+        """The events with `t0 < t <= t1` (views, no copy)."""
+        first, last = np.searchsorted(self.t, [t0_ns, t1_ns], side='right')
+        return Events(self.x[first:last], self.y[first:last], self.p[first:last], self.t[first:last])
+
+
+@dataclass(frozen=True)
+class EventWindow:
+    """The events with `t0 < t <= t1` of a (height, width) sensor, and how complete they are."""
+
+    events: Events
+    t0_ns: int
+    t1_ns: int
+    height: int
+    width: int
+    status: WindowStatus = WindowStatus.COMPLETE
+    lost_packets: int = 0
+
+    def digest(self) -> str:
+        """SHA-256 over edges, size and events: equal windows, equal digests."""
+        sha = hashlib.sha256(np.array([self.t0_ns, self.t1_ns, self.height, self.width], '<i8').tobytes())
+        for name, kind in (('x', '<u2'), ('y', '<u2'), ('p', 'u1'), ('t', '<i8')):
+            sha.update(np.ascontiguousarray(getattr(self.events, name), kind).tobytes())
+        return sha.hexdigest()
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What one inference gets: a frame, its events, or both. `epoch` counts resets; `size` is (height, width)."""
+
+    stamp_ns: int
+    frame_id: str
+    frame: Frame | None
+    window: EventWindow | None
+    size: tuple[int, int]
+    waited_ms: float = 0.0
+    epoch: int = 0
+
+
+@dataclass(frozen=True)
+class Instances:
+    """What a model says of one frame.
+
+    `masks` (N, H, W) bool, disjoint; `boxes` (N, 4) float32 x0 y0 x1 y1 px, the extents of the
+    mask with exclusive far edge; `scores` (N,) = p(moving) x mask quality; `motion_scores` (N,) =
+    p(moving) given that it is an object; `moving` (N,) bool; `embeddings` (N, C) float32.
+    """
+
+    masks: np.ndarray
+    boxes: np.ndarray
+    scores: np.ndarray
+    motion_scores: np.ndarray
+    moving: np.ndarray
+    embeddings: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.masks.shape[1], self.masks.shape[2]
+
+    @staticmethod
+    def empty(height: int, width: int, channels: int = 0) -> 'Instances':
+        """No instance in an image of this size."""
+        return Instances(np.zeros((0, height, width), bool), np.zeros((0, 4), np.float32), np.zeros(0, np.float32),
+                         np.zeros(0, np.float32), np.zeros(0, bool), np.zeros((0, channels), np.float32))
+
+    def id_image(self, ids: np.ndarray) -> np.ndarray:
+        """(H, W) uint16: pixel = ids[n] where mask n is set, 0 elsewhere."""
+        image = np.zeros(self.size, np.uint16)
+        for mask, number in zip(self.masks, ids):
+            image[mask] = number
+        return image
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """All living tracks after a frame, M of them.
+
+    `ids` (M,) int64 >= 1, never reused within an epoch; `states` (M,) int of `TrackState`; `ages_s`
+    (M,) seconds since birth; `boxes` (M, 4) px; `velocities` (M, 2) px/s of the box centre; `instance`
+    (M,) index into this frame's Instances, -1 for a track without one.
+    """
+
+    ids: np.ndarray
+    states: np.ndarray
+    ages_s: np.ndarray
+    boxes: np.ndarray
+    velocities: np.ndarray
+    instance: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def of_instances(self, count: int) -> np.ndarray:
+        """(count,) index into the tracks for each instance, -1 where it has none."""
+        rows = np.full(count, -1, np.int64)
+        seen = self.instance >= 0
+        rows[self.instance[seen]] = np.flatnonzero(seen)
+        return rows
+
+
+@dataclass(frozen=True)
+class Result:
+    """One frame's answer. `stage_ms` maps stage name to milliseconds; `degraded` says why, '' if not."""
+
+    stamp_ns: int
+    frame_id: str
+    instances: Instances
+    tracks: Tracks
+    window: EventWindow | None
+    modality: Modality
+    model_id: str
+    epoch: int
+    degraded: str = ''
+    stage_ms: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Skip:
+    """An input that gave no result, and why. Counted, never silent."""
+
+    reason: SkipReason
+    stamp_ns: int
+    detail: str = ''
+    count: int = 1
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A failed inference: the frame is lost, the process lives."""
+
+    stamp_ns: int
+    message: str

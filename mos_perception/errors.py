@@ -1,0 +1,34 @@
+"""Every exception this package raises on purpose.
+
+A message says what is wrong, the value seen, the limit, and the remedy. Trouble with one
+frame or one packet is not an exception for the caller: `pipeline.py` returns it as `Skip` or
+`Fault`. Trouble with the configuration is an exception when the node is configured.
+"""
+
+
+class MosError(Exception):
+    """Base of every error of this package."""
+
+
+class ConfigError(MosError):
+    """A parameter, a parameter file or a command line that cannot be used."""
+
+
+class DecodeError(MosError):
+    """An event packet that breaks its encoding's rules."""
+
+
+class FrameError(MosError):
+    """An image message that contradicts itself or has an encoding we do not know."""
+
+
+class SyncError(MosError):
+    """A frame or packet that cannot be placed in time."""
+
+
+class EngineError(MosError):
+    """A model file, its card or its runtime that cannot be used, or a failed inference."""
+
+
+class BagError(MosError):
+    """A recording that cannot be read or written; names the file and the topic."""

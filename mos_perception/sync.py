@@ -1,0 +1,176 @@
+"""Frames x event stream -> pairs, joined by event time.
+
+Knows stamps and windows; knows nothing of ROS, bytes or networks. A frame at `t` gets exactly the
+events of its window, released when the event stream's watermark passes the window's end, or when
+the deadline expires (the window is then LATE or MISSING, and the result DEGRADED, not dropped).
+
+    side 'before'   (t - length, t]   no added latency
+    side 'after'    (t, t + length]   as DIMOS trains: one frame period of latency
+
+`now_ns` is any clock that only moves forward while the object lives (steady time in the node,
+receive time in a replay); it decides deadlines only. Everything else follows from stamps, so the
+same packets give the same windows, live or from a bag.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from mos_perception.datatypes import EventWindow, Events, Frame, Pair, Skip, SkipReason, WindowStatus
+from mos_perception.events.buffer import EventBuffer
+
+JUMP_BACK_NS = 500_000_000   # a stamp this far behind the last one is a new recording, not disorder
+HISTORY_NS = 1_000_000_000   # events kept behind the watermark for frames that arrive late
+
+
+class Synchronizer:
+    """Joins frames and events. `length_ns` > 0 is the window; `tick_ns` the period without frames."""
+
+    def __init__(self, *, side: str, length_ns: int, deadline_ns: int, tick_ns: int, max_bytes: int,
+                 frames: bool, events: bool, stale_ns: int) -> None:
+        self.side, self.length_ns = side, length_ns
+        self.deadline_ns, self.tick_ns, self.stale_ns = deadline_ns, tick_ns, stale_ns
+        self._frames, self._events = frames, events
+        self.buffer = EventBuffer(max_bytes)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget frames, events and gaps."""
+        self.buffer.reset()
+        self._waiting: deque[tuple[Frame, int]] = deque()
+        self._gaps: deque[tuple[int, int, int]] = deque()
+        self._watermark_ns: int | None = None
+        self._last_frame_ns: int | None = None
+        self._next_tick_ns: int | None = None
+        self._sensor_size: tuple[int, int] | None = None
+        self._sensor_frame_id = ''
+        self._silent = False
+        self._kept_from_ns = -(1 << 62)  # events before this have been dropped
+
+    @property
+    def watermark_ns(self) -> int | None:
+        """The newest event time seen; all events up to it have arrived."""
+        return self._watermark_ns
+
+    @property
+    def waiting(self) -> bool:
+        """True while a frame waits for its events."""
+        return bool(self._waiting)
+
+    def jumped_back(self, stamp_ns: int, last_ns: int | None) -> bool:
+        """True when a stamp says that time started anew (bag loop, restarted driver)."""
+        return last_ns is not None and stamp_ns < last_ns - JUMP_BACK_NS
+
+    def frame_jumped_back(self, stamp_ns: int) -> bool:
+        """`jumped_back` against the last accepted frame."""
+        return self.jumped_back(stamp_ns, self._last_frame_ns)
+
+    def push_events(self, events: Events, watermark_ns: int | None, size: tuple[int, int], lost: int,
+                    frame_id: str = '') -> list[Skip]:
+        """Take one decoded packet: its events, the time it reached, `lost` packets missing before it."""
+        self._sensor_size, self._sensor_frame_id = size, frame_id
+        self._silent = False
+        before = self._watermark_ns
+        if watermark_ns is not None:
+            self._watermark_ns = watermark_ns if before is None else max(before, watermark_ns)
+        if lost and self._watermark_ns is not None:
+            self._gaps.append((before if before is not None else self._watermark_ns, self._watermark_ns, lost))
+        dropped = self.buffer.push(events) if len(events) else 0
+        self._trim()
+        if dropped:
+            self._kept_from_ns = max(self._kept_from_ns, self.buffer.oldest_ns)
+            return [Skip(SkipReason.BUFFER_FULL, self._watermark_ns or 0, f'buffer of {self.buffer.max_bytes} bytes is '
+                         'full: oldest packets dropped', dropped)]
+        return []
+
+    def push_frame(self, frame: Frame, now_ns: int) -> list[Skip]:
+        """Take one frame; refuses stamps that do not move forward."""
+        last = self._last_frame_ns
+        if last is not None and frame.stamp_ns <= last:
+            reason = SkipReason.DUPLICATE if frame.stamp_ns == last else SkipReason.OUT_OF_ORDER
+            return [Skip(reason, frame.stamp_ns, f'frame stamp {frame.stamp_ns} after {last}')]
+        self._last_frame_ns = frame.stamp_ns
+        self._next_tick_ns = None
+        self._waiting.append((frame, now_ns))
+        return []
+
+    def ready(self, now_ns: int) -> list[Pair]:
+        """The pairs whose window is complete or whose deadline has passed, oldest first."""
+        pairs = []
+        while self._waiting:
+            frame, arrived_ns = self._waiting[0]
+            status = self._status(frame.stamp_ns, now_ns - arrived_ns >= self.deadline_ns)
+            if status is None:
+                break
+            self._waiting.popleft()
+            pairs.append(self._pair(frame.stamp_ns, frame, status, (now_ns - arrived_ns) / 1e6))
+        return pairs + self._ticks()
+
+    def flush(self) -> list[Pair]:
+        """End of the input: release every waiting frame with what has arrived."""
+        pairs = []
+        while self._waiting:
+            frame, _ = self._waiting.popleft()
+            pairs.append(self._pair(frame.stamp_ns, frame, self._status(frame.stamp_ns, True), 0.0))
+        return pairs + self._ticks()
+
+    def edges(self, stamp_ns: int) -> tuple[int, int]:
+        """(t0, t1) of the window of a frame."""
+        if self.side == 'before':
+            return stamp_ns - self.length_ns, stamp_ns
+        return stamp_ns, stamp_ns + self.length_ns
+
+    def _status(self, stamp_ns: int, expired: bool) -> WindowStatus | None:
+        """How complete the window of a frame is now; None: keep waiting."""
+        t0, t1 = self.edges(stamp_ns)
+        if not self._events:
+            return WindowStatus.MISSING
+        if self._watermark_ns is not None and self._watermark_ns >= t1:
+            return WindowStatus.COMPLETE if t0 >= self._kept_from_ns else WindowStatus.LATE
+        if not expired and not self._silent:
+            return None
+        if self._watermark_ns is not None and self._watermark_ns > t0:
+            return WindowStatus.LATE
+        # The deadline was paid once: until a packet comes, later frames need not pay it again.
+        self._silent = True
+        return WindowStatus.MISSING
+
+    def _pair(self, stamp_ns: int, frame: Frame | None, status: WindowStatus, waited_ms: float) -> Pair:
+        window = None
+        if status is not WindowStatus.MISSING and self._sensor_size is not None:
+            t0, t1 = self.edges(stamp_ns)
+            lost = sum(count for first, last, count in self._gaps if last > t0 and first < t1)
+            window = EventWindow(self.buffer.window(t0, t1), t0, t1, *self._sensor_size, status, lost)
+        size = frame.size if frame is not None else self._sensor_size
+        frame_id = frame.frame_id if frame is not None else self._sensor_frame_id
+        return Pair(stamp_ns, frame_id, frame, window, size, waited_ms)
+
+    def _ticks(self) -> list[Pair]:
+        """Pairs without frames: at a fixed rate of event time where no frames come."""
+        mark = self._watermark_ns
+        if mark is None or not self._events or self._waiting:
+            return []
+        if self._next_tick_ns is None:
+            last = self._last_frame_ns
+            quiet_from = mark if not self._frames else (last if last is not None else mark) + self.stale_ns
+            self._next_tick_ns = quiet_from + self.tick_ns
+        if mark - self._next_tick_ns > HISTORY_NS:  # after a pause: no burst of empty results
+            self._next_tick_ns = mark
+        pairs = []
+        while self.edges(self._next_tick_ns)[1] <= mark:
+            pairs.append(self._pair(self._next_tick_ns, None, WindowStatus.COMPLETE, 0.0))
+            self._last_frame_ns = self._next_tick_ns if self._frames else None
+            self._next_tick_ns += self.tick_ns
+        return pairs
+
+    def _trim(self) -> None:
+        """Drop events and gaps no later window can ask for."""
+        if self._watermark_ns is None:
+            return
+        oldest = self._watermark_ns - self.length_ns - HISTORY_NS
+        if self._waiting:
+            oldest = min(oldest, self.edges(self._waiting[0][0].stamp_ns)[0])
+        self.buffer.drop_before(oldest)
+        self._kept_from_ns = max(self._kept_from_ns, oldest)
+        while self._gaps and self._gaps[0][1] < oldest:
+            self._gaps.popleft()

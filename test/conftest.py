@@ -1,0 +1,17 @@
+"""Shared fixtures: where the real recordings are."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope='session')
+def data_dir() -> Path:
+    """The folder of real recordings (`MOS_TEST_DATA`, else ../shared/data); skips where there is none."""
+    folder = Path(os.environ.get('MOS_TEST_DATA', ROOT.parent / 'shared' / 'data'))
+    if not folder.is_dir():
+        pytest.skip(f'no real recordings at {folder}: set MOS_TEST_DATA')
+    return folder

@@ -1,0 +1,1 @@
+"""Offline part, PyTorch: data, networks, losses, training, evaluation, export."""

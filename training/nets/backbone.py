@@ -1,0 +1,69 @@
+"""Three-scale convolutional encoder: maps at 1/4, 1/8 and 1/16 of the input (dimos.md 1.3, narrow)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def conv_bn(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    """conv3x3 without bias, then batch norm; no activation."""
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs))
+
+
+class ResidualBlock(nn.Module):
+    """Two conv3x3 + BN with a skip (He et al. 2016, basic block); the skip is a 1x1 where the shape changes."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.first, self.second = conv_bn(inputs, outputs, stride), conv_bn(outputs, outputs)
+        same = inputs == outputs and stride == 1
+        self.skip = nn.Identity() if same else nn.Sequential(
+            nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C', H/stride, W/stride)."""
+        return F.relu(self.second(F.relu(self.first(x))) + self.skip(x))
+
+
+class Encoder(nn.Module):
+    """Stem of two strided convolutions (1/4), then three stages of residual blocks with strides 1, 2, 2."""
+
+    def __init__(self, inputs: int, stem: int, channels: tuple[int, int, int], blocks: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(conv_bn(inputs, stem, 2), nn.ReLU(), conv_bn(stem, channels[0], 2), nn.ReLU())
+        stages, width = [], channels[0]
+        for number, (outputs, count) in enumerate(zip(channels, blocks)):
+            strides = [1 if number == 0 else 2] + [1] * (count - 1)
+            stages.append(nn.Sequential(*(ResidualBlock(width if k == 0 else outputs, outputs, s)
+                                          for k, s in enumerate(strides))))
+            width = outputs
+        self.stages = nn.ModuleList(stages)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(B, inputs, H, W) -> maps at 1/4, 1/8, 1/16 (sizes rounded up)."""
+        maps, x = [], self.stem(x)
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        return maps
+
+
+def event_validity(voxel: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, 1, H, W) float: 1 where any bin holds an event (dimos.md 1.4)."""
+    return (voxel.sum(1, keepdim=True) != 0).to(voxel.dtype)
+
+
+class EventMaskEncoder(nn.Module):
+    """Where events fell, as features at 1/4: two strided conv BN (ReLU between), dimos.md 1.4."""
+
+    def __init__(self, middle: int, outputs: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(conv_bn(1, middle, 2), nn.ReLU(), nn.Conv2d(middle, outputs, 3, 2, 1))
+
+    def forward(self, voxel: Tensor, sizes: list[torch.Size]) -> list[Tensor]:
+        """Voxel (B, C, H, W) -> (B, outputs, h, w) resized (align_corners) to each (h, w) of `sizes`."""
+        features = self.layers(event_validity(voxel))
+        return [features if features.shape[2:] == size else
+                F.interpolate(features, size, mode='bilinear', align_corners=True) for size in sizes]

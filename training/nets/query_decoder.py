@@ -1,0 +1,84 @@
+"""DETR-style decoder: post-norm layers, learned query positions, sine positions on the memory (dimos.md 1.5)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def sine_positions(x: Tensor, y: Tensor, width: int) -> Tensor:
+    """Positions x, y in [0, 1], each (N,) -> (N, width): sine and cosine of y then x, temperature 10000 (DETR)."""
+    steps = torch.arange(width // 4, dtype=torch.float32, device=x.device)
+    rates = 2 * math.pi / 10000 ** (4 * steps / width)
+    parts = [wave(coordinate[:, None] * rates) for coordinate in (y, x) for wave in (torch.sin, torch.cos)]
+    return torch.cat(parts, 1)
+
+
+def grid_positions(height: int, width: int, channels: int) -> Tensor:
+    """(height * width, channels) sine positions of the cell centres, row by row."""
+    y, x = torch.meshgrid((torch.arange(height) + 0.5) / height, (torch.arange(width) + 0.5) / width, indexing='ij')
+    return sine_positions(x.flatten(), y.flatten(), channels)
+
+
+class Attention(nn.Module):
+    """Multi-head attention with separate projections of query, key and value."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """(B, Q, d), (B, K, d), (B, K, d) -> (B, Q, d)."""
+        def split(x: Tensor) -> Tensor:
+            return x.reshape(x.shape[0], x.shape[1], self.heads, -1).transpose(1, 2)
+        q, k, v = split(self.query(query)), split(self.key(key)), split(self.value(value))
+        weights = torch.softmax(q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1]), -1)
+        return self.out((weights @ v).transpose(1, 2).reshape(query.shape))
+
+
+class DecoderLayer(nn.Module):
+    """Self-attention, cross-attention, feed-forward; each added, then normalised."""
+
+    def __init__(self, width: int, heads: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.self_attention, self.cross_attention = Attention(width, heads), Attention(width, heads)
+        self.feed_forward = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(dropout),
+                                          nn.Linear(hidden, width))
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, query_positions: Tensor, memory: Tensor, memory_positions: Tensor) -> Tensor:
+        """x (B, Q, d), memory (B, K, d) -> (B, Q, d)."""
+        placed = x + query_positions
+        x = self.norms[0](x + self.dropout(self.self_attention(placed, placed, x)))
+        read = self.cross_attention(x + query_positions, memory + memory_positions, memory)
+        x = self.norms[1](x + self.dropout(read))
+        return self.norms[2](x + self.dropout(self.feed_forward(x)))
+
+
+class QueryDecoder(nn.Module):
+    """Queries start at zero; each layer's output passes one shared layer norm."""
+
+    def __init__(self, queries: int, width: int, heads: int, hidden: int, layers: int, dropout: float) -> None:
+        super().__init__()
+        # starting on a grid of anchors, not at random, spreads the queries over the image from the first step
+        columns = math.ceil(math.sqrt(queries))
+        self.query_positions = nn.Parameter(grid_positions(math.ceil(queries / columns), columns, width)[:queries])
+        self.layers = nn.ModuleList(DecoderLayer(width, heads, hidden, dropout) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, memory: Tensor) -> Tensor:
+        """Memory (B, d, h, w) -> (L, B, Q, d), one per layer."""
+        batch, width, rows, columns = memory.shape
+        positions = F.layer_norm(grid_positions(rows, columns, width).to(memory), (width,))[None]
+        tokens = memory.flatten(2).transpose(1, 2)
+        queries = self.query_positions.expand(batch, -1, -1)
+        x, outputs = torch.zeros_like(queries), []
+        for layer in self.layers:
+            x = layer(x, queries, tokens, positions)
+            outputs.append(self.norm(x))
+        return torch.stack(outputs)
