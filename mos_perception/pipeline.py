@@ -21,18 +21,18 @@ from mos_perception.datatypes import (EventPacket, Events, Fault, Frame, Instanc
                                       SkipReason, WindowStatus)
 from mos_perception.errors import MosError
 from mos_perception.events.decode import EventStream
-from mos_perception.models import load_model
-from mos_perception.models.dimos import DimosModel
+from mos_perception.models import Model, load_model
 from mos_perception.sync import Synchronizer
-from mos_perception.tracking import make_tracker
+from mos_perception.tracking import Tracker
+from mos_perception.tracking.hungarian import HungarianTracker
 
 
 class Pipeline:
     """One camera's perception. Raises MosError from the constructor when the configuration cannot work."""
 
-    def __init__(self, config: Config, model: DimosModel | None = None) -> None:
+    def __init__(self, config: Config, model: Model | None = None) -> None:
         self.config = config
-        self.model = model if model is not None else load_model(config)
+        self.model: Model = model if model is not None else load_model(config)
         self.epoch = 0
         self.sync = Synchronizer(
             side=self.model.card.window.side, length_ns=round(self.model.card.window.length_ms * 1e6),
@@ -40,11 +40,16 @@ class Pipeline:
             max_bytes=config.event_buffer_bytes, frames=bool(config.image_topic), events=bool(config.events_topic),
             stale_ns=round(config.stale_after_s * 1e9))
         self.stream = EventStream()
-        self.tracker = make_tracker(config)
+        self.tracker: Tracker = HungarianTracker(config)
         self._lock = threading.Lock()
         self._decode_ms = 0.0
         self._last_packet_ns: int | None = None
         self._frame_size: tuple[int, int] | None = None
+
+    @property
+    def model_id(self) -> str:
+        """The model card's id."""
+        return self.model.card.id
 
     def push_packet(self, packet: EventPacket, now_ns: int) -> list[Skip]:
         """Take one event packet: decode it at once (the encodings are stateful). Never raises."""
@@ -88,7 +93,7 @@ class Pipeline:
             self._check_sizes(pair)
             voxel = _timed(stages, 'voxel', self.model.voxel, pair.window)
             image = _timed(stages, 'pre', self.model.image, pair.frame)
-            outputs = _timed(stages, 'engine', self.model.infer, image, voxel)
+            outputs = _timed(stages, 'engine', self.model.engine.run, self.model.feeds(image, voxel))
             instances = _timed(stages, 'post', self.model.postprocess, outputs, pair.size)
             with self._lock:
                 if pair.epoch != self.epoch:
@@ -97,12 +102,12 @@ class Pipeline:
         except MosError as error:
             return Fault(pair.stamp_ns, str(error))
         modality, degraded = _modality(pair)
-        return Result(pair.stamp_ns, pair.frame_id, instances, tracks, pair.window, modality, self.model.card.id,
+        return Result(pair.stamp_ns, pair.frame_id, instances, tracks, pair.window, modality, self.model_id,
                       pair.epoch, degraded, stages)
 
     def warm_up(self, size: tuple[int, int] = (480, 640)) -> Instances:
         """One inference on nothing: compiles, allocates and proves that the model runs. Raises EngineError."""
-        outputs = self.model.infer(self.model.image(None), self.model.voxel(None))
+        outputs = self.model.engine.run(self.model.feeds(self.model.image(None), self.model.voxel(None)))
         return self.model.postprocess(outputs, size)
 
     def update(self, config: Config) -> None:
@@ -110,9 +115,9 @@ class Pipeline:
         self.config = config
         self.sync.deadline_ns = round(config.deadline_s * 1e9)
         self.sync.stale_ns = round(config.stale_after_s * 1e9)
-        self.model.update(config)
+        self.model.score_threshold, self.model.max_objects = config.score_threshold, config.max_objects
         with self._lock:
-            self.tracker.update_config(config)
+            self.tracker.configure(config)
 
     def reset(self) -> int:
         """Forget everything that depends on the past; returns the new epoch."""

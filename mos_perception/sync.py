@@ -53,9 +53,19 @@ class Synchronizer:
         return self._watermark_ns
 
     @property
+    def last_stamp_ns(self) -> int | None:
+        """The newest stamp seen, of a frame or of the events."""
+        return max((stamp for stamp in (self._watermark_ns, self._last_frame_ns) if stamp is not None), default=None)
+
+    @property
     def waiting(self) -> bool:
         """True while a frame waits for its events."""
         return bool(self._waiting)
+
+    @property
+    def due_ns(self) -> int | None:
+        """When the oldest waiting frame's deadline passes, on the clock of `now_ns`; None: no frame waits."""
+        return self._waiting[0][1] + self.deadline_ns if self._waiting else None
 
     def jumped_back(self, stamp_ns: int, last_ns: int | None) -> bool:
         """True when a stamp says that time started anew (bag loop, restarted driver)."""

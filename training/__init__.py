@@ -1,1 +1,1 @@
-"""Offline part, PyTorch: data, networks, losses, training, evaluation, export."""
+"""Offline subtree: rendered scenes, networks, losses and the training loop (PyTorch). The runtime never imports it."""

@@ -25,7 +25,7 @@ class DimosConfig:
     blocks: tuple[int, int, int] = (1, 2, 2)
     hidden: int = 24
     heads: tuple[int, int, int] = (1, 2, 4)
-    expansion: float = 2.66
+    expansion: float = 2.67
     groups: int = 8
     with_coordinates: bool = True
     queries: int = 10

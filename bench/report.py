@@ -1,0 +1,83 @@
+"""What every benchmark shares: where it ran, a table on the terminal, the same figures as JSON.
+
+    report = Report('events', 'EVT3 decode and voxelization')
+    report.row('decode vect', ours=160.0, unit='Mev/s', peers={'faery': 58.0}, bar='>= 120')
+    report.finish(args.json)
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def machine() -> dict[str, Any]:
+    """Processor, usable cores, load, memory (GB), Python, date and git commit of this run."""
+    facts = dict(line.split(':', 1) for line in _read('/proc/cpuinfo').splitlines() if ':' in line)
+    facts = {key.strip(): value.strip() for key, value in facts.items()}
+    git = subprocess.run(['git', 'describe', '--always', '--dirty', '--abbrev=12'], capture_output=True, text=True,
+                         check=False, cwd=Path(__file__).parent)
+    return {'processor': facts.get('model name', platform.processor() or platform.machine()),
+            'cores': len(os.sched_getaffinity(0)), 'load_1min': os.getloadavg()[0],
+            'memory_gb': round(os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9, 1),
+            'system': platform.platform(), 'python': platform.python_version(),
+            'date': datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds'),
+            'commit': git.stdout.strip() or 'none'}
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Installed version of each distribution, 'not installed' otherwise."""
+    found = {}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = 'not installed'
+    return found
+
+
+class Report:
+    """Rows of one benchmark; `finish` prints them and writes the JSON."""
+
+    def __init__(self, name: str, title: str, packages: tuple[str, ...] = ('numpy', 'numba')) -> None:
+        """`packages` are the distributions whose versions matter here."""
+        self.data: dict[str, Any] = {'bench': name, 'title': title, 'machine': machine(),
+                                     'versions': versions(*packages), 'rows': [], 'notes': []}
+
+    def row(self, what: str, ours: float, unit: str, peers: dict[str, float] | None = None, bar: str = '',
+            met: bool | None = None, **extra: Any) -> None:
+        """One measurement: our figure, each peer's from the same run, the bar and whether it was met."""
+        self.data['rows'].append({'what': what, 'ours': ours, 'unit': unit, 'peers': peers or {}, 'bar': bar,
+                                  'met': met, **extra})
+
+    def note(self, text: str) -> None:
+        """A line under the table: a peer that is missing, what was seen."""
+        self.data['notes'].append(text)
+
+    def finish(self, json_path: str | os.PathLike | None = None) -> None:
+        """Print machine, versions, table and notes; write all of it to `json_path` if given."""
+        console = Console(width=None if os.isatty(1) else 150)
+        console.print(' | '.join(f'{key} {value}' for key, value in (self.data['machine'] | self.data['versions']).items()))
+        table = Table('measurement', 'ours', 'unit', 'peers', 'bar', 'met', title=self.data['title'])
+        for row in self.data['rows']:
+            peers = '\n'.join(f'{name} {value:.4g}' for name, value in row['peers'].items())
+            met = '' if row['met'] is None else ('yes' if row['met'] else 'NO')
+            table.add_row(row['what'], f'{row["ours"]:.4g}', row['unit'], peers, row['bar'], met)
+        console.print(table)
+        for note in self.data['notes']:
+            console.print(f'note: {note}')
+        if json_path:
+            Path(json_path).write_text(json.dumps(self.data, indent=1) + '\n')
+
+
+def _read(path: str) -> str:
+    return Path(path).read_text() if Path(path).exists() else ''

@@ -1,0 +1,56 @@
+"""The DIMOS node with its parameters: `ros2 launch mos_perception dimos.launch.py image_topic:=/camera/image_raw`.
+
+A launch argument that is left empty keeps the value of the parameter file.
+"""
+
+import sys
+from pathlib import Path
+
+from ament_index_python.packages import get_package_share_directory
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.conditions import IfCondition
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+from mos_perception.config import FIELDS
+from mos_perception.ros.transport import environment
+
+SHARE = Path(get_package_share_directory('mos_perception'))
+# argument -> default, help; those named like a parameter are handed on to the node when not empty
+ARGUMENTS = {
+    'namespace': ('', 'namespace of the node'),
+    'model': ('', FIELDS['model'].metadata['text']),
+    'backend': ('', FIELDS['backend'].metadata['text']),
+    'image_topic': ('', 'frames, sensor_msgs/Image; none: no frames'),
+    'events_topic': ('', 'events, event_camera_msgs/EventPacket; none: no events'),
+    'params_file': (str(SHARE / 'config' / 'dimos.yaml'), 'parameter file'),
+    'use_sim_time': ('false', 'take the time from /clock'),
+    'autostart': ('true', 'configure and activate at start'),
+    'rviz': ('false', 'show the overlay in rviz2'),
+    'log_level': ('info', 'debug, info, warn, error or fatal'),
+}
+
+
+def make_node(context):
+    """The node, from the values the arguments have by now."""
+    given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
+    parameters = {name: given[name] for name in ('model', 'backend', 'image_topic', 'events_topic') if given[name]}
+    parameters = {name: '' if value == 'none' else value for name, value in parameters.items()}
+    for flag in ('use_sim_time', 'autostart'):
+        if given[flag].lower() not in ('true', 'false'):
+            sys.exit(f'launch argument {flag} is {given[flag]!r}: must be true or false')
+        parameters[flag] = given[flag].lower() == 'true'
+    return [Node(package='mos_perception', executable='dimos_node', name='mos_perception', namespace=given['namespace'],
+                 parameters=[given['params_file'], parameters], output='screen', emulate_tty=True,
+                 arguments=['--ros-args', '--log-level', given['log_level']])]
+
+
+def generate_launch_description():
+    """Arguments, transport, the node and, if asked for, rviz2."""
+    return LaunchDescription([
+        *(DeclareLaunchArgument(name, default_value=value, description=text) for name, (value, text) in ARGUMENTS.items()),
+        *(SetEnvironmentVariable(name, value) for name, value in environment().items()),
+        OpaqueFunction(function=make_node),
+        Node(package='rviz2', executable='rviz2', namespace=LaunchConfiguration('namespace'), output='log',
+             arguments=['-d', str(SHARE / 'config' / 'view.rviz')], condition=IfCondition(LaunchConfiguration('rviz'))),
+    ])

@@ -1,0 +1,234 @@
+"""The model card: what a model file needs, gives and is, in JSON beside the file.
+
+`dimos_nano.onnx` has its card in `dimos_nano.json`. A model without a card, with another
+card's file, or with a graph that differs from its card is refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mos_perception.errors import EngineError
+
+if TYPE_CHECKING:
+    from mos_perception.engine import Engine
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output. `shape` has None where the graph leaves a size open; `dtype` as NumPy names it."""
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str
+
+    def __str__(self) -> str:
+        sizes = 'x'.join('?' if size is None else str(size) for size in self.shape)
+        return f'{self.name} {self.dtype} {sizes}'
+
+    def accepts(self, other: 'TensorSpec') -> bool:
+        """Same name, type and rank, and the same size wherever both state one."""
+        return (self.name == other.name and self.dtype == other.dtype and len(self.shape) == len(other.shape)
+                and all(a is None or b is None or a == b for a, b in zip(self.shape, other.shape)))
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """Normalisation of RGB in [0, 1]: (value - mean) / std, three numbers each."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class VoxelSpec:
+    """The arguments of `events.voxel.voxelize` this network was trained with."""
+
+    formulation: str
+    bins: int
+    normalise: str
+    norm_floor: float
+    resize: str
+
+
+@dataclass(frozen=True)
+class WindowSpec:
+    """Which events belong to a frame: `side` of its stamp, 'before' or 'after', and how long in ms."""
+
+    side: str
+    length_ms: float
+
+
+@dataclass(frozen=True)
+class PostprocessSpec:
+    """Defaults the scores of the card were measured with."""
+
+    max_objects: int
+    score_threshold: float
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """Everything the runtime and a reader must know of a model file."""
+
+    id: str
+    architecture: str
+    file: str
+    sha256: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    image: ImageSpec
+    voxel: VoxelSpec
+    window: WindowSpec
+    postprocess: PostprocessSpec
+    training: dict[str, Any]
+    scores: dict[str, Any]
+    licence: str
+
+    def __post_init__(self) -> None:
+        """Check the values. Raises EngineError."""
+        checks = (
+            ('sha256', self.sha256, len(self.sha256) == 64 and not set(self.sha256) - set('0123456789abcdef'),
+             '64 lower-case hex digits'),
+            ('image.mean', self.image.mean, len(self.image.mean) == 3, 'three numbers'),
+            ('image.std', self.image.std, len(self.image.std) == 3 and min(self.image.std) > 0, 'three numbers > 0'),
+            ('voxel.bins', self.voxel.bins, self.voxel.bins >= 1, '>= 1'),
+            ('window.side', self.window.side, self.window.side in ('before', 'after'), "'before' or 'after'"),
+            ('window.length_ms', self.window.length_ms, 0 < self.window.length_ms <= 10_000, 'in (0, 10000] ms'),
+            ('postprocess.max_objects', self.postprocess.max_objects,
+             1 <= self.postprocess.max_objects <= 65535, 'in [1, 65535]'),
+            ('postprocess.score_threshold', self.postprocess.score_threshold,
+             0 <= self.postprocess.score_threshold <= 1, 'in [0, 1]'))
+        for name, value, good, limit in checks:
+            if not good:
+                raise EngineError(f'model card {self.id!r}: {name} is {value!r}: must be {limit}')
+
+
+def load_card(onnx_path: Path) -> ModelCard:
+    """The card beside `onnx_path`, with the model file's sha256 verified. Raises EngineError."""
+    onnx_path = Path(onnx_path)
+    path = onnx_path.with_suffix('.json')
+    try:
+        text = path.read_text(encoding='utf-8')
+    except (OSError, UnicodeDecodeError) as error:
+        raise EngineError(f'model card {path} cannot be read ({error}): a model needs its card beside it; '
+                          'training/export.py writes both') from error
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise EngineError(f'model card {path} is not JSON ({error}): export the model again') from error
+    card = _build(ModelCard, values, str(path))
+    actual = sha256_of(onnx_path)
+    if actual != card.sha256:
+        raise EngineError(f'model file {onnx_path} has sha256 {actual}, its card says {card.sha256}: '
+                          'the file is damaged or not the one described; restore it or export again')
+    return card
+
+
+def save_card(card: ModelCard, path: Path) -> Path:
+    """Write the card beside a model (`path` may be either file); atomic. Returns the JSON's path."""
+    path = Path(path).with_suffix('.json')
+    scratch = path.with_name(f'.{path.name}.{os.getpid()}')
+    scratch.write_text(json.dumps(dataclasses.asdict(card), indent=2) + '\n', encoding='utf-8')
+    scratch.replace(path)
+    return path
+
+
+def sha256_of(path: Path) -> str:
+    """Hex digest of a file. Raises EngineError if it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with open(path, 'rb') as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise EngineError(f'model file {path} cannot be read ({error}): check the parameter "model"') from error
+    return digest.hexdigest()
+
+
+def check(card: ModelCard, engine: 'Engine') -> None:
+    """Raise EngineError, listing both sides, unless the graph has exactly the card's inputs and outputs."""
+    for side in ('inputs', 'outputs'):
+        wanted = {spec.name: spec for spec in getattr(card, side)}
+        real = {spec.name: spec for spec in getattr(engine, side)}
+        if wanted.keys() != real.keys() or not all(wanted[name].accepts(real[name]) for name in wanted):
+            raise EngineError(f'model {card.id}: {side} differ; card: {_list(wanted)}; graph: {_list(real)}: '
+                              'the card belongs to another file; export the model again')
+
+
+def find_model(name_or_path: str) -> Path:
+    """The ONNX file of a model name (`dimos_nano`) or path. Raises EngineError naming where it looked."""
+    given = Path(name_or_path).expanduser()
+    if given.suffix == '.onnx' or len(given.parts) > 1:
+        if not given.is_file():
+            raise EngineError(f'model file {given} does not exist: give the path of an .onnx file or a model name')
+        return given
+    folders = _model_folders()
+    for folder in folders:
+        if name_or_path and (folder / f'{name_or_path}.onnx').is_file():
+            return folder / f'{name_or_path}.onnx'
+    known = sorted({path.stem for folder in folders for path in folder.glob('*.onnx')})
+    near = difflib.get_close_matches(name_or_path, known, 1)
+    hint = f'did you mean {near[0]!r}?' if near else f'known models: {", ".join(known) or "none"}'
+    raise EngineError(f'no model {name_or_path!r} in {", ".join(map(str, folders))}: {hint}')
+
+
+def _model_folders() -> list[Path]:
+    folders = [Path(__file__).resolve().parents[2] / 'models', Path(sys.prefix) / 'share' / 'mos_perception' / 'models']
+    try:
+        from ament_index_python.packages import get_package_share_directory
+        folders.append(Path(get_package_share_directory('mos_perception')) / 'models')
+    except (ImportError, LookupError):  # no ROS here, or the package is not installed into it
+        pass
+    return folders
+
+
+def _list(specs: dict[str, TensorSpec]) -> str:
+    return ', '.join(str(spec) for spec in specs.values()) or 'none'
+
+
+_NESTED = {'image': ImageSpec, 'voxel': VoxelSpec, 'window': WindowSpec, 'postprocess': PostprocessSpec}
+_SCALARS = {'str': (str, 'text'), 'int': (int, 'a whole number'), 'float': ((int, float), 'a number'),
+            'dict[str, Any]': (dict, 'an object')}
+
+
+def _build(kind: type, values: Any, where: str) -> Any:
+    """A dataclass from a JSON object with exactly its fields. Raises EngineError naming the key."""
+    if not isinstance(values, dict):
+        raise EngineError(f'model card {where}: must be a JSON object, is {type(values).__name__}')
+    fields = {spec.name: spec for spec in dataclasses.fields(kind)}
+    for key in values.keys() - fields.keys():
+        near = difflib.get_close_matches(key, fields, 1)
+        raise EngineError(f'model card {where}: unknown key {key!r}; '
+                          + (f'did you mean {near[0]!r}?' if near else f'known keys: {", ".join(fields)}'))
+    missing = [name for name in fields if name not in values]
+    if missing:
+        raise EngineError(f'model card {where}: missing {", ".join(missing)}: export the model again')
+    return kind(**{name: _value(spec, values[name], f'{where}: {name}') for name, spec in fields.items()})
+
+
+def _value(spec: dataclasses.Field, value: Any, where: str) -> Any:
+    """One field's value in its declared type. Raises EngineError."""
+    if spec.name in _NESTED:
+        return _build(_NESTED[spec.name], value, where)
+    if spec.type in _SCALARS:
+        kind, words = _SCALARS[spec.type]
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise EngineError(f'model card {where} is {value!r}: must be {words}')
+        return float(value) if spec.type == 'float' else value
+    if not isinstance(value, list):
+        raise EngineError(f'model card {where} is {value!r}: must be a list')
+    if spec.type.startswith('tuple[TensorSpec'):
+        return tuple(_build(TensorSpec, item, f'{where}[{n}]') for n, item in enumerate(value))
+    kinds, words = ((int, type(None)), 'whole numbers') if 'int' in spec.type else ((int, float), 'numbers')
+    if any(not isinstance(item, kinds) or isinstance(item, bool) for item in value):
+        raise EngineError(f'model card {where} is {value!r}: must be a list of {words}')
+    return tuple(value)

@@ -1,0 +1,145 @@
+"""Events of a window -> voxel grid. The one definition: robot, replay and training all use it.
+
+Formulations, for a window (t0, t1] cut into B bins, t* = (t - t0) / (t1 - t0) * (B - 1):
+
+- `dimos`  (2B, H, W) counts: B planes of brighter events, then B of darker ones; each event is split
+           between the planes beside t* with weights 1-f and f (DIMOS, utils/event_utils.py).
+- `e2vid`  (B, H, W) signed: the same split of p = +1 / -1 (Zhu 2019; E2VID; DSEC).
+- `counts` (2B, H, W) counts: each event whole in plane floor((t - t0) / (t1 - t0) * B), the end in the last (RVT).
+
+Sums are int32 Q16 (65536 = one event): exact, so no order, thread count or device changes them, and the
+grid adds up to 65536 x the events in the window and on the sensor (`e2vid`: x the sum of their signs).
+"""
+
+from __future__ import annotations
+
+import os
+
+import cv2
+import numba
+import numpy as np
+
+from mos_perception.datatypes import Events, EventWindow
+from mos_perception.errors import ConfigError
+from mos_perception.events.scatter import Layout, scatter
+
+ONE = 1 << 16  # one event, in Q16
+FORMULATIONS = ('dimos', 'e2vid', 'counts')
+RESIZES = ('bin', 'linear')
+NORMALISATIONS = ('max', 'std', 'none')
+
+
+def channels(formulation: str, bins: int) -> int:
+    """Planes of a grid. Raises ConfigError for an unknown formulation or bins < 1."""
+    _choice('formulation', formulation, FORMULATIONS)
+    if not 1 <= bins <= 1024:
+        raise ConfigError(f'voxel bins is {bins}: must be within [1, 1024]')
+    return bins if formulation == 'e2vid' else 2 * bins
+
+
+def accumulate(events: Events, t0_ns: int, t1_ns: int, *, formulation: str, bins: int, size: tuple[int, int],
+               out_size: tuple[int, int] | None = None, closed: bool = False, threads: int = 0) -> np.ndarray:
+    """The Q16 grid (C, H, W) of the events with `t0 < t <= t1` (`t0 <= t` if `closed`), in any order.
+
+    `size` (height, width) of the sensor: events outside it do not count. `out_size` of the grid, default `size`;
+    pixel x lands in column x * W_out // W. `threads` 0 = one per core; the result does not depend on it.
+    int32, or int64 where a sum does not fit (32768 events of one sign in one cell). Raises ConfigError.
+    """
+    count = channels(formulation, bins)
+    height, width = out_size or size
+    if min(*size, height, width) < 1:
+        raise ConfigError(f'voxel size {size} -> {out_size}: every side must be at least 1 px')
+    span = int(t1_ns) - int(t0_ns)
+    if len(events) == 0 or span <= 0:
+        return np.zeros((count, height, width), np.int32)
+    columns = (np.arange(size[1]) * width // size[1]).astype(np.int32)
+    rows = (np.arange(size[0]) * height // size[0] * width).astype(np.int32)
+    layout = Layout(columns, rows, height * width, bins, formulation == 'counts', formulation == 'e2vid')
+    flat = scatter(events, int(t0_ns), span, closed, layout, threads or len(os.sched_getaffinity(0)))
+    return flat.reshape(count, height, width)
+
+
+def voxelize(window: EventWindow | Events, t0_ns: int | None = None, t1_ns: int | None = None, *,
+             formulation: str = 'dimos', bins: int = 5, size: tuple[int, int] | None = None,
+             out_size: tuple[int, int] | None = None, resize: str = 'bin', normalise: str = 'max',
+             norm_floor: float = 1.0, parity: bool = False, threads: int = 0) -> np.ndarray:
+    """The network's voxel tensor (C, H_out, W_out) float32, in events per cell before normalisation.
+
+    Edges and sensor size come from an EventWindow, or are given with plain Events. `resize`: `bin` sums at the
+    output size and keeps every event; `linear` resizes the native grid as cv2 does. `normalise`: `max` divides by
+    max(largest magnitude, `norm_floor`), where the floor keeps a quiet window's noise small; `std` subtracts the
+    mean of the non-zero cells and divides by their deviation (E2VID); `none`. `parity` (dimos only): DIMOS to the
+    letter: edges are the first and last event, `linear`, v / (max + 1e-5); under two distinct times: zeros.
+    Raises ConfigError.
+    """
+    _choice('resize', resize, RESIZES)
+    _choice('normalise', normalise, NORMALISATIONS)
+    if isinstance(window, EventWindow):
+        t0_ns, t1_ns, size, events = window.t0_ns, window.t1_ns, (window.height, window.width), window.events
+    else:
+        events = window
+    if t0_ns is None or t1_ns is None or size is None:
+        raise ConfigError('voxelize: plain Events need t0_ns, t1_ns and size; or pass an EventWindow')
+    if parity:
+        return _dimos_parity(events, formulation, bins, size, out_size or size)
+    native = resize == 'linear'
+    grid = accumulate(events, t0_ns, t1_ns, formulation=formulation, bins=bins, size=size,
+                      out_size=size if native else out_size, threads=threads)
+    if native and out_size not in (None, size):
+        return _normalised(_linear(grid, out_size), normalise, norm_floor, 1.0)
+    return _normalised(grid, normalise, norm_floor, 1.0 / ONE)
+
+
+def _dimos_parity(events: Events, formulation: str, bins: int, size: tuple[int, int],
+                  out_size: tuple[int, int]) -> np.ndarray:
+    """specs of DIMOS' utils/event_utils.py and ToTensor: see `voxelize`."""
+    _choice('formulation with parity', formulation, ('dimos',))
+    t0, t1 = (int(events.t.min()), int(events.t.max())) if len(events) else (0, 0)
+    grid = accumulate(events, t0, t1, formulation='dimos', bins=bins, size=size, closed=True)
+    values = _linear(grid, out_size)
+    return values / (values.max() + np.float32(1e-5))
+
+
+def _linear(grid: np.ndarray, out_size: tuple[int, int]) -> np.ndarray:
+    """(C, H, W) Q16 -> (C, *out_size) float32 events per cell, bilinear with half-pixel centres."""
+    values = grid.astype(np.float32) / np.float32(ONE)
+    if out_size == values.shape[1:]:
+        return values
+    return np.stack([cv2.resize(plane, out_size[::-1], interpolation=cv2.INTER_LINEAR) for plane in values])
+
+
+@numba.njit(nogil=True, cache=True)
+def _scaled(grid, shift, scale, out):
+    """out = (grid - shift) * scale where the grid is not zero, else 0; flat arrays."""
+    for i in range(grid.size):
+        value = np.float32(grid[i])
+        out[i] = (value - shift) * scale if value != 0 else np.float32(0)
+
+
+@numba.njit(nogil=True, cache=True)
+def _largest(grid):
+    """Largest magnitude of a flat array."""
+    low = high = grid[0] * 0
+    for i in range(grid.size):
+        low, high = min(low, grid[i]), max(high, grid[i])
+    return max(high, -low)
+
+
+def _normalised(grid: np.ndarray, normalise: str, norm_floor: float, unit: float) -> np.ndarray:
+    """float32 of `grid * unit` after normalisation, scale and unit in one pass."""
+    flat, out = grid.reshape(-1), np.empty(grid.shape, np.float32)
+    shift, scale = 0.0, unit
+    if normalise == 'max':
+        scale = unit / max(float(_largest(flat)) * unit, norm_floor)
+    elif normalise == 'std':
+        cells = flat[flat != 0].astype(np.float64)
+        shift = float(cells.mean()) if cells.size else 0.0
+        deviation = float(cells.std()) if cells.size else 0.0
+        scale = 1.0 / deviation if deviation > 0 else unit
+    _scaled(flat, np.float32(shift), np.float32(scale), out.reshape(-1))
+    return out
+
+
+def _choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(f'voxel {name} is {value!r}: must be one of {", ".join(choices)}')

@@ -1,0 +1,45 @@
+"""Networks: frames and event windows to tensors, raw outputs to Instances. No threads, no memory of the past."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from mos_perception.config import Config
+from mos_perception.datatypes import EventWindow, Frame, Instances
+from mos_perception.engine import Engine, load_engine
+from mos_perception.engine.card import ModelCard, find_model, load_card
+from mos_perception.errors import EngineError
+
+
+class Model(Protocol):
+    """What the pipeline asks of a network. `score_threshold` and `max_objects` may change while running."""
+
+    card: ModelCard
+    engine: Engine
+    score_threshold: float
+    max_objects: int
+
+    def voxel(self, window: EventWindow | None) -> np.ndarray:
+        """(C, H, W) float32 at network size; zeros without events."""
+
+    def image(self, frame: Frame | None) -> np.ndarray:
+        """(3, H, W) float32 at network size; zeros without a frame."""
+
+    def feeds(self, image: np.ndarray, voxel: np.ndarray) -> dict[str, np.ndarray]:
+        """The engine's inputs by name, with the batch axis."""
+
+    def postprocess(self, outputs: dict[str, np.ndarray], size: tuple[int, int]) -> Instances:
+        """Instances at frame `size`. Raises EngineError for outputs that are not finite."""
+
+
+def load_model(config: Config) -> Model:
+    """The model `config` names, its card checked against the file and the graph. Raises EngineError."""
+    path = find_model(config.model)
+    card = load_card(path)
+    if card.architecture != 'dimos':
+        raise EngineError(f'model card {card.id!r}: architecture is {card.architecture!r}: this build runs dimos')
+    from mos_perception.models.dimos import DimosModel
+    engine = load_engine(path, config.backend, config.threads)
+    return DimosModel(engine, card, config.score_threshold, config.max_objects)

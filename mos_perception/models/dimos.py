@@ -1,0 +1,158 @@
+"""DIMOS (CVPR 2026): which objects move, from one frame and its event window.
+
+Inputs `image` (1, 3, H, W), `voxel` (1, C, H, W) float32; a missing modality is all zero. Outputs
+`class_logits` (1, Q, 3) {static, moving, no object}, `mask_logits` (1, Q, h, w), `boxes` (1, Q, 4) px
+at network size, `embeddings` (1, Q, D). Legend: Q queries, K most objects, N kept instances.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from mos_perception.datatypes import EventWindow, Frame, Instances
+from mos_perception.engine import Engine
+from mos_perception.engine.card import ImageSpec, ModelCard, check
+from mos_perception.errors import EngineError
+from mos_perception.events.voxel import channels, voxelize
+
+INPUTS = {'image', 'voxel'}
+OUTPUTS = {'class_logits', 'mask_logits', 'boxes', 'embeddings'}
+STATIC, MOVING = 0, 1
+
+
+class DimosModel:
+    """Pre- and post-processing of one DIMOS network. Holds no state between frames."""
+
+    def __init__(self, engine: Engine, card: ModelCard, score_threshold: float | None = None,
+                 max_objects: int = 0) -> None:
+        """None and 0 take the card's values. Raises EngineError where card, graph and DIMOS disagree."""
+        check(card, engine)
+        shapes = {spec.name: spec.shape for spec in card.inputs + card.outputs}
+        if shapes.keys() != INPUTS | OUTPUTS:
+            raise EngineError(f'model {card.id}: tensors are {", ".join(sorted(shapes))}; '
+                              f'DIMOS has {", ".join(sorted(INPUTS | OUTPUTS))}')
+        bins = channels(card.voxel.formulation, card.voxel.bins)
+        image, voxel = shapes['image'], shapes['voxel']
+        if None in image + voxel or image != (1, 3, *voxel[2:]) or voxel[1] != bins:
+            raise EngineError(f'model {card.id}: image is {image}, voxel is {voxel}: must be (1, 3, H, W) and '
+                              f'(1, {bins}, H, W) of one fixed size; export the model again')
+        self.engine, self.card = engine, card
+        self.size = image[2:]
+        self.voxel_shape = voxel[1:]
+        self.score_threshold = card.postprocess.score_threshold if score_threshold is None else score_threshold
+        self.max_objects = max_objects
+
+    def voxel(self, window: EventWindow | None) -> np.ndarray:
+        """(C, H, W) float32 normalised as the card says; zeros without events."""
+        if window is None or not len(window.events):
+            return np.zeros(self.voxel_shape, np.float32)
+        spec = self.card.voxel
+        return voxelize(window, formulation=spec.formulation, bins=spec.bins, out_size=self.size, resize=spec.resize,
+                        normalise=spec.normalise, norm_floor=spec.norm_floor)
+
+    def image(self, frame: Frame | None) -> np.ndarray:
+        """(3, H, W) float32 normalised RGB; zeros without a frame."""
+        if frame is None:
+            return np.zeros((3, *self.size), np.float32)
+        return image_tensor(frame.image, self.size, self.card.image)
+
+    def feeds(self, image: np.ndarray, voxel: np.ndarray) -> dict[str, np.ndarray]:
+        """The engine's inputs from (3, H, W) and (C, H, W)."""
+        return {'image': image[None], 'voxel': voxel[None]}
+
+    def preprocess(self, frame: Frame | None, window: EventWindow | None) -> dict[str, np.ndarray]:
+        """The engine's inputs from what the robot saw; either may be None."""
+        return self.feeds(self.image(frame), self.voxel(window))
+
+    def postprocess(self, outputs: dict[str, np.ndarray], size: tuple[int, int], parity: bool = False) -> Instances:
+        """Instances at frame `size`, best first. Raises EngineError for outputs that are not finite."""
+        count = self.max_objects or self.card.postprocess.max_objects
+        return to_instances(outputs, self.size, size, self.score_threshold, count, parity)
+
+
+def image_tensor(image: np.ndarray, size: tuple[int, int], spec: ImageSpec) -> np.ndarray:
+    """(3, H, W) float32 at `size` from (H', W', 3) uint8 RGB. Shrinks by area, so that no pixel is skipped."""
+    height, width = size
+    if image.shape[:2] != size:
+        shrinks = image.shape[0] >= height and image.shape[1] >= width
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    scale = (1 / (255 * np.array(spec.std, np.float64))).astype(np.float32)
+    shift = (np.array(spec.mean) / np.array(spec.std)).astype(np.float32)
+    planes = np.ascontiguousarray(image.transpose(2, 0, 1), np.float32)
+    planes *= scale[:, None, None]
+    planes -= shift[:, None, None]
+    return planes
+
+
+def to_instances(outputs: dict[str, np.ndarray], net_size: tuple[int, int], frame_size: tuple[int, int],
+                 score_threshold: float, max_objects: int, parity: bool = False) -> Instances:
+    """DIMOS' inference rules (specs 1.10: instance_postprocess, output_fusion of the released code).
+
+    Top `max_objects` of the Q x {static, moving} probabilities (static ones take slots); score = probability x
+    mean sigmoid inside the mask at `net_size`; keep the moving ones above `score_threshold`. Here a pixel goes to the
+    best score, and a query that is more likely static is dropped. `parity` does as released: it stays, and masks
+    are painted in top-k order, so that the worst wins. Raises EngineError for outputs that are not finite.
+    """
+    logits_q3, masks_qhw, embeddings_qd = (_finite(outputs, name) for name in
+                                           ('class_logits', 'mask_logits', 'embeddings'))
+    probs_q3 = np.exp(logits_q3 - logits_q3.max(1, keepdims=True))
+    probs_q3 /= probs_q3.sum(1, keepdims=True)
+    flat = probs_q3[:, :2].ravel()
+    best = np.argsort(-flat, kind='stable')[:max_objects]
+    chosen = [(entry // 2, flat[entry]) for entry in best if entry % 2 == MOVING
+              and flat[entry] > score_threshold and (parity or flat[entry] >= flat[entry - 1])]
+    scored = [(query, prob * _mask_quality(masks_qhw[query], net_size)) for query, prob in chosen]
+    kept = [(query, score) for query, score in scored if score > score_threshold]
+    if not parity:
+        kept.sort(key=lambda item: -item[1])
+    masks, boxes, rows = _disjoint(kept[::-1] if parity else kept, masks_qhw, frame_size)
+    if parity:
+        masks, boxes, rows = masks[::-1], boxes[::-1], [len(kept) - 1 - row for row in reversed(rows)]
+    if not rows:
+        return Instances.empty(*frame_size, embeddings_qd.shape[1])
+    queries = np.array([kept[row][0] for row in rows])
+    pair = probs_q3[queries, :2]
+    return Instances(np.stack(masks), np.array(boxes, np.float32), np.array([kept[row][1] for row in rows], np.float32),
+                     pair[:, MOVING] / pair.sum(1), np.ones(len(rows), bool), embeddings_qd[queries])
+
+
+def _finite(outputs: dict[str, np.ndarray], name: str) -> np.ndarray:
+    """One output without its batch axis, float32. Raises EngineError if it is absent or not finite."""
+    if name not in outputs:
+        raise EngineError(f'output {name} is missing; the engine gave {", ".join(outputs) or "nothing"}')
+    array = np.asarray(outputs[name][0], np.float32)
+    if not np.isfinite(array).all():
+        raise EngineError(f'output {name} has {np.count_nonzero(~np.isfinite(array))} of {array.size} values that are '
+                          'NaN or infinite: the frame is dropped; if it persists, restore the model file')
+    return array
+
+
+def _mask_quality(logits_hw: np.ndarray, net_size: tuple[int, int]) -> float:
+    """Mean sigmoid inside the binary mask at network size; 0 for an empty mask."""
+    logits = _upsampled(logits_hw, net_size)
+    inside = logits[logits > 0]
+    return float(np.mean(1 / (1 + np.exp(-inside)))) if inside.size else 0.0
+
+
+def _upsampled(logits_hw: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Bilinear with half-pixel centres (align_corners=False)."""
+    return cv2.resize(logits_hw, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+
+
+def _disjoint(kept: list[tuple[int, float]], masks_qhw: np.ndarray,
+              size: tuple[int, int]) -> tuple[list[np.ndarray], list[tuple[int, int, int, int]], list[int]]:
+    """Masks (H, W) bool, the first claiming its pixels; their extents; the rows of `kept` that are not empty."""
+    masks, boxes, rows = [], [], []
+    free = np.ones(size, bool)
+    for row, (query, _) in enumerate(kept):
+        mask = _upsampled(masks_qhw[query], size) > 0
+        mask &= free
+        x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
+        if width == 0:
+            continue
+        free &= ~mask
+        masks.append(mask)
+        boxes.append((x, y, x + width, y + height))
+        rows.append(row)
+    return masks, boxes, rows

@@ -1,0 +1,137 @@
+"""Health of the node: counts, rates, stage times and one state, as `diagnostic_msgs`.
+
+    OK        results come, from everything configured
+    DEGRADED  results come, from less than configured, or inputs are refused
+    STALE     no fresh input
+    FAULT     inference fails
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, deque
+from enum import Enum
+from typing import Any
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+
+from mos_perception.datatypes import Fault, Result, Skip
+
+HISTORY = 300          # results over which the percentiles go
+FAULTS_IN_A_ROW = 3    # failed inferences before the state is FAULT
+
+
+class State(str, Enum):
+    """Of the node as a whole."""
+
+    OK = 'OK'
+    DEGRADED = 'DEGRADED'
+    STALE = 'STALE'
+    FAULT = 'FAULT'
+
+
+_LEVEL = {State.OK: DiagnosticStatus.OK, State.DEGRADED: DiagnosticStatus.WARN, State.STALE: DiagnosticStatus.STALE,
+          State.FAULT: DiagnosticStatus.ERROR}
+
+
+class Monitor:
+    """Books what comes in and goes out; any thread may call. Times are steady nanoseconds."""
+
+    def __init__(self, inputs: dict[str, str], stale_ns: int) -> None:
+        """`inputs` maps a role ('frames', 'events') to its topic."""
+        self.stale_ns = stale_ns
+        self._inputs = inputs
+        self._lock = threading.Lock()
+        self._seen: dict[str, int] = {}
+        self._totals: Counter[str] = Counter()
+        self._skips: Counter[str] = Counter()
+        self._stages: dict[str, deque[float]] = {}
+        self._faults_in_a_row = 0
+        self._last_fault = self._degraded = ''
+        self._troubles = 0
+        self._period_start: tuple[int, Counter[str]] | None = None
+
+    def received(self, role: str, now_ns: int) -> None:
+        """One message of an input arrived."""
+        with self._lock:
+            self._seen[role] = now_ns
+            self._totals[role] += 1
+
+    def skipped(self, skip: Skip) -> None:
+        """One input gave no result."""
+        with self._lock:
+            self._skips[skip.reason.value] += skip.count
+
+    def raised(self) -> None:
+        """A callback raised something unforeseen; the message is lost."""
+        with self._lock:
+            self._skips['exception'] += 1
+            self._troubles += 1
+
+    def failed(self, fault: Fault) -> None:
+        """One inference failed."""
+        with self._lock:
+            self._totals['faults'] += 1
+            self._faults_in_a_row += 1
+            self._last_fault = fault.message
+
+    def published(self, result: Result, extra_ms: dict[str, float]) -> None:
+        """One result went out; `extra_ms` holds stages after the pipeline."""
+        with self._lock:
+            self._totals['results'] += 1
+            self._faults_in_a_row = 0
+            self._degraded = result.degraded
+            for name, value in {**result.stage_ms, **extra_ms}.items():
+                self._stages.setdefault(name, deque(maxlen=HISTORY)).append(value)
+
+    def counts(self) -> dict[str, int]:
+        """All counters by name."""
+        with self._lock:
+            return {**self._totals, **self._skips}
+
+    def state(self, now_ns: int) -> tuple[State, str]:
+        """The state and the reason for it."""
+        with self._lock:
+            return self._state(now_ns)
+
+    def _state(self, now_ns: int) -> tuple[State, str]:
+        if self._faults_in_a_row >= FAULTS_IN_A_ROW:
+            return State.FAULT, self._last_fault
+        silent = {role: topic for role, topic in self._inputs.items()
+                  if now_ns - self._seen.get(role, -1 << 62) > self.stale_ns}
+        if silent and (len(silent) == len(self._inputs) or 'frames' in silent):
+            never = all(role not in self._seen for role in silent)
+            advice = ': is the driver running, and does its QoS match (input_reliable)?' if never else ''
+            return State.STALE, f'nothing on {", ".join(silent.values())}{advice}'
+        if silent:
+            return State.DEGRADED, f'nothing on {", ".join(silent.values())}: frames only'
+        if self._faults_in_a_row or self._troubles:
+            self._troubles = 0
+            return State.DEGRADED, self._last_fault or 'an input raised an exception, see the log'
+        return (State.DEGRADED, self._degraded) if self._degraded else (State.OK, 'ok')
+
+    def message(self, name: str, now_ns: int, facts: dict[str, Any]) -> DiagnosticArray:
+        """`/diagnostics` content, without a stamp; `facts` are further key values. Starts a new rate period."""
+        with self._lock:
+            state, reason = self._state(now_ns)
+            values: dict[str, Any] = {'state': state.value, **self._rates(now_ns)}
+            for stage, times in self._stages.items():
+                values[f'{stage} p50 ms'], values[f'{stage} p99 ms'] = (
+                    f'{value:.2f}' for value in np.percentile(times, [50, 99]))
+            values.update({f'total {key}': count for key, count in self._totals.items()})
+            values.update({f'skipped {key}': count for key, count in sorted(self._skips.items())})
+        values.update(facts)
+        status = DiagnosticStatus(
+            level=_LEVEL[state], name=f'{name}: perception', message=f'{state.value}: {reason}', hardware_id='none',
+            values=[KeyValue(key=key, value=str(value)) for key, value in values.items()])
+        return DiagnosticArray(status=[status])
+
+    def _rates(self, now_ns: int) -> dict[str, str]:
+        """Hz of each counter since the last call."""
+        before, self._period_start = self._period_start, (now_ns, self._totals.copy())
+        if before is None or now_ns <= before[0]:
+            return {}
+        seconds = (now_ns - before[0]) / 1e9
+        return {f'{key} Hz': f'{(self._totals[key] - before[1][key]) / seconds:.1f}'
+                for key in [*self._inputs, 'results']}

@@ -1,0 +1,83 @@
+"""The node's subscriptions: frames and events by topic and type, or both joined by `message_filters`."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from rclpy.node import Node
+from sensor_msgs.msg import Image
+
+from mos_perception.config import Config
+from mos_perception.errors import ConfigError
+from mos_perception.ros import convert, qos
+from mos_perception.ros.feed import Feed
+
+# events_type -> the package and message it needs
+_TYPES = {'event_packet': ('event_camera_msgs', 'EventPacket'), 'event_array': ('dvs_msgs', 'EventArray')}
+
+
+def message_class(package: str, name: str) -> Any:
+    """A message class. Raises ConfigError if its package is not installed."""
+    try:
+        return getattr(importlib.import_module(f'{package}.msg'), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f'message {package}/{name} is not available ({error}): install ros-$ROS_DISTRO-'
+                          f'{package.replace("_", "-")} or build it in your workspace') from error
+
+
+def check_inputs(config: Config) -> None:
+    """Raise ConfigError when the inputs asked for cannot be subscribed here."""
+    if not config.image_topic and not config.events_topic:
+        raise ConfigError('image_topic and events_topic are both empty: name at least one')
+    if config.sync_policy == 'approximate':
+        if not config.image_topic or not config.events_topic:
+            raise ConfigError('sync_policy is approximate: it joins two topics, so name image_topic and events_topic')
+        try:
+            importlib.import_module('message_filters')
+        except ImportError as error:
+            raise ConfigError('sync_policy is approximate: it needs message_filters, which is not installed; install '
+                              'ros-$ROS_DISTRO-message-filters or use sync_policy: event_time') from error
+    elif config.events_topic:
+        message_class(*_TYPES[config.events_type])
+
+
+class Inputs:
+    """Open subscriptions that push into a `Feed`, in the executor's thread."""
+
+    def __init__(self, node: Node, config: Config, feed: Feed) -> None:
+        """Subscribe. Raises ConfigError as `check_inputs` does."""
+        self._node, self._feed = node, feed
+        self._subscriptions: list[Any] = []
+        if config.sync_policy == 'approximate':
+            from mos_perception.ros import approximate
+            self._subscriptions = approximate.join(node, config, feed)
+            return
+        if config.image_topic:
+            self._subscriptions.append(node.create_subscription(
+                Image, config.image_topic, self._on_frame, qos.image_input(config),
+                qos_overriding_options=qos.overridable()))
+        if config.events_topic:
+            raw = config.events_type == 'event_array'
+            self._subscriptions.append(node.create_subscription(
+                message_class(*_TYPES[config.events_type]), config.events_topic,
+                self._on_event_array if raw else self._on_packet, qos.events_input(config), raw=raw,
+                qos_overriding_options=qos.overridable()))
+
+    def close(self) -> None:
+        """End the subscriptions."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._subscriptions = []
+
+    def _on_frame(self, message: Image) -> None:
+        self._feed.take('frames', lambda pipeline, now: (
+            pipeline.push_frame(convert.frame(message), now), pipeline.ready(now)))
+
+    def _on_packet(self, message: Any) -> None:
+        self._feed.take('events', lambda pipeline, now: (
+            pipeline.push_packet(convert.packet(message), now), pipeline.ready(now)))
+
+    def _on_event_array(self, raw: bytes) -> None:
+        self._feed.take('events', lambda pipeline, now: (
+            pipeline.push_events(*convert.event_array(raw), now), pipeline.ready(now)))

@@ -1,0 +1,215 @@
+"""The lifecycle node: parameters, topics, states. What happens to the messages is in `feed.py` and `pipeline.py`.
+
+`configure` loads the model and proves that it runs; `activate` subscribes, so a player that waits for
+subscribers waits for an active node. One executor thread for callbacks, one worker thread for inference.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from mos_msgs.msg import Instances, Motion, Tracks
+from mos_msgs.srv import Reset
+from rclpy.clock import Clock, ClockType, JumpThreshold
+from rclpy.duration import Duration
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from sensor_msgs.msg import Image
+
+from mos_perception import events
+from mos_perception.config import Config
+from mos_perception.datatypes import Pair, Result
+from mos_perception.errors import ConfigError
+from mos_perception.pipeline import Pipeline
+from mos_perception.ros import convert, params, qos
+from mos_perception.ros.diagnostics import Monitor
+from mos_perception.ros.feed import Feed, one_line
+from mos_perception.ros.inputs import Inputs, check_inputs
+from mos_perception.ros.transport import prepare_transport
+
+OUTPUTS = {'instances': Instances, 'instance_image': Image, 'motion': Motion, 'tracks': Tracks, 'overlay': Image}
+LOG_PERIOD_S = 5.0
+CLOCK_GRACE_S = 2.0  # without /clock, when it is asked for
+
+
+class MosNode(LifecycleNode):
+    """Any model whose card we know, as a ROS node. Raises ConfigError for bad parameters."""
+
+    def __init__(self, **options: Any) -> None:
+        """`options` are those of rclpy's Node (namespace, parameter_overrides, ...)."""
+        super().__init__('mos_perception', **options)
+        self.config: Config = params.declare(self)
+        self.exit_code = 0
+        self.pipeline: Pipeline | None = None
+        self.monitor: Monitor | None = None
+        self._feed: Feed | None = None
+        self._outputs: dict[str, Any] = {}
+        self._undo_configure: list[Callable[[], Any]] = []
+        self._undo_activate: list[Callable[[], Any]] = []
+        self._logged: dict[str, float] = {}
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.add_on_set_parameters_callback(params.on_change(lambda: self.config, self._apply))
+        self._autostart = self.create_timer(0.01, self._start, clock=self._steady) if self.config.autostart else None
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the model, compile, run once. FAILURE with one line in the log when it cannot work."""
+        try:
+            check_inputs(self.config)
+            self.pipeline = Pipeline(self.config)
+            events.warm_up()
+            self.pipeline.warm_up()
+        except Exception as error:  # rclpy would swallow it
+            self.pipeline = None
+            self.get_logger().error(f'cannot configure: {one_line(error)}')
+            return TransitionCallbackReturn.FAILURE
+        for name, kind in OUTPUTS.items():
+            publisher = self.create_lifecycle_publisher(kind, f'~/{name}', qos.output(),
+                                                        qos_overriding_options=qos.overridable())
+            self._outputs[name] = publisher
+            self._undo_configure.append(lambda publisher=publisher: self.destroy_lifecycle_publisher(publisher))
+        self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', qos.output())
+        service = self.create_service(Reset, '~/reset', self._on_reset)
+        self._undo_configure += [lambda: self.destroy_publisher(self._diagnostics), lambda: self.destroy_service(service)]
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Start the worker, then subscribe."""
+        done = super().on_activate(state)
+        config, topics = self.config, {'frames': self.config.image_topic, 'events': self.config.events_topic}
+        topics = {role: topic for role, topic in topics.items() if topic}
+        self.monitor = Monitor(topics, round(config.stale_after_s * 1e9))
+        self.pipeline.reset()
+        self._active_since = time.monotonic()
+        self._feed = Feed(self.pipeline, self.monitor, self._wanted, self._publish, self._warn)
+        timer = self.create_timer(1.0, self._report, clock=self._steady)
+        jump = self.get_clock().create_jump_callback(
+            JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1)), post_callback=self._on_jump)
+        inputs = Inputs(self, config, self._feed)
+        self._undo_activate = [self._feed.close, lambda: self.destroy_timer(timer), jump.unregister, inputs.close]
+        self.get_logger().info(f'active: {self.pipeline.model.card.id} with {self.pipeline.model.engine.report()}, '
+                               + ', '.join(f'{role} from {topic}' for role, topic in topics.items()))
+        return done
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Unsubscribe; finish the inference in work."""
+        _undo(self._undo_activate)
+        self._feed = None
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Let go of everything, the model too."""
+        self.release()
+        return super().on_cleanup(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop whatever runs."""
+        return self.on_cleanup(state)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Back to unconfigured."""
+        return self.on_cleanup(state)
+
+    def release(self) -> None:
+        """Stop the worker and drop topics, timers and the model, in any state; safe to repeat."""
+        _undo(self._undo_activate)
+        _undo(self._undo_configure)
+        self._outputs, self._feed, self.pipeline = {}, None, None
+
+    def _start(self) -> None:
+        """autostart: configure and activate; the process ends with exit code 1 when that fails."""
+        self.destroy_timer(self._autostart)
+        good = TransitionCallbackReturn.SUCCESS
+        if self.trigger_configure() != good or self.trigger_activate() != good:
+            self.exit_code = 1
+            self.context.try_shutdown()
+
+    def _apply(self, config: Config) -> None:
+        """Take changed live parameters."""
+        self.config = config
+        if self._feed is not None:
+            self._feed.update(config)
+            self.monitor.stale_ns = round(config.stale_after_s * 1e9)
+        elif self.pipeline is not None:
+            self.pipeline.update(config)
+
+    def _wanted(self) -> bool:
+        return self.config.force_inference or any(map(_has_subscriber, self._outputs.values()))
+
+    def _publish(self, pair: Pair, result: Result) -> None:
+        """Every output somebody listens to. Called by the worker."""
+        for name, publisher in self._outputs.items():
+            if _has_subscriber(publisher):
+                publisher.publish(convert.output_message(name, result, pair, self.config.publish_masks))
+
+    def _on_jump(self, jump: Any) -> None:
+        epoch = self._feed.jumped_to(self.get_clock().now().nanoseconds)
+        if epoch is not None:
+            self.get_logger().info(f'ROS time jumped back: everything reset, epoch {epoch}')
+
+    def _on_reset(self, request: Reset.Request, response: Reset.Response) -> Reset.Response:
+        held = self.pipeline.sync.buffer.nbytes
+        response.success = True
+        response.epoch = self._feed.reset() if self._feed is not None else self.pipeline.reset()
+        response.message = f'dropped {held} bytes of events, all waiting frames and all tracks'
+        return response
+
+    def _report(self) -> None:
+        """/diagnostics, once per second."""
+        pipeline, clock = self.pipeline, self.get_clock()
+        waited_s = time.monotonic() - self._active_since
+        if clock.ros_time_is_active and not clock.now().nanoseconds and waited_s > CLOCK_GRACE_S:
+            self._warn('clock', 'use_sim_time is set but nothing comes on /clock: start the player with --clock')
+        facts = {'model': pipeline.model.card.id, 'epoch': pipeline.epoch,
+                 'event buffer bytes': pipeline.sync.buffer.nbytes, 'event clock offset ns': pipeline.clock_offset_ns,
+                 **{f'engine {key}': value for key, value in pipeline.model.engine.report().items()}}
+        message = self.monitor.message(self.get_fully_qualified_name(), time.monotonic_ns(), facts)
+        message.header.stamp = clock.now().to_msg()
+        self._diagnostics.publish(message)
+
+    def _warn(self, key: str, text: str) -> None:
+        """Log, each key at most once per LOG_PERIOD_S; /diagnostics has all counts."""
+        now = time.monotonic()
+        if now - self._logged.get(key, -LOG_PERIOD_S) >= LOG_PERIOD_S:
+            self._logged[key] = now
+            self.get_logger().warning(text)
+
+
+def _has_subscriber(publisher: Any) -> bool:
+    return publisher.get_subscription_count() > 0
+
+
+def _undo(steps: list[Callable[[], Any]]) -> None:
+    while steps:
+        steps.pop()()
+
+
+def main(args: list[str] | None = None) -> int:
+    """`dimos_node`. Exit code 0 after a signal, 1 when autostart failed, 2 for bad parameters."""
+    prepare_transport()
+    node = None
+    try:
+        rclpy.init(args=args)
+        node = MosNode()
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    except ConfigError as error:
+        print(f'dimos_node: {error}', file=sys.stderr)
+        return 2
+    finally:
+        if node is not None:
+            node.release()
+            node.destroy_node()
+        rclpy.try_shutdown()
+    return node.exit_code if node is not None else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

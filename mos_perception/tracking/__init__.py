@@ -1,0 +1,21 @@
+"""Which instance is which over time. Association (who matches whom) and lifecycle are separate rooms."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from mos_perception.config import Config
+from mos_perception.datatypes import Instances, Tracks
+
+
+class Tracker(Protocol):
+    """Frame by frame: instances in, all living tracks out. Seconds, never frame counts."""
+
+    def configure(self, config: Config) -> None:
+        """Take new `track_*` values; living tracks stay."""
+
+    def update(self, instances: Instances, stamp_ns: int) -> Tracks:
+        """The tracks after this frame. Raises SyncError if `stamp_ns` is before the last one."""
+
+    def reset(self) -> None:
+        """Forget everything; ids start at 1 again (a new epoch)."""

@@ -1,0 +1,37 @@
+"""The ROS package `mos_perception` (ament_python); also installs with pip."""
+
+from glob import glob
+
+from setuptools import find_packages, setup
+
+NAME = 'mos_perception'
+
+setup(
+    name=NAME,
+    version='0.1.0',
+    description='Which things move, per frame, from cameras and event cameras',
+    author='mos_perception maintainers',
+    maintainer='mos_perception maintainers',
+    maintainer_email='maintainers@mos-perception.example',
+    license='Apache-2.0',
+    packages=find_packages(include=[NAME, f'{NAME}.*']),
+    python_requires='>=3.10',
+    # What a ROS distribution provides is in package.xml; requirements/run.txt lists all for a plain environment.
+    install_requires=['setuptools', 'numpy>=1.26'],
+    extras_require={'test': ['pytest']},
+    data_files=[
+        ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
+        (f'share/{NAME}', ['package.xml']),
+        (f'share/{NAME}/launch', glob('launch/*.launch.py')),
+        (f'share/{NAME}/config', glob('config/*.*')),
+        (f'share/{NAME}/demo', glob('test/bags/demo/*')),
+        (f'share/{NAME}/models', glob('models/*.onnx') + glob('models/*.json')),
+    ],
+    zip_safe=False,
+    entry_points={'console_scripts': [
+        'mos = mos_perception.cli:main',
+        'dimos_node = mos_perception.ros.node:main',
+        'bag_player = mos_perception.ros.player:main',
+        'bag_recorder = mos_perception.ros.recorder:main',
+    ]},
+)

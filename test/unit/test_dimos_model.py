@@ -1,0 +1,165 @@
+"""DIMOS pre- and post-processing against a slow oracle written from the description (specs/dimos.md 1.10)."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from types import SimpleNamespace
+
+from mos_perception.datatypes import Events, EventWindow, Frame
+from mos_perception.engine.card import ImageSpec, ModelCard, PostprocessSpec, TensorSpec, VoxelSpec, WindowSpec
+from mos_perception.errors import EngineError
+from mos_perception.models.dimos import DimosModel, image_tensor, to_instances
+
+NET, FRAME = (24, 32), (48, 64)
+Q, K = 5, 4
+
+
+def bilinear(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Half-pixel bilinear, edges clamped, in float64 (torch's align_corners=False)."""
+    axes = []
+    for count, target in zip(logits.shape, size):
+        place = np.clip((np.arange(target) + 0.5) * count / target - 0.5, 0, count - 1)
+        low = np.minimum(place.astype(int), max(count - 2, 0))
+        weights = np.zeros((target, count))
+        weights[np.arange(target), low] = 1 - (place - low)
+        weights[np.arange(target), np.minimum(low + 1, count - 1)] += place - low
+        axes.append(weights)
+    return axes[0] @ logits.astype(np.float64) @ axes[1].T
+
+
+def oracle(outputs, theta, parity):
+    """(query of each kept pixel + 1 (H, W), {query: score}) by the letter."""
+    logits = outputs['class_logits'][0].astype(np.float64)
+    probs = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    entries = sorted(((probs[q, c], q, c) for q in range(Q) for c in (0, 1)), key=lambda e: -e[0])[:K]
+    kept = []
+    for prob, q, label in entries:
+        up = bilinear(outputs['mask_logits'][0, q], NET)
+        inside = up > 0
+        score = prob * (1 / (1 + np.exp(-up[inside]))).mean() if inside.any() else 0
+        if label == 1 and score > theta and (parity or probs[q, 0] <= probs[q, 1]):
+            kept.append((score, q))
+    image = np.zeros(FRAME, int)
+    for score, q in kept if parity else sorted(kept):
+        image[bilinear(outputs['mask_logits'][0, q], FRAME) > 0] = q + 1
+    return image, {q: score for score, q in kept}
+
+
+def random_outputs(seed: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return {'class_logits': rng.normal(0, 2, (1, Q, 3)).astype(np.float32),
+            'mask_logits': rng.normal(-0.5, 2, (1, Q, 6, 8)).astype(np.float32),
+            'boxes': np.zeros((1, Q, 4), np.float32), 'embeddings': rng.normal(0, 1, (1, Q, 4)).astype(np.float32)}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([0.0, 0.1, 0.5]), st.booleans())
+def test_equals_the_oracle(seed, theta, parity):
+    outputs = random_outputs(seed)
+    image, scores = oracle(outputs, theta, parity)
+
+    found = to_instances(outputs, NET, FRAME, theta, K, parity)
+
+    queries = [int(np.flatnonzero((outputs['embeddings'][0] == row).all(1))[0]) for row in found.embeddings]
+    assert np.count_nonzero(found.id_image(np.array(queries, int) + 1) != image) <= 2  # float32 at the zero crossing
+    assert set(np.unique(image)) - {0} <= {q + 1 for q in queries}
+    assert found.scores == pytest.approx([scores[q] for q in queries], abs=1e-5)
+    assert found.masks.sum(0).max(initial=0) <= 1 and found.masks.dtype == bool and found.moving.all()
+    if not parity:
+        assert (np.diff(found.scores) <= 0).all() and (found.motion_scores >= 0.5).all()
+    for mask, box in zip(found.masks, found.boxes):
+        y, x = np.nonzero(mask)
+        assert box.tolist() == [x.min(), y.min(), x.max() + 1, y.max() + 1]
+
+
+def one_query(static: float, moving: float, nothing: float) -> dict[str, np.ndarray]:
+    return {'class_logits': np.log([[[static, moving, nothing]]]).astype(np.float32),
+            'mask_logits': np.full((1, 1, 6, 8), 20, np.float32), 'boxes': np.zeros((1, 1, 4), np.float32),
+            'embeddings': np.ones((1, 1, 4), np.float32)}
+
+
+def test_scores_by_hand():
+    found = to_instances(one_query(0.1, 0.3, 0.6), NET, FRAME, 0.1, K)
+    assert found.scores == pytest.approx([0.3], abs=1e-4) and found.motion_scores == pytest.approx([0.75], abs=1e-4)
+    assert found.boxes.tolist() == [[0, 0, 64, 48]]
+    assert len(to_instances(one_query(0.1, 0.3, 0.6), NET, FRAME, 0.31, K)) == 0
+    assert len(to_instances(one_query(0.4, 0.3, 0.3), NET, FRAME, 0.1, K)) == 0
+    assert len(to_instances(one_query(0.4, 0.3, 0.3), NET, FRAME, 0.1, K, parity=True)) == 1
+
+
+def test_background_takes_a_slot():
+    outputs = {name: np.repeat(array, 2, 1) for name, array in one_query(0.1, 0.3, 0.6).items()}
+    outputs['class_logits'][0, 0] = np.log([0.9, 0.05, 0.05])
+    assert len(to_instances(outputs, NET, FRAME, 0.1, 1)) == 0
+    assert len(to_instances(outputs, NET, FRAME, 0.1, 2)) == 1
+
+
+def test_nothing_found_keeps_shapes():
+    outputs = random_outputs(0) | {'mask_logits': np.full((1, Q, 6, 8), -5, np.float32)}
+    found = to_instances(outputs, NET, FRAME, 0.0, K)
+    assert len(found) == 0 and found.size == FRAME and found.embeddings.shape == (0, 4)
+
+
+@pytest.mark.parametrize('name', ['class_logits', 'mask_logits', 'embeddings'])
+@pytest.mark.parametrize('bad', [np.nan, np.inf])
+def test_not_finite_is_an_error(name, bad):
+    outputs = random_outputs(1)
+    outputs[name].flat[3] = bad
+    with pytest.raises(EngineError, match=f'output {name} has 1 of .* NaN or infinite'):
+        to_instances(outputs, NET, FRAME, 0.1, K)
+    with pytest.raises(EngineError, match=f'output {name} is missing'):
+        to_instances({key: value for key, value in outputs.items() if key != name}, NET, FRAME, 0.1, K)
+
+
+SPEC = ImageSpec((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def test_image_tensor():
+    image = np.random.default_rng(0).integers(0, 256, (*FRAME, 3), np.uint8)
+    got = image_tensor(image, NET, SPEC)
+    area = image.reshape(24, 2, 32, 2, 3).astype(np.float64).mean((1, 3)).round()
+    want = ((area / 255 - SPEC.mean) / SPEC.std).transpose(2, 0, 1)
+    assert got.dtype == np.float32 and got.flags.c_contiguous and got.shape == (3, *NET)
+    assert np.abs(got - want).max() <= 1.01 / 255 / 0.224  # uint8 area means may round half either way
+    same = image_tensor(image, FRAME, SPEC)
+    assert same == pytest.approx(((image / 255 - SPEC.mean) / SPEC.std).transpose(2, 0, 1), abs=1e-5)
+    assert image_tensor(image, (96, 128), SPEC).shape == (3, 96, 128)
+
+
+def make_model(**changes) -> DimosModel:
+    tensors = {'image': (1, 3, *NET), 'voxel': (1, 10, *NET), 'class_logits': (1, Q, 3), 'mask_logits': (1, Q, 6, 8),
+               'boxes': (1, Q, 4), 'embeddings': (1, Q, 4)} | changes
+    specs = [TensorSpec(name, shape, 'float32') for name, shape in tensors.items()]
+    inputs, outputs = tuple(specs[:2]), tuple(specs[2:])
+    card = ModelCard('tiny', 'dimos', 'tiny.onnx', '0' * 64, inputs, outputs, SPEC, VoxelSpec('dimos', 5, 'max', 1.0, 'bin'),
+                     WindowSpec('before', 33.0), PostprocessSpec(K, 0.2), {}, {}, 'Apache-2.0')
+    return DimosModel(SimpleNamespace(inputs=inputs, outputs=outputs), card)
+
+
+def test_model_feeds():
+    model = make_model()
+    events = Events(np.array([3, 63], np.uint16), np.array([5, 47], np.uint16), np.array([1, 0], np.uint8),
+                    np.array([10, 20], np.int64))
+    window = EventWindow(events, 0, 100, *FRAME)
+    feeds = model.preprocess(Frame(0, np.zeros((*FRAME, 3), np.uint8)), window)
+    assert feeds['image'].shape == (1, 3, *NET) and feeds['voxel'].shape == (1, 10, *NET)
+    assert feeds['voxel'][0, :5, 2, 1].sum() > 0 and feeds['voxel'][0, 5:, 23, 31].sum() > 0
+    nothing = model.preprocess(None, None)
+    assert not nothing['image'].any() and not nothing['voxel'].any() and nothing['voxel'].dtype == np.float32
+    assert not model.voxel(EventWindow(Events.empty(), 0, 100, *FRAME)).any()
+
+
+def test_thresholds_come_from_card_or_caller():
+    model, outputs = make_model(), one_query(0.1, 0.15, 0.75)
+    assert model.score_threshold == 0.2 and len(model.postprocess(outputs, FRAME)) == 0
+    model.score_threshold = 0.1
+    assert len(model.postprocess(outputs, FRAME)) == 1
+
+
+@pytest.mark.parametrize('changes, words', [
+    ({'voxel': (1, 6, *NET)}, r'\(1, 10, H, W\)'), ({'image': (1, 3, 24, 33)}, 'one fixed size'),
+    ({'image': (1, 3, None, None)}, 'one fixed size'), ({'flow': (1, 2, *NET)}, 'tensors are')])
+def test_graphs_that_are_not_dimos(changes, words):
+    with pytest.raises(EngineError, match=words):
+        make_model(**changes)

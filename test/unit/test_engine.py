@@ -1,0 +1,108 @@
+"""ONNX Runtime engine: tiny graphs made here, honest reports, one clear error for each misuse."""
+
+import resource
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper
+
+from mos_perception.engine import load_engine
+from mos_perception.engine.ort import OrtEngine
+from mos_perception.errors import EngineError
+
+
+@pytest.fixture
+def affine(tmp_path: Path) -> Path:
+    """y = 2 x + 1 over (1, 3); z = x."""
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [helper.make_node('Mul', ['x', 'two'], ['m']), helper.make_node('Add', ['m', 'one'], ['y']),
+         helper.make_node('Identity', ['x'], ['z'])], 'affine', [value('x', TensorProto.FLOAT, [1, 3])],
+        [value('y', TensorProto.FLOAT, [1, 3]), value('z', TensorProto.FLOAT, [1, 'n'])],
+        [helper.make_tensor('two', TensorProto.FLOAT, [1], [2.0]), helper.make_tensor('one', TensorProto.FLOAT, [1], [1.0])])
+    path = tmp_path / 'affine.onnx'
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid('', 17)], ir_version=8), path)
+    return path
+
+
+def test_runs_and_names_its_tensors(affine):
+    engine = load_engine(affine, 'onnxruntime', 1)
+
+    outputs = engine.run({'x': np.array([[1, 2, 3]], np.float32)})
+
+    assert outputs['y'].tolist() == [[3, 5, 7]] and outputs['z'].tolist() == [[1, 2, 3]]
+    assert [str(spec) for spec in engine.inputs] == ['x float32 1x3']
+    assert [spec.name for spec in engine.outputs] == ['y', 'z']
+
+
+def test_report_is_what_runs(affine):
+    report = load_engine(affine, 'auto', 2).report()
+
+    assert report['provider'] == report['requested'][0] == 'CPUExecutionProvider'
+    assert report['threads'] == 2 and report['backend'] == 'onnxruntime' and report['precision'] == 'float32'
+    assert report['versions']['onnxruntime'] == onnxruntime.__version__
+    assert OrtEngine(affine).threads >= 1
+
+
+@pytest.mark.parametrize('feeds, words', [
+    ({}, 'fed nothing'), ({'x': np.zeros((1, 4), np.float32)}, 'float32 1x4'),
+    ({'x': np.zeros((1, 3))}, 'float64'), ({'x': np.zeros(3, np.float32)}, 'x float32 3;'),
+    ({'x': np.zeros((1, 3), np.float32), 'w': np.zeros(1, np.float32)}, 'w float32 1')])
+def test_wrong_feeds_list_both_sides(affine, feeds, words):
+    with pytest.raises(EngineError, match='the model takes x float32 1x3') as error:
+        load_engine(affine).run(feeds)
+    assert words in str(error.value)
+
+
+def test_missing_and_damaged_files(tmp_path):
+    with pytest.raises(EngineError, match='does not exist.*"model"'):
+        load_engine(tmp_path / 'none.onnx')
+    for name, data in (('empty', b''), ('noise', bytes(range(256)) * 9)):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(EngineError, match='cannot be loaded'):
+            load_engine(tmp_path / name)
+
+
+def test_truncated_file(affine):
+    affine.write_bytes(affine.read_bytes()[:-20])
+    with pytest.raises(EngineError, match='cannot be loaded'):
+        load_engine(affine)
+
+
+def test_backends_never_fall_back(affine, monkeypatch):
+    with pytest.raises(EngineError, match='no TensorRT.*"backend: onnxruntime"'):
+        load_engine(affine, 'tensorrt')
+    with pytest.raises(EngineError, match="'cuda'"):
+        load_engine(affine, 'cuda')
+    with pytest.raises(EngineError, match='lacks NoSuchProvider'):
+        OrtEngine(affine, providers=['NoSuchProvider'])
+    monkeypatch.setattr(onnxruntime.InferenceSession, 'get_providers', lambda self: ['OtherProvider'])
+    with pytest.raises(EngineError, match='runs on OtherProvider'):
+        OrtEngine(affine)
+
+
+def test_failed_inference_is_an_engine_error(tmp_path):
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph([helper.make_node('Gather', ['table', 'i'], ['y'])], 'gather',
+                              [value('i', TensorProto.INT64, [1])], [value('y', TensorProto.FLOAT, [1])],
+                              [helper.make_tensor('table', TensorProto.FLOAT, [2], [1.0, 2.0])])
+    path = tmp_path / 'gather.onnx'
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid('', 17)], ir_version=8), path)
+    engine = load_engine(path)
+
+    with pytest.raises(EngineError, match='inference failed'):
+        engine.run({'i': np.array([7])})
+    assert engine.run({'i': np.array([1])})['y'].tolist() == [2.0]
+
+
+def test_no_spinning_between_frames(affine):
+    engine = load_engine(affine, threads=2)
+    engine.run({'x': np.zeros((1, 3), np.float32)})
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    time.sleep(0.3)
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.15

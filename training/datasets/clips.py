@@ -1,0 +1,216 @@
+"""Rendered clips -> one packed, memory-mapped set -> augmented batches.
+
+`python -m training.datasets.clips --clips runs/clips_train runs/clips_mid --out runs/set` packs cached clips.
+
+Shapes: N clips, T frames, K object ids, H W the network's size. A sample is a frame i >= 1 of a clip with the events of
+(stamp - window, stamp]; the voxels are stored after normalisation, as uint8 (x 255).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mos_perception.errors import ConfigError
+from mos_perception.events.voxel import voxelize
+from training.losses.matching import Targets
+from training.recipes import RECIPES, Augmentation, Recipe, VoxelSettings
+from training.scenes.cache import load_shard
+from training.scenes.clip import Clip
+
+MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+STD = np.array([0.229, 0.224, 0.225], np.float32)
+MAX_IDS = 63
+
+
+def pack(clips: Iterable[Clip], count: int, folder: Path, recipe: Recipe, about: str = '') -> int:
+    """Write `count` clips as .npy files into `folder`; returns the number written.
+
+    Fewer clips than announced shorten the set; clips must agree in their number of frames. Raises ConfigError.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    height, width = recipe.net.size
+    arrays: dict[str, np.ndarray] = {}
+    written = 0
+    for clip in clips:
+        if written == count:
+            break
+        frames = len(clip.frames)
+        if not arrays:
+            shapes = {'images': (frames, height, width, 3), 'voxels': (frames - 1, 2 * recipe.voxel.bins, height, width),
+                      'ids': (frames, height, width), 'moving': (frames, MAX_IDS + 1)}
+            arrays = {name: np.lib.format.open_memmap(folder / f'{name}.npy', 'w+', np.uint8, (count, *shape))
+                      for name, shape in shapes.items()}
+        if frames != arrays['images'].shape[1] or clip.moving.shape[1] > MAX_IDS + 1:
+            raise ConfigError(f'clip {written} has {frames} frames and {clip.moving.shape[1] - 1} objects: this set takes '
+                              f'{arrays["images"].shape[1]} frames and at most {MAX_IDS} objects; render it again')
+        _write(clip, {name: array[written] for name, array in arrays.items()}, recipe)
+        written += 1
+    for array in arrays.values():
+        array.flush()
+    (folder / 'set.json').write_text(json.dumps({
+        'clips': written, 'about': about, 'size': recipe.net.size, 'voxel': asdict(recipe.voxel),
+        'window_ns': recipe.window_ns}, indent=1))
+    return written
+
+
+def _write(clip: Clip, rows: dict[str, np.ndarray], recipe: Recipe) -> None:
+    """One clip into its rows of the packed arrays."""
+    size = recipe.net.size
+    for i, (frame, ids) in enumerate(zip(clip.frames, clip.ids)):
+        rows['images'][i] = resized(frame, size)
+        rows['ids'][i] = cv2.resize(ids, size[::-1], interpolation=cv2.INTER_NEAREST)
+        if i:
+            rows['voxels'][i - 1] = np.rint(window_voxel(clip, i, recipe.voxel, recipe.window_ns, size) * 255)
+    rows['moving'][:, :clip.moving.shape[1]] = clip.moving
+
+
+def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(H, W, 3) uint8 at `size`: by area where it shrinks, as the runtime does."""
+    shrinks = image.shape[0] >= size[0] and image.shape[1] >= size[1]
+    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def window_voxel(clip: Clip, frame: int, settings: VoxelSettings, window_ns: int, size: tuple[int, int]) -> np.ndarray:
+    """The runtime's voxel (C, H, W) float32 of the window that ends at a frame of a clip."""
+    return voxelize(clip.window(frame, window_ns), out_size=size, threads=1, **asdict(settings))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`image` and `voxel` are the network's inputs; `clean` and `previous` normalised images for the flow loss."""
+
+    image: Tensor
+    voxel: Tensor
+    clean: Tensor
+    previous: Tensor
+    targets: Targets
+
+
+class PackedSet:
+    """A packed set, open for reading."""
+
+    def __init__(self, folder: Path, recipe: Recipe) -> None:
+        """Raises ConfigError if the folder holds no set or one packed for other settings."""
+        try:
+            self.about = json.loads((folder / 'set.json').read_text())
+        except OSError as error:
+            raise ConfigError(f'no packed set in {folder} ({error}): run python -m training.datasets.clips') from error
+        wanted = {'size': list(recipe.net.size), 'voxel': asdict(recipe.voxel), 'window_ns': recipe.window_ns}
+        found = {name: self.about.get(name) for name in wanted}
+        if found != wanted:
+            raise ConfigError(f'the set in {folder} was packed with {found}, the recipe needs {wanted}: pack it again')
+        self.recipe = recipe
+        self.images, self.voxels, self.ids, self.moving = (
+            np.load(folder / f'{name}.npy', mmap_mode='r') for name in ('images', 'voxels', 'ids', 'moving'))
+        self.clips, self.frames = self.about['clips'], self.images.shape[1]
+
+    def __len__(self) -> int:
+        return self.clips * (self.frames - 1)
+
+    def batch(self, samples: np.ndarray, rng: np.random.Generator, augment: Augmentation | None) -> Batch:
+        """The samples (indices below len) as tensors, augmented unless `augment` is None."""
+        images, previous, voxels, truths = [], [], [], []
+        for sample in samples:
+            clip, frame = divmod(int(sample), self.frames - 1)
+            parts = [self.images[clip, frame + 1], self.images[clip, frame], self.ids[clip, frame + 1][..., None],
+                     self.voxels[clip, frame].transpose(1, 2, 0)]
+            if augment:
+                for axis in (0, 1):
+                    if rng.random() < augment.flip:
+                        parts = [np.flip(part, axis) for part in parts]
+                if rng.random() < augment.polarity_swap:
+                    parts[3] = np.roll(parts[3], parts[3].shape[2] // 2, 2)
+            images.append(parts[0])
+            previous.append(parts[1])
+            truths.append(instances(parts[2][..., 0], self.moving[clip, frame + 1], self.recipe))
+            voxels.append(parts[3])
+        clean, before = normalised(np.stack(images)), normalised(np.stack(previous))
+        voxel = torch.from_numpy(np.stack(voxels)).permute(0, 3, 1, 2).float() / 255
+        image = clean
+        if augment:
+            image, voxel = jitter_and_drop(clean, voxel, rng, augment)
+        return Batch(image, voxel, clean, before, collate(truths, self.recipe))
+
+
+def normalised(images: np.ndarray) -> Tensor:
+    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32, ImageNet mean and deviation (channels last in memory)."""
+    scale, shift = torch.from_numpy(1 / (255 * STD)), torch.from_numpy(MEAN / STD)
+    return (torch.from_numpy(images).float() * scale - shift).permute(0, 3, 1, 2)
+
+
+def jitter_and_drop(image: Tensor, voxel: Tensor, rng: np.random.Generator, augment: Augmentation) -> tuple[Tensor, Tensor]:
+    """Brightness and contrast of the image, then a missing modality as zeros; never both of one sample."""
+    count = len(image)
+    contrast = 1 + rng.uniform(-augment.contrast, augment.contrast, (count, 1, 1, 1)).astype(np.float32)
+    shift = rng.uniform(-augment.brightness, augment.brightness, (count, 1, 1, 1)).astype(np.float32) / STD.mean()
+    draw = rng.random(count)
+    no_image = draw < augment.drop_image
+    no_events = (draw >= augment.drop_image) & (draw < augment.drop_image + augment.drop_events)
+    keep_image, keep_events = (torch.from_numpy((~gone).astype(np.float32))[:, None, None, None]
+                               for gone in (no_image, no_events))
+    return (image * torch.from_numpy(contrast) + torch.from_numpy(shift)) * keep_image, voxel * keep_events
+
+
+def instances(ids: np.ndarray, moving: np.ndarray, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
+    """Masks (M, H, W) bool of the movers, largest first, and boxes (M, 4) xyxy px with exclusive far edges.
+
+    Movers under `min_pixels`, and the smallest beyond the number of queries less one, belong to the background.
+    """
+    areas = np.bincount(ids.ravel(), minlength=len(moving))[:len(moving)]
+    areas = np.where(moving.astype(bool), areas, 0)
+    areas[0] = 0
+    chosen = [k for k in np.argsort(-areas, kind='stable')[:recipe.net.queries - 1] if areas[k] >= recipe.min_pixels]
+    masks = ids[None] == np.array(chosen, ids.dtype)[:, None, None]
+    boxes = np.zeros((len(chosen), 4), np.float32)
+    for box, mask in zip(boxes, masks):
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        box[:] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+    return masks, boxes
+
+
+def collate(truths: list[tuple[np.ndarray, np.ndarray]], recipe: Recipe) -> Targets:
+    """Padded targets with the background as row 0, masks area-averaged to 1 / mask_stride."""
+    most = 1 + max(len(masks) for masks, _ in truths)
+    labels = torch.full((len(truths), most), -1, dtype=torch.int64)
+    full = torch.zeros((len(truths), most, *recipe.net.size))
+    boxes = torch.full((len(truths), most, 4), -1.0)
+    for row, (masks, corners) in enumerate(truths):
+        count = 1 + len(masks)
+        labels[row, :count] = 1
+        labels[row, 0] = 0
+        full[row, 0] = torch.from_numpy(~masks.any(0)).float()
+        full[row, 1:count] = torch.from_numpy(masks).float()
+        boxes[row, 1:count] = torch.from_numpy(corners)
+    return Targets(labels, F.avg_pool2d(full, recipe.mask_stride), boxes)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line: pack shards of cached clips."""
+    parser = argparse.ArgumentParser(description='Pack cached clips into the memory-mapped arrays that training reads.')
+    parser.add_argument('--clips', type=Path, nargs='+', required=True, help='folders of training.scenes.cache')
+    parser.add_argument('--out', type=Path, required=True)
+    parser.add_argument('--recipe', choices=sorted(RECIPES), default='dimos_nano')
+    given = parser.parse_args(arguments)
+    # <preset>-<split>-<first seed>-<clips>.npz
+    shards = [path for folder in given.clips for path in sorted(folder.glob('*.npz'))]
+    count = sum(int(path.stem.rsplit('-', 1)[1]) for path in shards)
+    if not count:
+        raise ConfigError(f'no clips in {", ".join(map(str, given.clips))}: run python -m training.scenes.cache first')
+    about = ', '.join(f'{sum(int(p.stem.rsplit("-", 1)[1]) for p in shards if p.parent == folder)} clips of {folder.name}'
+                      for folder in given.clips)
+    done = pack((clip for path in shards for clip in load_shard(path)), count, given.out, RECIPES[given.recipe], about)
+    print(f'{given.out}: {done} clips packed ({about})')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,44 @@
+"""Unsupervised optical flow: photometric and edge-aware smoothness terms (dimos.md 1.7).
+
+The flow of frame t points to the frame before it, because our event windows lie before the frame.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def warp(image: Tensor, flow: Tensor) -> Tensor:
+    """image (B, C, H, W) read at x + flow(x), flow (B, 2, H, W) px; bilinear, clamped at the border."""
+    _, _, height, width = image.shape
+    x = torch.arange(width, dtype=flow.dtype, device=flow.device) + flow[:, 0]
+    y = torch.arange(height, dtype=flow.dtype, device=flow.device)[:, None] + flow[:, 1]
+    grid = torch.stack([2 * x / max(width - 1, 1) - 1, 2 * y / max(height - 1, 1) - 1], -1)
+    return F.grid_sample(image, grid, mode='bilinear', padding_mode='border', align_corners=True)
+
+
+def photometric_loss(image: Tensor, previous: Tensor, flow: Tensor) -> Tensor:
+    """mean((|I - I_prev(x + flow)| + 0.01)^0.4)."""
+    return ((image - warp(previous, flow)).abs() + 0.01).pow(0.4).mean()
+
+
+def smoothness_loss(image: Tensor, flow: Tensor) -> Tensor:
+    """Mean of |d flow| exp(-mean_c |d image|), x and y added."""
+    total = flow.new_zeros(())
+    for axis in (-1, -2):
+        weight = torch.exp(-image.diff(dim=axis).abs().mean(1, keepdim=True))
+        total = total + (flow.diff(dim=axis).abs() * weight).mean()
+    return total
+
+
+def flow_loss(image: Tensor, previous: Tensor, flow: Tensor) -> Tensor:
+    """Normalised images (B, 3, H, W) of any size and flow (B, 2, h, w) in px of the images -> scalar.
+
+    The images are area-averaged to the flow's size, and the flow scaled to its pixels.
+    """
+    scale = flow.shape[-1] / image.shape[-1]
+    image, previous = (F.adaptive_avg_pool2d(x, flow.shape[-2:]) for x in (image, previous))
+    flow = flow * scale
+    return photometric_loss(image, previous, flow) + smoothness_loss(image, flow)

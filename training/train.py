@@ -1,0 +1,207 @@
+"""Train one recipe on packed sets: `python -m training.train --recipe dimos_nano --data runs/train --out runs/x --minutes 60`.
+
+The learning rate follows one cycle over the run: the fraction done is the larger of steps / --steps and
+elapsed / --minutes. Batches depend on (seed, step) alone, so `--resume` with --steps continues as if never stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from mos_perception.errors import ConfigError, MosError
+from training.datasets.clips import Batch, PackedSet
+from training.losses.flow import flow_loss
+from training.losses.masks import dense_loss, instance_losses
+from training.nets.dimos import Dimos
+from training.recipes import RECIPES, Recipe
+
+
+class TrainingError(MosError):
+    """A training step that must not be applied."""
+
+
+def one_cycle(fraction: float, peak: float, warmup: float) -> float:
+    """Learning rate: cosine from peak / 25 up to peak at `warmup`, then cosine down to peak / 1000 at 1."""
+    def blend(start: float, end: float, part: float) -> float:
+        return end + (start - end) * 0.5 * (1 + math.cos(math.pi * part))
+    fraction = min(max(fraction, 0.0), 1.0)
+    if fraction < warmup:
+        return blend(peak / 25, peak, fraction / warmup)
+    return blend(peak, peak / 1000, (fraction - warmup) / (1 - warmup))
+
+
+def losses(network: Dimos, batch: Batch, recipe: Recipe) -> dict[str, Tensor]:
+    """The weighted loss terms of a batch; their sum is minimised."""
+    outputs = network(batch.image, batch.voxel)
+    terms = instance_losses(outputs, batch.targets, recipe.weights)
+    if recipe.weights.flow:
+        terms['flow'] = recipe.weights.flow * flow_loss(batch.clean, batch.previous, outputs['flow'])
+    if recipe.weights.dense:
+        terms['dense'] = recipe.weights.dense * dense_loss(outputs['dense'], batch.targets)
+    return terms
+
+
+@dataclass
+class State:
+    """What a run carries from step to step."""
+
+    network: Dimos
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+    seconds: float = 0.0
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+def start(recipe: Recipe) -> State:
+    """Fresh weights from the recipe's seed. Vectors (norms, biases, positions) are not decayed."""
+    torch.manual_seed(recipe.seed)
+    network = Dimos(recipe.net).to(memory_format=torch.channels_last)
+    matrices = [p for p in network.parameters() if p.ndim > 1]
+    vectors = [p for p in network.parameters() if p.ndim <= 1]
+    optimizer = torch.optim.AdamW([{'params': matrices}, {'params': vectors, 'weight_decay': 0.0}],
+                                  lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
+    return State(network, optimizer)
+
+
+def train_step(state: State, batch: Batch, recipe: Recipe, rate: float) -> dict[str, float]:
+    """One update. Raises TrainingError before anything changes if the loss or the gradient is not finite."""
+    for group in state.optimizer.param_groups:
+        group['lr'] = rate
+    state.optimizer.zero_grad(set_to_none=True)
+    terms = losses(state.network, batch, recipe)
+    total = sum(terms.values())
+    if not torch.isfinite(total):
+        raise TrainingError(f'step {state.step}: loss is {float(total)} ({_words(terms)}): must be finite; '
+                            'resume from the last checkpoint with a lower learning rate')
+    total.backward()
+    norm = torch.nn.utils.clip_grad_norm_(state.network.parameters(), recipe.clip_norm)
+    if not torch.isfinite(norm):
+        raise TrainingError(f'step {state.step}: gradient norm is {float(norm)}: must be finite; '
+                            'resume from the last checkpoint with a lower learning rate')
+    state.optimizer.step()
+    state.step += 1
+    return {name: float(term.detach()) for name, term in terms.items()} | {'loss': float(total.detach()), 'gradient': float(norm)}
+
+
+def save(state: State, recipe: Recipe, folder: Path, about: dict) -> None:
+    """Weights and moments as step_*.safetensors, then checkpoint.json that names them; each replaced atomically."""
+    tensors = {f'net.{name}': value.contiguous() for name, value in state.network.state_dict().items()}
+    for index, entry in state.optimizer.state_dict()['state'].items():
+        tensors |= {f'adam.{index}.{name}': value.contiguous() for name, value in entry.items()}
+    weights = folder / f'step_{state.step:07d}.safetensors'
+    save_file(tensors, f'{weights}.part')
+    os.replace(f'{weights}.part', weights)
+    side = {'weights': weights.name, 'step': state.step, 'seconds': round(state.seconds, 1), 'recipe': asdict(recipe),
+            'metrics': state.metrics, **about}
+    part = folder / 'checkpoint.json.part'
+    part.write_text(json.dumps(side, indent=1))
+    os.replace(part, folder / 'checkpoint.json')
+    for old in folder.glob('step_*.safetensors'):
+        if old != weights:
+            old.unlink()
+
+
+def load(folder: Path, recipe: Recipe) -> State:
+    """The state `save` wrote. Raises ConfigError if there is none or it was made by another recipe."""
+    try:
+        side = json.loads((folder / 'checkpoint.json').read_text())
+    except OSError as error:
+        raise ConfigError(f'no checkpoint in {folder} ({error}): start without --resume') from error
+    if side['recipe'] != json.loads(json.dumps(asdict(recipe))):
+        raise ConfigError(f'the checkpoint in {folder} was made with another recipe than {recipe.name} of this commit: '
+                          'restore that commit or start without --resume')
+    state, tensors = start(recipe), load_file(folder / side['weights'])
+    state.network.load_state_dict({name[4:]: value for name, value in tensors.items() if name.startswith('net.')})
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith('adam.'):
+            _, index, key = name.split('.')
+            moments.setdefault(int(index), {})[key] = value
+    state.optimizer.load_state_dict({'state': moments, 'param_groups': state.optimizer.state_dict()['param_groups']})
+    state.step, state.seconds, state.metrics = side['step'], side['seconds'], side['metrics']
+    return state
+
+
+def fit(state: State, data: PackedSet, recipe: Recipe, folder: Path, *, steps: int = 0, minutes: float = 0.0,
+        save_minutes: float = 5.0, log_seconds: float = 20.0) -> State:
+    """Run to `steps` or `minutes` of training time (0 = no such limit), whichever comes first; saves and logs."""
+    state.network.train()
+    about = {'data': data.about['about'], 'clips': data.clips, 'threads': torch.get_num_threads()}
+    begun, offset = time.monotonic(), state.seconds
+    saved = logged = begun
+    sums: dict[str, float] = {}
+    first = state.step
+    with (folder / 'metrics.jsonl').open('a') as metrics:
+        while True:
+            state.seconds = offset + time.monotonic() - begun
+            done = max(state.step / steps if steps else 0.0, state.seconds / (60 * minutes) if minutes else 0.0)
+            now = time.monotonic()
+            if state.step > first and (now - logged >= log_seconds or done >= 1):
+                state.metrics = {name: value / (state.step - first) for name, value in sums.items()}
+                speed = (state.step - first) * recipe.batch / (now - logged)
+                entry = {'step': state.step, 'seconds': round(state.seconds, 1), 'done': round(done, 4), 'rate': rate,
+                         'samples_per_s': round(speed, 1), **{k: round(v, 5) for k, v in state.metrics.items()}}
+                metrics.write(json.dumps(entry) + '\n')
+                metrics.flush()
+                left = state.seconds * (1 / done - 1) / 60 if done else math.inf
+                print(f'step {state.step}  {100 * done:.1f} %  {left:.1f} min left  {speed:.1f} samples/s  lr {rate:.2e}  '
+                      + _words(state.metrics), flush=True)
+                logged, first, sums = now, state.step, {}
+            if done >= 1 or now - saved >= 60 * save_minutes:
+                save(state, recipe, folder, about)
+                saved = now
+            if done >= 1:
+                return state
+            rng = np.random.default_rng((recipe.seed, state.step))
+            batch = data.batch(rng.integers(len(data), size=recipe.batch), rng, recipe.augment)
+            rate = one_cycle(done, recipe.learning_rate, recipe.warmup)
+            for name, value in train_step(state, batch, recipe, rate).items():
+                sums[name] = sums.get(name, 0.0) + value
+
+
+def _words(terms: dict) -> str:
+    return '  '.join(f'{name} {float(value):.4f}' for name, value in terms.items())
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--recipe', choices=sorted(RECIPES), default='dimos_nano')
+    parser.add_argument('--data', type=Path, required=True, help='folder of a packed set (training.datasets.clips)')
+    parser.add_argument('--out', type=Path, required=True, help='folder of the run: checkpoint, metrics.jsonl')
+    parser.add_argument('--minutes', type=float, default=0.0, help='training time, across resumes')
+    parser.add_argument('--steps', type=int, default=0)
+    parser.add_argument('--save-minutes', type=float, default=5.0)
+    parser.add_argument('--threads', type=int, default=0, help='0 = one per core')
+    parser.add_argument('--resume', action='store_true')
+    given = parser.parse_args(arguments)
+    if not (given.minutes or given.steps):
+        parser.error('give --minutes or --steps')
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    recipe = RECIPES[given.recipe]
+    given.out.mkdir(parents=True, exist_ok=True)
+    try:
+        data = PackedSet(given.data, recipe)
+        state = load(given.out, recipe) if given.resume else start(recipe)
+        fit(state, data, recipe, given.out, steps=given.steps, minutes=given.minutes, save_minutes=given.save_minutes)
+    except MosError as error:
+        print(f'training: {error}', file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
