@@ -50,9 +50,9 @@ def draw(result: Result | NodeResult, frame: Frame | None, window: EventWindow |
 
 
 def write_album(folder: Path, pictures: Iterable[Picture]) -> list[Path]:
-    """Write overlay.mp4 and contact_sheet.png into the folder while the pictures come; the files, none without pictures.
+    """Write overlay.mp4 and contact_sheet.png into the folder while the pictures come.
 
-    Raises BagError when they cannot be written.
+    Returns the files, none without pictures. Raises BagError when they cannot be written.
     """
     pictures = iter(pictures)
     first = list(itertools.islice(pictures, FPS_FROM))

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mos_perception.bag import open_bag
-from mos_perception.errors import BagError, MosError
+from mos_perception.errors import MosError
 
 NODE = '/mos_perception'
 OUTPUTS = ('instances', 'instance_image', 'motion', 'tracks')
@@ -25,19 +25,20 @@ OUTPUTS = ('instances', 'instance_image', 'motion', 'tracks')
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """What `mos demo` was asked for; empty topics are found by type."""
+    """What `mos demo` was asked for. Topics: None = found by type, '' = none."""
 
     bag: Path
     out: Path
-    image_topic: str = ''
-    events_topic: str = ''
+    image_topic: str | None = None
+    events_topic: str | None = None
     rate: float = 1.0
     settings: tuple[str, ...] = ()
 
 
 def run_demo(options: DemoOptions) -> Path:
     """Play, record. Returns the folder of the recorded output. Raises MosError when a process fails."""
-    image_topic, events_topic = find_inputs(options)
+    with open_bag(options.bag) as bag:
+        image_topic, events_topic = bag.pick(options.image_topic, options.events_topic)
     options.out.mkdir(parents=True, exist_ok=True)
     recorded = options.out / 'recorded'
     if recorded.exists():
@@ -65,17 +66,6 @@ def run_demo(options: DemoOptions) -> Path:
             if process.poll() is None:
                 process.kill()
     return recorded
-
-
-def find_inputs(options: DemoOptions) -> tuple[str, str]:
-    """(image topic, events topic) of the bag, '' for one it does not have. Raises BagError if it has neither."""
-    with open_bag(options.bag) as bag:
-        image = options.image_topic or next((topic.name for topic in bag.topics if topic.role == 'image'), '')
-        events = options.events_topic or next((topic.name for topic in bag.topics if topic.role == 'events'), '')
-        names = ', '.join(f'{topic.name} ({topic.msgtype})' for topic in bag.topics)
-    if not image and not events:
-        raise BagError(f'{options.bag}: no topic with frames or events; it has: {names}')
-    return image, events
 
 
 def private_graph() -> dict[str, str]:

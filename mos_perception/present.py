@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from mos_perception.album import Picture, draw, write_album
-from mos_perception.bag import Bag, TruthTable, open_bag
-from mos_perception.datatypes import EventPacket, EventWindow, Frame, Result, Skip
+from mos_perception.bag import Bag, open_bag
+from mos_perception.datatypes import EventPacket, EventWindow, Frame, Skip
 from mos_perception.errors import BagError
 from mos_perception.evaluation.score import Scorer
 from mos_perception.events.buffer import EventBuffer
 from mos_perception.events.decode import EventStream
+from mos_perception.judge import Judge
 from mos_perception.messages import deserialize
 from mos_perception.results import NodeResult
 from mos_perception.tally import Tally
@@ -25,37 +26,6 @@ SHOWN_NS = 33_000_000  # events drawn for a result: those up to this long before
 BUFFER_BYTES = 64_000_000
 FRAMES_KEPT = 300
 DIAGNOSTICS = 'diagnostic_msgs/msg/DiagnosticArray'
-
-
-class Judge:
-    """Scores results against a table of ground truth; results without any are only counted."""
-
-    def __init__(self, truth: TruthTable) -> None:
-        """`truth` by frame stamp."""
-        self.truth = truth
-        self.scorer = Scorer()
-        self._scored: set[int] = set()
-        self._unmatched = 0
-
-    def add(self, result: Result | NodeResult) -> None:
-        """Score one result. Raises ConfigError when its size is not that of the truth, BagError for one without masks."""
-        truth = self.truth.get(result.stamp_ns)
-        if truth is None:
-            self._unmatched += 1
-            return
-        if len(result.instances) and not result.instances.masks.any():
-            raise BagError(f'results at {result.stamp_ns} ns have no masks: record them with publish_masks true')
-        self._scored.add(result.stamp_ns)
-        moving = {number for number, moves in truth.moving.items() if moves}
-        self.scorer.add(result.stamp_ns, truth.ids, moving, result.instances, result.tracks)
-
-    def summary(self) -> dict[str, Any]:
-        """Scores, and how many frames they do not cover. Raises BagError when nothing was scored."""
-        if not self._scored:
-            raise BagError(f'no result has the stamp of one of the {len(self.truth)} ground-truth frames: '
-                           'use the ground truth of this very recording')
-        return {**self.scorer.summary(), 'truth_frames_without_result': len(self.truth) - len(self._scored),
-                'results_without_truth': self._unmatched}
 
 
 def show(source: Path, recorded: Path, out: Path, image_topic: str | None = None, events_topic: str | None = None,

@@ -51,7 +51,7 @@ class Tally:
             self._moving.append([stamp_ns, stamp_ns])
 
     def intervals_s(self) -> list[tuple[float, float]]:
-        """(first, last) seconds of each stretch of results in which an instance moves; gaps up to 0.25 s are bridged."""
+        """(first, last) seconds of each stretch in which an instance moves; gaps up to 0.25 s are bridged."""
         return [tuple(round((stamp - self.start_ns) / 1e9, 3) for stamp in pair) for pair in self._moving]
 
     def stages(self) -> dict[str, dict[str, float]]:

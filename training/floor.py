@@ -18,6 +18,7 @@ import numpy as np
 
 from mos_perception.datatypes import Frame, Instances, Tracks
 from mos_perception.errors import FrameError
+from mos_perception.evaluation import metrics
 from mos_perception.evaluation.score import Scorer
 from training.scenes import PRESETS, Clip, render_clip
 from training.scenes.splits import SPLITS
@@ -25,34 +26,61 @@ from training.scenes.splits import SPLITS
 
 @dataclass(frozen=True)
 class FloorSettings:
-    """`residual_px` per frame at 160 px width is what counts as moving; `opening`, `closing` are kernel sizes at 160 px;
-    `min_area` the smallest instance as a share of the image."""
+    """What counts as moving: `residual_px` of flow per frame, `opening` and `closing` kernel sizes, all at 160 px width;
+    instances below `min_area` of the image, or whose compensated frame difference exceeds `change` grey levels on less
+    than `support` of their pixels, are dropped."""
 
-    residual_px: float = 1.0
-    opening: int = 3
-    closing: int = 7
+    residual_px: float = 2.0
+    opening: int = 5
+    closing: int = 5
     min_area: float = 0.002
+    change: float = 15.0
+    support: float = 0.15
 
 
-def floor_masks(previous: np.ndarray, image: np.ndarray, settings: FloorSettings = FloorSettings()) -> np.ndarray:
-    """(N, H, W) bool disjoint masks of what moves in `image` against `previous`, both (H, W, 3) uint8, largest first.
+@dataclass(frozen=True)
+class Evidence:
+    """What two frames say against a rigid background: `residual` (H, W) px of flow, `difference` (H, W) grey levels."""
 
-    Raises FrameError if their sizes differ.
+    residual: np.ndarray
+    difference: np.ndarray
+
+
+def find_evidence(previous: np.ndarray, image: np.ndarray) -> Evidence:
+    """Flow and grey levels of `image` against `previous` ((H, W, 3) uint8 each), after removing the camera's homography.
+
+    Raises FrameError if the sizes differ.
     """
     if previous.shape != image.shape:
         raise FrameError(f'frame is {image.shape[:2]}, the one before {previous.shape[:2]} (h, w): reset the floor model')
-    height, width = image.shape[:2]
-    scale = width / 160
     flow = _flow(image, previous)
-    residual = np.linalg.norm(flow - _camera_flow(flow), axis=2)
-    moving = (residual > settings.residual_px * scale).astype(np.uint8)
+    camera = _camera_flow(flow)
+    height, width = flow.shape[:2]
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    now, before = (cv2.GaussianBlur(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), (3, 3), 0) for picture in (image, previous))
+    seen = cv2.remap(before, x + camera[..., 0], y + camera[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return Evidence(np.linalg.norm(flow - camera, axis=2), cv2.absdiff(now, seen))
+
+
+def segment(evidence: Evidence, settings: FloorSettings = FloorSettings()) -> np.ndarray:
+    """(N, H, W) bool disjoint masks, largest first: threshold, opening, closing, connected components, support."""
+    height, width = evidence.residual.shape
+    scale = width / 160
+    moving = (evidence.residual > settings.residual_px * scale).astype(np.uint8)
     for operation, size in ((cv2.MORPH_OPEN, settings.opening), (cv2.MORPH_CLOSE, settings.closing)):
         side = round(size * scale) | 1
         moving = cv2.morphologyEx(moving, operation, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)))
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(moving, connectivity=4)
-    areas = stats[1:, cv2.CC_STAT_AREA]
-    kept = [n for n in np.argsort(-areas, kind='stable') if areas[n] >= settings.min_area * height * width]
-    return np.stack([labels == n + 1 for n in kept]) if kept else np.zeros((0, height, width), bool)
+    count, labels = cv2.connectedComponents(moving, connectivity=4)
+    areas = np.bincount(labels.ravel(), minlength=count)
+    changed = np.bincount(labels.ravel(), evidence.difference.ravel() > settings.change, minlength=count)
+    kept = [n for n in np.argsort(-areas, kind='stable') if n and areas[n] >= settings.min_area * height * width
+            and changed[n] >= settings.support * areas[n]]
+    return np.stack([labels == n for n in kept]) if kept else np.zeros((0, height, width), bool)
+
+
+def floor_masks(previous: np.ndarray, image: np.ndarray, settings: FloorSettings = FloorSettings()) -> np.ndarray:
+    """(N, H, W) bool disjoint masks of what moves in `image` against `previous`; see `find_evidence` and `segment`."""
+    return segment(find_evidence(previous, image), settings)
 
 
 def _flow(image: np.ndarray, previous: np.ndarray) -> np.ndarray:
@@ -124,10 +152,17 @@ def score_floor(clips: list[Clip], settings: FloorSettings = FloorSettings(), mi
 
 
 def _tune(clips: list[Clip]) -> None:
-    for residual, opening, closing in itertools.product((0.5, 0.75, 1.0, 1.5, 2.0), (1, 3, 5), (1, 5, 9)):
-        values = score_floor(clips, FloorSettings(residual, opening, closing)).summary()
-        print(f'residual {residual} opening {opening} closing {closing}: mIoU01 {values["parity"]["mIoU01"]:.3f} '
-              f'mIoU_ins {values["parity"]["mIoU_ins"]:.3f} strict {values["strict"]["mIoU"]:.3f}')
+    """Print mIoU01 and mIoU_ins (parity) and strict mIoU over a grid of constants."""
+    seen = [(find_evidence(clip.frames[i - 1], clip.frames[i]), np.where(clip.moving[i][clip.ids[i]], clip.ids[i], 0))
+            for clip in clips for i in range(1, len(clip))]
+    for values in itertools.product((1.0, 1.5, 2.0, 3.0), (3, 5), (1, 5), (0.002,), (8, 15), (0.0, 0.15, 0.3)):
+        scores = []
+        for evidence, truth in seen:
+            image = as_instances(segment(evidence, FloorSettings(*values)))
+            found = image.id_image(np.arange(1, len(image) + 1))
+            counts = metrics.overlaps(metrics.align_ids(truth), found)
+            scores.append((metrics.parity_miou01(truth, found), metrics.parity_miou_ins(counts), metrics.strict_miou(counts)))
+        print(values, 'mIoU01 {:.3f} mIoU_ins {:.3f} strict {:.3f}'.format(*np.mean(scores, 0)), flush=True)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -42,7 +42,7 @@ class Recipe:
     augment: Augmentation = field(default_factory=Augmentation)
     window_ns: int = 33_333_333
     min_pixels: int = 12
-    mask_stride: int = 2
+    mask_stride: int = 4
     batch: int = 8
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
@@ -52,6 +52,6 @@ class Recipe:
 
 
 RECIPES = {recipe.name: recipe for recipe in (
-    # dense: see losses.masks.dense_loss; class_weights: the paper's
+    # dense: see losses.masks.dense_loss; the other weights are the paper's
     Recipe('dimos_nano', weights=LossWeights(dense=1.0)),
 )}

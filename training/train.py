@@ -135,10 +135,10 @@ def load(folder: Path, recipe: Recipe) -> State:
 
 
 def fit(state: State, data: PackedSet, recipe: Recipe, folder: Path, *, steps: int = 0, minutes: float = 0.0,
-        save_minutes: float = 5.0, log_seconds: float = 20.0) -> State:
+        save_minutes: float = 5.0, log_seconds: float = 20.0, command: str = '') -> State:
     """Run to `steps` or `minutes` of training time (0 = no such limit), whichever comes first; saves and logs."""
     state.network.train()
-    about = {'data': data.about['about'], 'clips': data.clips, 'threads': torch.get_num_threads()}
+    about = {'data': data.about['about'], 'command': command, 'threads': torch.get_num_threads()}
     begun, offset = time.monotonic(), state.seconds
     saved = logged = begun
     sums: dict[str, float] = {}
@@ -196,7 +196,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         data = PackedSet(given.data, recipe)
         state = load(given.out, recipe) if given.resume else start(recipe)
-        fit(state, data, recipe, given.out, steps=given.steps, minutes=given.minutes, save_minutes=given.save_minutes)
+        fit(state, data, recipe, given.out, steps=given.steps, minutes=given.minutes, save_minutes=given.save_minutes,
+            command=' '.join(['python -m training.train', *(sys.argv[1:] if arguments is None else arguments)]))
     except MosError as error:
         print(f'training: {error}', file=sys.stderr)
         return 1

@@ -169,7 +169,8 @@ class MaskAp:
     def add(self, gt_masks: list[np.ndarray], masks: list[np.ndarray], scores: np.ndarray) -> None:
         """One image: (H, W) bool masks of the ground truth and of the predictions, with a score each."""
         image = len(self._images) + 1
-        self._images.append({'id': image})
+        height, width = next((mask.shape for mask in [*gt_masks, *masks]), (0, 0))
+        self._images.append({'id': image, 'height': height, 'width': width})
         for mask in gt_masks:
             code = rle.encode(np.asfortranarray(mask, np.uint8))
             self._gt.append({'id': len(self._gt) + 1, 'image_id': image, 'category_id': 1, 'iscrowd': 0,

@@ -1,7 +1,8 @@
 """EVT3 words -> events, compiled. Layout and rules: `reference.py`, which this equals word for word.
 
-The common words (row, event, low time) take no branch: every word writes the event it might be at the next free
-place, and the place only advances when it was one. Vectors write all their pixels and advance by the bits.
+The common words (row, event, low time, repeated high time) take no branch: each writes the event it might be at
+the next free place, which advances only if it was one. Vectors write all pixels and advance by the bits.
+Everything is uint64: signed indices would make numba test each one for Python's counting from the end.
 """
 
 from __future__ import annotations
@@ -9,15 +10,17 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+U = np.uint64
 SLACK = 12  # a vector writes this far beyond the last event
-# What carries over between packets. READY: 0 nothing, 1 TIME_HIGH seen, 2 TIME_LOW after it: times are valid.
+# What carries over between packets. READY: 0 nothing, 1 TIME_HIGH seen, 2 and TIME_LOW after it: times are valid.
 HIGH, LOW, WRAPS, READY, ROW, BASE, POLARITY = range(7)
-STATE = 7
+STATE_SIZE = 7
+_US = 1000  # ns
 
 
 @numba.njit(nogil=True, cache=True)
 def count_evt3(words):
-    """How many events the words can hold at most."""
+    """How many events the words hold, inside the sensor or not."""
     total = 0
     for i in range(len(words)):
         word = np.uint32(words[i])
@@ -37,71 +40,88 @@ def _time_high(new, state):
         state[WRAPS] += 1
     state[HIGH] = new
     state[READY] = max(state[READY], 1)
-    return (state[WRAPS] << 24) + (new << 12)
 
 
 @numba.njit(nogil=True, cache=True)
-def decode_evt3(words, width, height, state, x, y, p, t):
-    """Fill x, y, p, t (int64 ns sensor time), each `count_evt3` + SLACK long; updates `state`.
+def now_ns(state):
+    """Sensor time of the state."""
+    return ((state[WRAPS] << 24) + (state[HIGH] << 12) + state[LOW]) * _US
 
-    Returns (events, out of bounds, unknown words, first time word or -1, last time word or -1).
+
+@numba.njit(nogil=True, cache=True)
+def seek_time(words, state):
+    """Apply words to `state` up to and with the first TIME_LOW that makes a valid time.
+
+    Returns (words consumed, unknown words among them, that time or -1). Until times are valid nothing is an event.
     """
-    n = np.int64(0)
-    outside = np.int64(0)
-    bad = np.int64(0)
-    first = last = np.int64(-1)
-    row, base, polarity = state[ROW], state[BASE], np.uint8(state[POLARITY])
-    high, low = (state[WRAPS] << 24) + (state[HIGH] << 12), state[LOW]
-    ready, has_high = np.int64(state[READY] == 2), np.int64(state[READY] > 0)
-    now = (high + low) * 1000
+    bad = 0
     for i in range(len(words)):
         word = np.int64(words[i])
         code = word >> 12
-        if (0b1000101 >> code) & 1:  # ADDR_Y, ADDR_X, TIME_LOW: no branch between them
-            value = word & 0x7FF
-            event = np.int64(code == 2) & ready
-            inside = np.int64(value < width) & np.int64(row < height)
-            x[n] = value
-            y[n] = row
-            p[n] = (word >> 11) & 1
-            t[n] = now
-            n += event & inside
-            outside += event & (inside ^ 1)
-            row = value if code == 0 else row
-            is_time = np.int64(code == 6)
-            low = word & 0xFFF if code == 6 else low
-            now = (high + low) * 1000
-            ready |= is_time & has_high
-            last = now if is_time & has_high else last
-            first = last if first < 0 else first
-        elif code == 4 or code == 5:  # VECT_12, VECT_8
-            size = 12 if code == 4 else 8
-            mask = word & ((1 << size) - 1)
-            if base + 12 <= width and row < height and ready:
-                for k in range(12):
-                    y[n + k] = row
-                    p[n + k] = polarity
-                    t[n + k] = now
-                for k in range(12):
-                    x[n] = base + k
-                    n += (mask >> k) & 1
-            elif ready:
-                for k in range(size):
-                    if (mask >> k) & 1:
-                        if base + k < width and row < height:
-                            x[n], y[n], p[n], t[n] = base + k, row, polarity, now
-                            n += 1
-                        else:
-                            outside += 1
-            base += size
-        elif code == 3:  # VECT_BASE_X
-            base, polarity = word & 0x7FF, np.uint8((word >> 11) & 1)
+        if code == 0:
+            state[ROW] = word & 0x7FF
+        elif code == 3:
+            state[BASE], state[POLARITY] = word & 0x7FF, (word >> 11) & 1
+        elif code == 4 or code == 5:
+            state[BASE] += 12 if code == 4 else 8
         elif code == 8:
-            high = _time_high(word & 0xFFF, state)
-            has_high = 1
-            now = (high + low) * 1000
+            _time_high(word & 0xFFF, state)
+        elif code == 6 and state[READY] > 0:
+            state[LOW], state[READY] = word & 0xFFF, 2
+            return i + 1, bad, now_ns(state)
         elif code == 1 or code == 9 or code == 11 or code == 12 or code == 13:
             bad += 1
-    state[READY] = has_high + ready
-    state[LOW], state[ROW], state[BASE], state[POLARITY] = low, row, base, polarity
-    return n, outside, bad, first, last
+    return len(words), bad, -1
+
+
+@numba.njit(nogil=True, cache=True)
+def decode_evt3(words, columns, rows, state, x, y, p, t):
+    """Fill x, y, p, t (uint64 ns of sensor time), each count_evt3 + SLACK long; `state` must be ready.
+
+    Returns (events inside rows x columns, unknown words, last time that a TIME_LOW completed).
+    """
+    n, width, height = U(0), U(columns), U(rows)
+    bad = 0
+    row, base, polarity = U(state[ROW]), U(state[BASE]), U(state[POLARITY])
+    high_word, now = U(0x8000) | U(state[HIGH]), U(now_ns(state))
+    high = now - U(state[LOW]) * U(_US)
+    last = mixed = U(0)  # mixed: a new TIME_HIGH with the TIME_LOW from before it
+    limit = width if row < height else U(0)
+    for i in range(len(words)):
+        word = U(words[i])
+        code = word >> U(12)
+        if code == U(0) or code == U(2) or code == U(6) or word == high_word:
+            value = word & U(0x7FF)
+            x[n] = value
+            y[n] = row
+            p[n] = (word >> U(11)) & U(1)
+            t[n] = now
+            n += U(((word ^ U(0x2000)) & U(0xF7FF)) < limit)
+            row ^= (row ^ value) & (U(0) - U(code == U(0)))
+            limit = width & (U(0) - U(row < height))
+            now ^= (now ^ (high + (word & U(0xFFF)) * U(_US))) & (U(0) - U(code == U(6)))
+        elif code == U(4) or code == U(5):
+            size = U(12) if code == U(4) else U(8)
+            bits = word & ((U(1) << size) - U(1))
+            if base + size > limit:  # the pixels beyond the edge; limit 0: the whole row
+                bits &= (U(1) << (limit - base)) - U(1) if base < limit else U(0)
+            for k in range(12):
+                y[n + U(k)] = row
+                p[n + U(k)] = polarity
+                t[n + U(k)] = now
+            for k in range(12):
+                x[n] = base + U(k)
+                n += (bits >> U(k)) & U(1)
+            base += size
+        elif code == U(3):
+            base, polarity = word & U(0x7FF), (word >> U(11)) & U(1)
+        elif code == U(8):
+            last = last if now == mixed else now
+            low = now - high
+            _time_high(np.int64(word & U(0xFFF)), state)
+            high_word, high = word, U(now_ns(state) - state[LOW] * _US)
+            mixed = now = high + low
+        elif code == U(1) or code == U(9) or code == U(11) or code == U(12) or code == U(13):
+            bad += 1
+    state[LOW], state[ROW], state[BASE], state[POLARITY] = (now - high) // U(_US), row, base, polarity
+    return np.int64(n), bad, np.int64(last if now == mixed else now)

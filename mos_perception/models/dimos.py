@@ -66,7 +66,7 @@ class DimosModel:
         return self.feeds(self.image(frame), self.voxel(window))
 
     def postprocess(self, outputs: dict[str, np.ndarray], size: tuple[int, int], parity: bool = False) -> Instances:
-        """Instances at frame `size`, best first. Raises EngineError for outputs that are not finite."""
+        """Instances at frame `size`, best first (parity: last painted first). Raises EngineError for outputs that are not finite."""
         count = self.max_objects or self.card.postprocess.max_objects
         return to_instances(outputs, self.size, size, self.score_threshold, count, parity)
 
@@ -106,15 +106,14 @@ def to_instances(outputs: dict[str, np.ndarray], net_size: tuple[int, int], fram
     kept = [(query, score) for query, score in scored if score > score_threshold]
     if not parity:
         kept.sort(key=lambda item: -item[1])
-    masks, boxes, rows = _disjoint(kept[::-1] if parity else kept, masks_qhw, frame_size)
     if parity:
-        masks, boxes, rows = masks[::-1], boxes[::-1], [len(kept) - 1 - row for row in reversed(rows)]
-    if not rows:
-        return Instances.empty(*frame_size, embeddings_qd.shape[1])
-    queries = np.array([kept[row][0] for row in rows])
+        kept.reverse()
+    masks, boxes, rows = _disjoint([query for query, _ in kept], masks_qhw, frame_size)
+    queries = np.array([kept[row][0] for row in rows], np.int64)
+    scores = np.array([kept[row][1] for row in rows], np.float32)
     pair = probs_q3[queries, :2]
-    return Instances(np.stack(masks), np.array(boxes, np.float32), np.array([kept[row][1] for row in rows], np.float32),
-                     pair[:, MOVING] / pair.sum(1), np.ones(len(rows), bool), embeddings_qd[queries])
+    return Instances(masks, boxes, scores, pair[:, MOVING] / pair.sum(1), np.ones(len(rows), bool),
+                     embeddings_qd[queries])
 
 
 def _finite(outputs: dict[str, np.ndarray], name: str) -> np.ndarray:
@@ -135,24 +134,24 @@ def _mask_quality(logits_hw: np.ndarray, net_size: tuple[int, int]) -> float:
     return float(np.mean(1 / (1 + np.exp(-inside)))) if inside.size else 0.0
 
 
-def _upsampled(logits_hw: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def _upsampled(logits_hw: np.ndarray, size: tuple[int, int], out: np.ndarray | None = None) -> np.ndarray:
     """Bilinear with half-pixel centres (align_corners=False)."""
-    return cv2.resize(logits_hw, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+    return cv2.resize(logits_hw, (size[1], size[0]), dst=out, interpolation=cv2.INTER_LINEAR)
 
 
-def _disjoint(kept: list[tuple[int, float]], masks_qhw: np.ndarray,
-              size: tuple[int, int]) -> tuple[list[np.ndarray], list[tuple[int, int, int, int]], list[int]]:
-    """Masks (H, W) bool, the first claiming its pixels; their extents; the rows of `kept` that are not empty."""
-    masks, boxes, rows = [], [], []
-    free = np.ones(size, bool)
-    for row, (query, _) in enumerate(kept):
-        mask = _upsampled(masks_qhw[query], size) > 0
-        mask &= free
+def _disjoint(queries: list[int], masks_qhw: np.ndarray,
+              size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """Masks (N, H, W) bool, the first query claiming its pixels; their extents (N, 4); the rows that are not empty."""
+    masks = np.empty((len(queries), *size), bool)
+    logits, taken = np.empty(size, np.float32), np.zeros(size, bool)  # fresh pages cost more than the arithmetic
+    boxes, rows = [], []
+    for row, query in enumerate(queries):
+        mask = masks[len(rows)]
+        np.greater(_upsampled(masks_qhw[query], size, logits), 0, out=mask)
+        np.greater(mask, taken, out=mask)
         x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
-        if width == 0:
-            continue
-        free &= ~mask
-        masks.append(mask)
-        boxes.append((x, y, x + width, y + height))
-        rows.append(row)
-    return masks, boxes, rows
+        if width:
+            np.logical_or(taken, mask, out=taken)
+            boxes.append((x, y, x + width, y + height))
+            rows.append(row)
+    return masks[:len(rows)], np.array(boxes, np.float32).reshape(-1, 4), rows

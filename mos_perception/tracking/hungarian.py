@@ -7,6 +7,8 @@ also match by nearness: a small fast object need not overlap itself one frame la
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
@@ -49,17 +51,18 @@ def assign(similarity_mn: np.ndarray) -> list[tuple[int, int]]:
 
 def similarity(tracks: list[Track], instances: Instances, stamp_ns: int, min_iou: float, weight: float) -> np.ndarray:
     """(M, N) in [0, 1], -inf where the pair is impossible."""
-    cosine = _cosine([track.embedding for track in tracks], instances.embeddings)
-    crops = [crop(instances, n) for n in range(len(instances))]
     table = np.full((len(tracks), len(instances)), -np.inf)
+    cosine = _cosine([track.embedding for track in tracks], instances.embeddings)
+    news = [_Patch(crop(instances, n), box) for n, box in enumerate(instances.boxes)]
     for m, track in enumerate(tracks):
-        shift = track.shift(stamp_ns)
-        reach = track.state is TrackState.LOST or track.velocity is None
-        for n, mask in enumerate(crops):
-            # Still objects and wrong velocities exist: the place last seen counts as well.
-            overlap = max(_iou(track, mask, instances.boxes[n], offset) for offset in (shift, np.zeros(2)))
+        last, shift = _Patch(track.mask, track.box), track.shift(stamp_ns).tolist()
+        # Still objects and wrong velocities exist: the place last seen counts as well.
+        offsets = {(0, 0), (round(shift[0]), round(shift[1]))}
+        reaches = track.state is TrackState.LOST or track.velocity is None
+        for n, new in enumerate(news):
+            overlap = max(last.iou(new, *offset) for offset in offsets)
             if overlap == 0 or overlap < min_iou:
-                near = _nearness(track, mask, instances.boxes[n], shift) if reach else 0.0
+                near = last.nearness(new, *shift) if reaches else 0.0
                 if near == 0:
                     continue
                 overlap = max(overlap, min_iou * near)  # never better than a pair that overlaps enough
@@ -67,26 +70,34 @@ def similarity(tracks: list[Track], instances: Instances, stamp_ns: int, min_iou
     return table
 
 
-def _iou(track: Track, mask: np.ndarray, box: np.ndarray, shift: np.ndarray) -> float:
-    """IoU of the track's mask, moved by `shift` px, with an instance's mask; only where the boxes meet."""
-    a_x, a_y = np.round(track.box[:2] + shift).astype(int)
-    b_x, b_y = np.round(box[:2]).astype(int)
-    x0, y0 = max(a_x, b_x), max(a_y, b_y)
-    x1, y1 = min(a_x + track.mask.shape[1], b_x + mask.shape[1]), min(a_y + track.mask.shape[0], b_y + mask.shape[0])
-    if x0 >= x1 or y0 >= y1:
-        return 0.0
-    common = np.count_nonzero(track.mask[y0 - a_y:y1 - a_y, x0 - a_x:x1 - a_x] & mask[y0 - b_y:y1 - b_y, x0 - b_x:x1 - b_x])
-    return common / (np.count_nonzero(track.mask) + np.count_nonzero(mask) - common)
+class _Patch:
+    """A mask cut out along its box, with its place in the image. Plain ints: small arrays are slow."""
 
+    def __init__(self, mask: np.ndarray, box: np.ndarray) -> None:
+        self.mask, self.area = mask, np.count_nonzero(mask)
+        self.x, self.y = round(float(box[0])), round(float(box[1]))
+        self.height, self.width = mask.shape
 
-def _nearness(track: Track, mask: np.ndarray, box: np.ndarray, shift: np.ndarray) -> float:
-    """1 at the predicted centre, falling to 0 at one mean box diagonal from it; 0 if the areas differ too much."""
-    small, large = sorted((np.count_nonzero(track.mask), np.count_nonzero(mask)))
-    if large > MAX_AREA_RATIO * small:
-        return 0.0
-    offset = (box[:2] + box[2:] - track.box[:2] - track.box[2:]) / 2 - shift
-    diagonal = (np.hypot(*mask.shape) + np.hypot(*track.mask.shape)) / 2
-    return max(0.0, 1.0 - float(np.hypot(*offset)) / diagonal)
+    def iou(self, other: '_Patch', dx: int, dy: int) -> float:
+        """Mask IoU after moving this one by (dx, dy) px; looks only where the boxes meet."""
+        x, y = self.x + dx, self.y + dy
+        x0, x1 = max(x, other.x), min(x + self.width, other.x + other.width)
+        y0, y1 = max(y, other.y), min(y + self.height, other.y + other.height)
+        if x0 >= x1 or y0 >= y1:
+            return 0.0
+        mine = self.mask[y0 - y:y1 - y, x0 - x:x1 - x]
+        theirs = other.mask[y0 - other.y:y1 - other.y, x0 - other.x:x1 - other.x]
+        common = np.count_nonzero(mine & theirs)
+        return common / max(1, self.area + other.area - common)
+
+    def nearness(self, other: '_Patch', dx: float, dy: float) -> float:
+        """1 at the predicted centre, falling to 0 at one mean box diagonal from it; 0 if the areas differ too much."""
+        if max(self.area, other.area) >= MAX_AREA_RATIO * min(self.area, other.area):
+            return 0.0
+        distance = math.hypot(other.x + other.width / 2 - self.x - self.width / 2 - dx,
+                              other.y + other.height / 2 - self.y - self.height / 2 - dy)
+        diagonal = (math.hypot(self.width, self.height) + math.hypot(other.width, other.height)) / 2
+        return max(0.0, 1.0 - distance / diagonal)
 
 
 def _cosine(embeddings: list[np.ndarray], others: np.ndarray) -> np.ndarray:

@@ -104,7 +104,7 @@ def test_check_lists_both_sides():
                   (TensorSpec('w', (1, 3), 'float32'),), make_card().inputs + y, ()):
         with pytest.raises(EngineError, match='inputs differ; card: x float32 1x3; graph: '):
             check(make_card(), engine(wrong, y))
-    with pytest.raises(EngineError, match=r'outputs differ; card: y float32 1x\?; graph: y float32 1$'.replace('$', ':')):
+    with pytest.raises(EngineError, match=r'outputs differ; card: y float32 1x\?; graph: y float32 1:'):
         check(make_card(), engine(make_card().inputs, (TensorSpec('y', (1,), 'float32'),)))
 
 

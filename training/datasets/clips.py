@@ -119,27 +119,23 @@ class PackedSet:
 
     def batch(self, samples: np.ndarray, rng: np.random.Generator, augment: Augmentation | None) -> Batch:
         """The samples (indices below len) as tensors, augmented unless `augment` is None."""
-        images, previous, voxels, truths = [], [], [], []
-        for sample in samples:
-            clip, frame = divmod(int(sample), self.frames - 1)
-            parts = [self.images[clip, frame + 1], self.images[clip, frame], self.ids[clip, frame + 1][..., None],
-                     self.voxels[clip, frame].transpose(1, 2, 0)]
-            if augment:
+        clips, frames = np.divmod(samples, self.frames - 1)
+        images, previous, ids = self.images[clips, frames + 1], self.images[clips, frames], self.ids[clips, frames + 1]
+        voxels = self.voxels[clips, frames]
+        if augment:
+            for row in range(len(samples)):
                 for axis in (0, 1):
                     if rng.random() < augment.flip:
-                        parts = [np.flip(part, axis) for part in parts]
+                        images[row], previous[row], ids[row] = (np.flip(x[row], axis) for x in (images, previous, ids))
+                        voxels[row] = np.flip(voxels[row], 1 + axis)
                 if rng.random() < augment.polarity_swap:
-                    parts[3] = np.roll(parts[3], parts[3].shape[2] // 2, 2)
-            images.append(parts[0])
-            previous.append(parts[1])
-            truths.append(instances(parts[2][..., 0], self.moving[clip, frame + 1], self.recipe))
-            voxels.append(parts[3])
-        clean, before = normalised(np.stack(images)), normalised(np.stack(previous))
-        voxel = torch.from_numpy(np.stack(voxels)).permute(0, 3, 1, 2).float() / 255
+                    voxels[row] = np.roll(voxels[row], voxels.shape[1] // 2, 0)
+        truths = [instances(*pair, self.recipe) for pair in zip(ids, self.moving[clips, frames + 1])]
+        clean, voxel = normalised(images), torch.from_numpy(voxels).float() / 255
         image = clean
         if augment:
             image, voxel = jitter_and_drop(clean, voxel, rng, augment)
-        return Batch(image, voxel, clean, before, collate(truths, self.recipe))
+        return Batch(image, voxel, clean, normalised(previous), collate(truths, self.recipe))
 
 
 def normalised(images: np.ndarray) -> Tensor:

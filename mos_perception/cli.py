@@ -1,0 +1,98 @@
+"""The `mos` command. Imports what a subcommand needs only when it runs, so that help comes at once.
+
+Exit codes: 0 done, 1 an input cannot be used, 2 a wrong option or parameter, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mos_perception.errors import ConfigError, MosError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one subcommand; returns the exit code. One line on stderr for anything that is not a defect of ours."""
+    args = _parser().parse_args(arguments)
+    from mos_perception import commands
+    try:
+        getattr(commands, f'{args.command}_command')(args)
+    except ConfigError as error:
+        return _complain(error, 2)
+    except (MosError, OSError) as error:
+        return _complain(error, 1)
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _complain(error: Exception, code: int) -> int:
+    print(f'mos: {" ".join(str(error).split())}', file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog='mos', description='What moves: instances from frames and events.')
+    commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
+    _replay(commands.add_parser('replay', help='run the pipeline on a bag, without ROS'))
+    _evaluate(commands.add_parser('evaluate', help='score a bag that has ground truth'))
+    _show(commands.add_parser('show', help='overlay video, contact sheet and table of recorded node output'))
+    _demo(commands.add_parser('demo', help='play a bag to the real node, record, score and show'))
+    _convert(commands.add_parser('convert', help='make a bag from a folder of images'))
+    topics = commands.add_parser('topics', help='list what a bag holds')
+    topics.add_argument('bag', type=Path, metavar='BAG')
+    return parser
+
+
+def _inputs(parser: argparse.ArgumentParser, model: bool = True) -> None:
+    parser.add_argument('--image-topic', metavar='NAME', help="frames; default: found by type; '' for none")
+    parser.add_argument('--events-topic', metavar='NAME', help="events; default: found by type; '' for none")
+    parser.add_argument('--json', type=Path, metavar='PATH', help='write the summary there')
+    if model:
+        parser.add_argument('--model', metavar='NAME', help='a name under models/ or a path to an .onnx file')
+        parser.add_argument('--set', action='append', default=[], metavar='NAME=VALUE',
+                            help='a parameter of docs/parameters.md; may be repeated')
+
+
+def _replay(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('bag', type=Path, metavar='BAG', help='rosbag2 folder, .mcap or .db3')
+    parser.add_argument('--out', type=Path, metavar='DIR', help='results.jsonl, overlay video and contact sheet')
+    parser.add_argument('--out-bag', type=Path, metavar='BAG', help='results as a bag of mos_msgs/Instances')
+    _inputs(parser)
+
+
+def _evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('bag', type=Path, metavar='BAG', help='rosbag2 folder, .mcap or .db3')
+    parser.add_argument('--ground-truth', type=Path, metavar='BAG', help='bag with the ground truth; default: BAG')
+    parser.add_argument('--results', type=Path, metavar='BAG', help='score these recorded results, run no model')
+    parser.add_argument('--results-topic', metavar='NAME', help='default: found by type')
+    _inputs(parser)
+
+
+def _show(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--bag', type=Path, required=True, help='what the node was fed')
+    parser.add_argument('--results', type=Path, required=True, metavar='BAG', help='what it answered')
+    parser.add_argument('--results-topic', metavar='NAME', help='default: found by type')
+    parser.add_argument('--out', type=Path, default=Path('out/show'), metavar='DIR')
+    _inputs(parser, model=False)
+
+
+def _demo(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('bag', type=Path, metavar='BAG', help='rosbag2 folder, .mcap or .db3')
+    parser.add_argument('--out', type=Path, default=Path('out/demo'), metavar='DIR')
+    parser.add_argument('--rate', type=float, default=1.0, help='speed of playing, 1 = real time')
+    _inputs(parser)
+
+
+def _convert(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('images', type=Path, metavar='DIR', help='images, ordered by name')
+    parser.add_argument('out_bag', type=Path, metavar='BAG', help='folder to write')
+    parser.add_argument('--fps', type=float, default=30.0)
+    parser.add_argument('--topic', default='/camera/image_raw', metavar='NAME')
+    parser.add_argument('--storage', choices=('mcap', 'sqlite3'), default='mcap')
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""bag_player and bag_recorder as processes: every byte arrives, in time; and the whole chain with the node."""
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from mos_perception.bag import BagWriter, open_bag
+from mos_perception.ros import convert
+
+COUNT = 20
+
+
+@pytest.fixture
+def bag(tmp_path: Path, messages) -> Path:
+    """Frames and packets, 33 ms apart, and one topic of a type nobody has."""
+    path = tmp_path / 'in'
+    with BagWriter(path) as writer:
+        for n in range(COUNT):
+            stamp = messages.START_NS + (n + 1) * messages.FRAME_NS
+            packet, image = messages.packet(n, stamp - messages.FRAME_NS, stamp), messages.image(stamp, 20 + 2 * n)
+            writer.write_packet('/events', convert.packet(packet), stamp - 2_000_000)
+            writer.write_frame('/image', convert.frame(image), stamp)
+    return path
+
+
+def contents(path: Path, topic: str) -> list[bytes]:
+    with open_bag(path) as found:
+        return [bytes(item.data) for item in found.messages([topic])]
+
+
+def test_recorded_bytes_equal_played_bytes(bag, tmp_path, start):
+    recorder = start('recorder', '--out', str(tmp_path / 'out'), '--count', str(2 * COUNT), '/image', '/events')
+    player = start('player', str(bag), '--topics', '/image', '/events', '--rate', '2')
+    text, _ = player.communicate(timeout=60)
+    assert player.returncode == 0, text
+    assert f'played {COUNT} on /image' in text and f'played {COUNT} on /events' in text and 'lateness p50' in text
+    log, _ = recorder.communicate(timeout=20)
+    assert recorder.returncode == 0 and f'recorded {COUNT} of /image' in log, log
+    for topic in ('/image', '/events'):
+        assert contents(tmp_path / 'out', topic) == contents(bag, topic)
+
+
+def test_schedule_is_absolute(bag, start, tmp_path):
+    recorder = start('recorder', '--out', str(tmp_path / 'out'), '--idle-timeout', '1', '/image', '/clock')
+    player = start('player', str(bag), '--clock', '--wait-for-subscribers', '1')
+    assert player.wait(60) == 0 and recorder.wait(30) == 0
+    with open_bag(tmp_path / 'out') as found:
+        times = [item.receive_ns for item in found.messages(['/image'])]
+        assert {topic.name for topic in found.topics} == {'/image', '/clock'}
+    assert len(times) == COUNT
+    assert (times[-1] - times[0]) / 1e9 == pytest.approx((COUNT - 1) * 0.033, abs=0.1)
+
+
+def test_nobody_listens(bag, start):
+    player = start('player', str(bag), '--topics', '/image', '--wait-timeout', '0.5')
+    text, _ = player.communicate(timeout=30)
+    assert player.returncode == 1 and 'nobody subscribed to /image within 0.5 s' in text
+    player = start('player', str(bag), '--wait-for-subscribers', '0', '--start-delay', '0', '--rate', '10')
+    assert player.wait(30) == 0
+
+
+def test_missing_topic_and_missing_bag(bag, start):
+    player = start('player', str(bag), '--topics', '/imge')
+    text, _ = player.communicate(timeout=30)
+    assert player.returncode == 1 and 'no topic /imge' in text and '/image (sensor_msgs/msg/Image, 20)' in text
+    player = start('player', str(bag / 'nothing'))
+    text, _ = player.communicate(timeout=30)
+    assert player.returncode == 1 and 'no such bag' in text and 'Traceback' not in text
+
+
+def test_recorder_refuses_an_existing_bag(bag, start):
+    recorder = start('recorder', '--out', str(bag), '/image')
+    text, _ = recorder.communicate(timeout=30)
+    assert recorder.returncode == 1 and 'exists' in text and 'Traceback' not in text
+
+
+def test_player_node_recorder(bag, tmp_path, start, tiny_model):
+    node = start('node', '--ros-args', '-p', f'model:={tiny_model}')
+    recorder = start('recorder', '--out', str(tmp_path / 'out'), '/mos_perception/instances', '/mos_perception/tracks')
+    player = start('player', str(bag), '--topics', '/image', '/events')
+    text, _ = player.communicate(timeout=100)
+    assert player.returncode == 0, text
+    time.sleep(1)
+    for process in (recorder, node):
+        process.send_signal(signal.SIGINT)
+    log, _ = node.communicate(timeout=20)
+    assert node.returncode == 0 and 'Traceback' not in log, log
+    assert recorder.wait(20) == 0
+    with open_bag(tmp_path / 'out') as found:
+        stamps = [answer.stamp_ns for _, answer in found.items(['/mos_perception/instances'])]
+    assert len(stamps) == len(set(stamps)) and stamps == sorted(stamps)
+    assert len(stamps) >= COUNT // 2, log  # on a loaded machine newer frames may win

@@ -1,0 +1,51 @@
+"""Generated files are those that `python -m mos_perception.generate` makes; launch files and package agree."""
+
+import ast
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+import yaml
+
+from mos_perception.config import FIELDS, Config, from_dict
+from mos_perception.generate import ROOT, files
+
+ARGUMENTS = {'namespace', 'model', 'backend', 'image_topic', 'events_topic', 'params_file', 'use_sim_time', 'autostart',
+             'rviz', 'log_level'}
+
+
+@pytest.mark.parametrize('path', files(), ids=str)
+def test_generated_file_is_current(path):
+    assert (ROOT / path).read_text() == files()[path], 'run: python -m mos_perception.generate'
+
+
+def test_parameter_file_holds_every_default():
+    values = yaml.safe_load((ROOT / 'config' / 'dimos.yaml').read_text())['/**']['ros__parameters']
+    assert set(values) == set(FIELDS) and from_dict(values) == Config()
+
+
+@pytest.mark.parametrize('path', sorted((ROOT / 'launch').glob('*.py')), ids=lambda path: path.name)
+def test_launch_file_compiles(path):
+    tree = ast.parse(path.read_text())
+    assert any(isinstance(item, ast.FunctionDef) and item.name == 'generate_launch_description' for item in tree.body)
+
+
+def test_launch_arguments():
+    tree = ast.parse((ROOT / 'launch' / 'dimos.launch.py').read_text())
+    table = next(item.value for item in tree.body if isinstance(item, ast.Assign) and item.targets[0].id == 'ARGUMENTS')
+    assert {key.value for key in table.keys} == ARGUMENTS
+
+
+def test_launch_files_in_a_distribution():
+    pytest.importorskip('launch_ros', reason='launch files run where a ROS distribution is sourced')
+    import runpy
+    for path in sorted((ROOT / 'launch').glob('*.py')):
+        assert runpy.run_path(str(path))['generate_launch_description']().entities
+
+
+def test_xml_files_parse():
+    package = ElementTree.parse(ROOT / 'package.xml').getroot()
+    assert package.get('format') == '3'
+    depends = {item.text for item in package.findall('exec_depend')}
+    assert {'mos_msgs', 'rclpy', 'event_camera_msgs', 'message_filters', 'cv_bridge', 'python3-numpy'} <= depends
+    profile = ElementTree.parse(ROOT / 'config' / 'fastdds_shm.xml').getroot()
+    assert [item.text for item in profile.iter('{*}segment_size')] == [str(64 << 20)]

@@ -1,0 +1,143 @@
+"""Score a shipped model on freshly rendered held-out clips, by the robot's own code, beside the classical floor.
+
+`python -m training.evaluate --model models/dimos_nano.onnx --preset easy --clips 20 --split test`
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from mos_perception.datatypes import EventWindow, Frame, Instances, Tracks
+from mos_perception.engine import load_engine
+from mos_perception.engine.card import find_model, load_card, save_card
+from mos_perception.errors import MosError
+from mos_perception.evaluation.score import Scorer
+from mos_perception.models.dimos import DimosModel
+from training.floor import FloorModel
+from training.scenes.clip import Clip
+from training.scenes.presets import PRESETS
+from training.scenes.simulate import render_clip
+from training.scenes.splits import SPLITS
+
+COLUMNS = ('mIoU_ins', 'mIoU01', 'AP_parity', 'AP_strict', 'mIoU_strict', 'precision', 'recall', 'false_per_empty_frame',
+           'ms_per_frame')
+NO_TRACKS = Tracks(*(np.zeros(0, np.int64) for _ in range(3)), np.zeros((0, 4)), np.zeros((0, 2)), np.zeros(0, np.int64))
+
+
+@dataclass
+class Row:
+    """The scores of one method, gathered over clips."""
+
+    scorer: Scorer
+    empty_frames: int = 0
+    false_alarms: int = 0
+    seconds: list[float] = field(default_factory=list)
+
+    def add(self, clip: Clip, frame: int, instances: Instances, seconds: float) -> None:
+        """One frame of one clip."""
+        moving = {int(k) for k in np.flatnonzero(clip.moving[frame])}
+        self.scorer.add(int(clip.stamps_ns[frame]), clip.ids[frame], moving, instances, NO_TRACKS)
+        if not np.isin(clip.ids[frame], list(moving)).any():
+            self.empty_frames += 1
+            self.false_alarms += len(instances)
+        self.seconds.append(seconds)
+
+    def values(self) -> dict[str, float | None]:
+        """The columns of the table. mIoU_ins and mIoU01 are means over the frames that hold a mover."""
+        summary = self.scorer.summary()
+        parity, strict = summary['parity'], summary['strict']
+        share = summary['frames'] / max(summary['frames_with_gt'], 1)
+        found = (parity['mIoU_ins_valid'], None if parity['mIoU01'] is None else parity['mIoU01'] * share, parity['mAP'],
+                 strict['AP'], strict['mIoU'], strict['motion_precision'], strict['motion_recall'],
+                 self.false_alarms / self.empty_frames if self.empty_frames else None, 1e3 * float(np.median(self.seconds)))
+        return {name: None if value is None else round(float(value), 4) for name, value in zip(COLUMNS, found)}
+
+
+Method = Callable[[Frame, EventWindow], Instances]
+
+
+def methods(model: DimosModel) -> dict[str, Method]:
+    """The model with both inputs and with either alone."""
+    def run(frame: Frame | None, window: EventWindow | None, size: tuple[int, int]) -> Instances:
+        return model.postprocess(model.engine.run(model.preprocess(frame, window)), size)
+    return {'frames + events': lambda frame, window: run(frame, window, frame.size),
+            'frames only': lambda frame, window: run(frame, None, frame.size),
+            'events only': lambda frame, window: run(None, window, frame.size)}
+
+
+def evaluate(model: DimosModel, clips: Iterable[Clip], min_pixels: int) -> dict[str, dict[str, float | None]]:
+    """Scores per method over all frames but each clip's first; movers under `min_pixels` are no ground truth."""
+    table = {name: Row(Scorer(min_pixels)) for name in (*methods(model), 'classical floor')}
+    window_ns = round(model.card.window.length_ms * 1e6)
+    for clip in clips:
+        for name, method in methods(model).items():
+            for i in range(1, len(clip)):
+                begun = time.perf_counter()
+                found = method(clip.frame(i), clip.window(i, window_ns))
+                table[name].add(clip, i, found, time.perf_counter() - begun)
+        floor = FloorModel()
+        floor.update(clip.frame(0))
+        for i in range(1, len(clip)):
+            begun = time.perf_counter()
+            found = floor.update(clip.frame(i))
+            table['classical floor'].add(clip, i, found, time.perf_counter() - begun)
+    return {name: row.values() for name, row in table.items()}
+
+
+def show(scores: dict[str, dict[str, float | None]], title: str) -> None:
+    """Print the scores as a table."""
+    table = Table(title=title)
+    table.add_column('method')
+    for name in COLUMNS:
+        table.add_column(name.replace('_', ' '), justify='right')
+    for name, values in scores.items():
+        table.add_row(name, *('-' if values[column] is None else f'{values[column]:.3f}' for column in COLUMNS))
+    Console(width=None if sys.stdout.isatty() else 150).print(table)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--model', default='dimos_nano', help='name under models/ or path of an .onnx file')
+    parser.add_argument('--preset', choices=sorted(PRESETS), default='easy')
+    parser.add_argument('--split', choices=SPLITS, default='test')
+    parser.add_argument('--clips', type=int, default=20)
+    parser.add_argument('--seed', type=int, default=0, help='first clip')
+    parser.add_argument('--min-pixels', type=int, default=12, help='smaller movers are no ground truth (as in training)')
+    parser.add_argument('--threads', type=int, default=0)
+    parser.add_argument('--json', action='store_true', help='print JSON instead of the table')
+    parser.add_argument('--update-card', action='store_true', help='store the scores in the model card')
+    given = parser.parse_args(arguments)
+    try:
+        path = find_model(given.model)
+        card = load_card(path)
+        model = DimosModel(load_engine(path, 'onnxruntime', given.threads), card)
+        clips = (render_clip(given.preset, seed, given.split) for seed in range(given.seed, given.seed + given.clips))
+        scores = evaluate(model, clips, given.min_pixels)
+        what = f'{card.id}: {given.clips} clips, preset {given.preset}, split {given.split}, seeds from {given.seed}'
+        result: dict[str, Any] = {'about': what, 'min_pixels': given.min_pixels, 'scores': scores}
+        if given.update_card:
+            save_card(replace(card, scores=card.scores | {f'{given.preset}/{given.split}': result}), Path(path))
+    except MosError as error:
+        print(f'evaluate: {error}', file=sys.stderr)
+        return 1
+    if given.json:
+        print(json.dumps(result, indent=1))
+    else:
+        show(scores, what)
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
