@@ -5,19 +5,19 @@ from __future__ import annotations
 import itertools
 import statistics
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from mos_perception.datatypes import EventWindow, Frame, Result
+from mos_perception.datatypes import EventWindow, Frame, Instances, Result, Tracks
 from mos_perception.results import NodeResult
 from mos_perception.visualize import contact_sheet, event_picture, overlay, write_image, write_video
 
 SHEET_TILES = 12
-FPS_FROM = 30  # results whose spacing gives the video's rate
-SMALL_PX = 320  # pictures lower than this are doubled, so that labels can be read
+FPS_FROM = 10  # results whose spacing gives the video's rate
+SMALL_PX = 320  # lower pictures are enlarged before drawing, so that labels can be read
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,24 @@ def draw(result: Result | NodeResult, frame: Frame | None, window: EventWindow |
     if background is None or background.shape[:2] != size:
         background = np.full((*size, 3), 128, np.uint8)
     moving = int(np.count_nonzero(result.instances.moving))
-    image = overlay(background, result.instances, result.tracks, degraded=result.degraded,
-                    text=f'{seconds}  {result.modality.value}  {moving} moving')
+    factor = -(-SMALL_PX // size[0])
+    image = overlay(_enlarged(background, factor), *_scaled(result.instances, result.tracks, factor),
+                    text=f'{seconds}  {result.modality.value}  {moving} moving', degraded=result.degraded)
     if panels == 2:
         beside = np.full_like(image, 128) if events is None else events
-        image = np.hstack([image, cv2.resize(beside, size[::-1], interpolation=cv2.INTER_AREA)])
-    if size[0] < SMALL_PX:
-        image = cv2.resize(image, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
+        image = np.hstack([image, cv2.resize(beside, image.shape[1::-1], interpolation=cv2.INTER_NEAREST)])
     return Picture(result.stamp_ns, f'{seconds}  {moving} moving', image)
+
+
+def _scaled(instances: Instances, tracks: Tracks, factor: int) -> tuple[Instances, Tracks]:
+    """Both in an image `factor` times as large."""
+    masks = instances.masks.repeat(factor, 1).repeat(factor, 2)
+    return (replace(instances, masks=masks, boxes=instances.boxes * factor),
+            replace(tracks, boxes=tracks.boxes * factor, velocities=tracks.velocities * factor))
+
+
+def _enlarged(image: np.ndarray, factor: int) -> np.ndarray:
+    return cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_NEAREST)
 
 
 def write_album(folder: Path, pictures: Iterable[Picture]) -> list[Path]:
@@ -59,18 +69,22 @@ def write_album(folder: Path, pictures: Iterable[Picture]) -> list[Path]:
     if not first:
         return []
     folder.mkdir(parents=True, exist_ok=True)
-    tiles = _Tiles()
+    wide = first[0].image.shape[1] > 2 * first[0].image.shape[0]
+    tiles = _Tiles(640 if wide else 400)
     video = write_video(folder / 'overlay.mp4', _same_size(tiles.watch(itertools.chain(first, pictures))), _fps(first))
     sheet = folder / 'contact_sheet.png'
-    write_image(sheet, contact_sheet([tile.image for tile in tiles.evenly()], 3 if first[0].image.shape[1] > 900 else 4,
-                                     [tile.title for tile in tiles.evenly()], 480))
+    shown = tiles.evenly()
+    write_image(sheet, contact_sheet([tile.image for tile in shown], 3 if wide else 4,
+                                     [tile.title for tile in shown], tiles.width))
     return [video, sheet]
 
 
 class _Tiles:
-    """Evenly spaced pictures of a run of unknown length: the spacing doubles as it gets longer."""
+    """Evenly spaced small pictures of a run of unknown length: the spacing doubles as it gets longer."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int) -> None:
+        """`width` in px of each."""
+        self.width = width
         self._kept: list[Picture] = []
         self._stride = 1
 
@@ -78,7 +92,9 @@ class _Tiles:
         """Pass the pictures on, keeping some."""
         for n, picture in enumerate(pictures):
             if n % self._stride == 0:
-                self._kept.append(picture)
+                height = round(picture.image.shape[0] * self.width / picture.image.shape[1])
+                small = cv2.resize(picture.image, (self.width, height), interpolation=cv2.INTER_AREA)
+                self._kept.append(replace(picture, image=small))
             if len(self._kept) > 4 * SHEET_TILES:
                 self._kept, self._stride = self._kept[::2], self._stride * 2
             yield picture

@@ -7,6 +7,7 @@ used becomes a Skip; a damaged file is read as far as it goes and `Bag.fault` sa
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import tempfile
 import zlib
 from collections import Counter
@@ -145,6 +146,8 @@ class Bag:
         for _, value in self.items(names):
             if isinstance(value, GroundTruth):
                 table.add(value)
+        if not table:
+            raise BagError(f'{self.path}: no image on {TRUTH_IMAGE} has the stamp of a message on {TRUTH_INSTANCES}')
         return table
 
     def _require(self, name: str, role: str = '') -> None:
@@ -225,7 +228,7 @@ class BagWriter:
         try:
             self._writer.close()
             (self._folder / self.path.name).rename(self.path)
-        except OSError as error:
+        except (OSError, sqlite3.Error) as error:
             raise BagError(f'{self.path} could not be finished: {error}; free space or name another folder') from error
         finally:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -244,7 +247,7 @@ class BagWriter:
             self._connections[key] = self._writer.add_connection(topic, msgtype, typestore=messages.typestore())
         try:
             self._writer.write(self._connections[key], receive_ns, cdr)
-        except OSError as error:
+        except (OSError, sqlite3.Error) as error:
             raise BagError(f'{self.path}: writing {topic} failed: {error}; free space or use another folder') from error
         self.counts[topic] += 1
 

@@ -83,8 +83,8 @@ def demo_command(args: argparse.Namespace) -> None:
     from mos_perception.present import show
     config_from(args)  # refuse bad settings before anything starts
     settings = (*args.set, *([f'model={args.model}'] if args.model is not None else []))
-    recorded = run_demo(DemoOptions(bag=args.bag, out=args.out, image_topic=args.image_topic or '',
-                                    events_topic=args.events_topic or '', rate=args.rate, settings=settings))
+    recorded = run_demo(DemoOptions(bag=args.bag, out=args.out, image_topic=args.image_topic,
+                                    events_topic=args.events_topic, rate=args.rate, settings=settings))
     summary, files, scorer = show(args.bag, recorded, args.out, args.image_topic, args.events_topic)
     _report(summary, files, args.json or args.out / 'summary.json', scorer)
 

@@ -17,7 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mos_perception.bag import open_bag
+from mos_perception.config import Config
 from mos_perception.errors import MosError
+from mos_perception.replay import with_topics
 
 NODE = '/mos_perception'
 OUTPUTS = ('instances', 'instance_image', 'motion', 'tracks')
@@ -38,13 +40,13 @@ class DemoOptions:
 def run_demo(options: DemoOptions) -> Path:
     """Play, record. Returns the folder of the recorded output. Raises MosError when a process fails."""
     with open_bag(options.bag) as bag:
-        image_topic, events_topic = bag.pick(options.image_topic, options.events_topic)
+        inputs = with_topics(bag, Config(), options.image_topic, options.events_topic)
     options.out.mkdir(parents=True, exist_ok=True)
     recorded = options.out / 'recorded'
     if recorded.exists():
         shutil.rmtree(recorded)
     environment = private_graph()
-    params = {'image_topic': image_topic, 'events_topic': events_topic}
+    params = {name: getattr(inputs, name) for name in ('image_topic', 'events_topic', 'events_type')}
     params |= dict(setting.split('=', 1) for setting in options.settings)
     processes = []
     try:
@@ -54,7 +56,7 @@ def run_demo(options: DemoOptions) -> Path:
         recorder = _start('bag_recorder', ['mos_perception.ros.recorder', '--out', str(recorded), *topics], environment, options.out)
         processes.append(recorder)
         player = _start('bag_player', ['mos_perception.ros.player', str(options.bag), '--rate', str(options.rate), '--topics',
-                                       *[topic for topic in (image_topic, events_topic) if topic]], environment, options.out)
+                                       *[topic for topic in (inputs.image_topic, inputs.events_topic) if topic]], environment, options.out)
         processes.append(player)
         _wait(player, 'bag_player', options.out, others={'dimos_node': node, 'bag_recorder': recorder})
         time.sleep(2.5)  # the last frame's deadline, and one more report on /diagnostics

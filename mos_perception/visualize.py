@@ -53,7 +53,7 @@ def overlay(image: np.ndarray, instances: Instances, tracks: Tracks, text: str =
 
 
 def event_picture(events: Events, size: tuple[int, int], dark: bool = False) -> np.ndarray:
-    """Events of a (height, width) sensor: brighter blue, darker red, on white or black; fuller where more events are."""
+    """Events of a (height, width) sensor: brighter blue, darker red, on white or black; fuller where there are more."""
     height, width = size
     inside = (events.x < width) & (events.y < height)
     cells = events.y[inside].astype(np.int64) * width + events.x[inside]
@@ -65,8 +65,9 @@ def event_picture(events: Events, size: tuple[int, int], dark: bool = False) -> 
     return (paper + strength * (ink - paper)).round().astype(np.uint8).reshape(height, width, 3)
 
 
-def contact_sheet(images: Sequence[np.ndarray], columns: int, titles: Sequence[str] = (), width: int = 320) -> np.ndarray:
-    """Images in rows of `columns`, each `width` px wide, with a title line above each where given; (0, 0, 3) for none."""
+def contact_sheet(images: Sequence[np.ndarray], columns: int, titles: Sequence[str] = (),
+                  width: int = 320) -> np.ndarray:
+    """Images in rows of `columns`, each `width` px wide, a title line above each where given; (0, 0, 3) for none."""
     if not images:
         return np.zeros((0, 0, 3), np.uint8)
     gap, line = 4, 20 if titles else 0

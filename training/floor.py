@@ -30,12 +30,13 @@ class FloorSettings:
     instances below `min_area` of the image, or whose compensated frame difference exceeds `change` grey levels on less
     than `support` of their pixels, are dropped."""
 
-    residual_px: float = 2.0
+    residual_px: float = 1.5
     opening: int = 5
     closing: int = 5
     min_area: float = 0.002
-    change: float = 15.0
-    support: float = 0.15
+    change: float = 10.0
+    support: float = 0.03
+    edge: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,10 @@ def segment(evidence: Evidence, settings: FloorSettings = FloorSettings()) -> np
     """(N, H, W) bool disjoint masks, largest first: threshold, opening, closing, connected components, support."""
     height, width = evidence.residual.shape
     scale = width / 160
-    moving = (evidence.residual > settings.residual_px * scale).astype(np.uint8)
+    moving = evidence.residual > settings.residual_px * scale
+    count, labels = cv2.connectedComponents(moving.astype(np.uint8), connectivity=4)
+    cuts = [settings.edge * np.quantile(evidence.residual[labels == n], 0.75) if n else 0 for n in range(count)]
+    moving = (moving & (evidence.residual > np.array(cuts)[labels])).astype(np.uint8)
     for operation, size in ((cv2.MORPH_OPEN, settings.opening), (cv2.MORPH_CLOSE, settings.closing)):
         side = round(size * scale) | 1
         moving = cv2.morphologyEx(moving, operation, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)))

@@ -186,7 +186,7 @@ def _model_folders() -> list[Path]:
     try:
         from ament_index_python.packages import get_package_share_directory
         folders.append(Path(get_package_share_directory('mos_perception')) / 'models')
-    except (ImportError, LookupError):  # no ROS here, or the package is not installed into it
+    except (ImportError, LookupError, OSError):  # no ROS here, or the package is not installed into it
         pass
     return folders
 

@@ -51,7 +51,7 @@ def overlaps(gt_ids: np.ndarray, pred_ids: np.ndarray) -> Overlaps:
 
 
 def align_ids(ids: np.ndarray, min_pixels: int = 0) -> np.ndarray:
-    """(H, W) uint16 with ids 1..N from the largest area to the smallest, smaller than `min_pixels` removed (IDAlign)."""
+    """(H, W) uint16 with ids 1..N from the largest area down, those under `min_pixels` removed (IDAlign)."""
     areas = np.bincount(ids.ravel(), minlength=1)
     areas[0] = 0
     order = [name for name in np.argsort(-areas, kind='stable') if areas[name] >= max(min_pixels, 1)]

@@ -41,7 +41,7 @@ class Scorer:
         Raises ConfigError if the sizes differ.
         """
         if gt_ids.shape != instances.size:
-            raise ConfigError(f'frame {stamp_ns} ns: ground truth is {gt_ids.shape}, the result {instances.size} (h, w): '
+            raise ConfigError(f'frame {stamp_ns} ns: ground truth is {gt_ids.shape}, result {instances.size} (h, w): '
                               'use the ground truth of the camera that made the frames')
         areas = np.bincount(gt_ids.ravel(), minlength=1)
         moves = np.isin(np.arange(len(areas)), list(gt_moving - {0}))
@@ -99,8 +99,8 @@ class Scorer:
             table.add_column(name, justify='right' if name == 'value' else 'left')
         for mode, name, note in _ROWS:
             value = values[mode][name]
-            table.add_row(mode, name, '-' if value is None else str(value) if isinstance(value, int) else f'{value:.4f}',
-                          note)
+            shown = '-' if value is None else str(value) if isinstance(value, int) else f'{value:.4f}'
+            table.add_row(mode, name, shown, note)
         return table
 
     def text(self) -> str:

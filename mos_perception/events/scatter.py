@@ -133,7 +133,8 @@ def scatter(events: Events, t0: int, span: int, closed: bool, layout: Layout, th
 
     int32; int64 where a sum does not fit. Neither the order of `events` nor `threads` changes the result.
     """
-    arrays = (events.x, events.y, events.p, events.t)
+    kinds = {'x': np.uint16, 'y': np.uint16, 'p': np.uint8, 't': np.int64}
+    arrays = tuple(_read_only(getattr(events, name), kind) for name, kind in kinds.items())
     m, shift = time_scale(layout.bins if layout.nearest else layout.bins - 1, span)
     rest = (t0, 0 if closed else 1, span, m, shift, layout.columns, layout.rows, layout.area, layout.bins,
             0 if layout.nearest else 0xFFFF, 0 if layout.signed else layout.bins * layout.area,
@@ -150,6 +151,13 @@ def scatter(events: Events, t0: int, span: int, closed: bool, layout: Layout, th
     _direct(wide, *arrays, *rest)
     narrow = wide.astype(np.int32)
     return narrow if np.array_equal(narrow, wide) else wide
+
+
+def _read_only(values: np.ndarray, kind: type) -> np.ndarray:
+    """A view (a copy if need be) of the one array type that the loops are compiled for."""
+    view = np.require(values, kind, 'AC').view()
+    view.flags.writeable = False
+    return view
 
 
 def _dense_threads(grid: np.ndarray, arrays: tuple, rest: tuple, threads: int) -> tuple[int, int]:

@@ -66,7 +66,10 @@ class DimosModel:
         return self.feeds(self.image(frame), self.voxel(window))
 
     def postprocess(self, outputs: dict[str, np.ndarray], size: tuple[int, int], parity: bool = False) -> Instances:
-        """Instances at frame `size`, best first (parity: last painted first). Raises EngineError for outputs that are not finite."""
+        """Instances at frame `size`, best first (parity: last painted first).
+
+        Raises EngineError for outputs that are not finite.
+        """
         count = self.max_objects or self.card.postprocess.max_objects
         return to_instances(outputs, self.size, size, self.score_threshold, count, parity)
 

@@ -1,9 +1,12 @@
 """Bags: what is written is read back exactly, in both storages; damaged and foreign ones end clearly."""
 
+import contextlib
 import struct
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_typestore
 
@@ -11,7 +14,7 @@ from mos_perception import messages
 from mos_perception.bag import BagWriter, GroundTruth, open_bag
 from mos_perception.datatypes import (EventPacket, Frame, Instances, Modality, Result, Skip, SkipReason, Tracks,
                                       TrackState)
-from mos_perception.errors import BagError
+from mos_perception.errors import BagError, FrameError
 from mos_perception.results import NodeResult, read_result, result_digest
 
 RNG = np.random.default_rng(5)
@@ -227,6 +230,54 @@ def test_writer_is_atomic(tmp_path):
     with pytest.raises(BagError, match='no_msgs/msg/Thing'), BagWriter(tmp_path / 'other') as bag:
         bag.write_raw('/x', 'no_msgs/msg/Thing', 1, b'')
     assert [file.name for file in tmp_path.iterdir()] == ['bag']
+
+
+@STORAGES
+@pytest.mark.parametrize('fails', ['write', 'close'])
+def test_full_disk_leaves_nothing(tmp_path, monkeypatch, storage, compress, fails):
+    def full(*arguments):
+        raise OSError(28, 'No space left on device')
+    with pytest.raises(BagError, match='No space left'), BagWriter(tmp_path / 'bag', storage, compress) as bag:
+        bag.write_frame('/image', frame(0))
+        monkeypatch.setattr(bag._writer, fails, full)
+        bag.write_frame('/image', frame(1))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope='module')
+def small_files(tmp_path_factory):
+    """The bytes of a small whole bag in each storage."""
+    folder = tmp_path_factory.mktemp('small')
+    for storage in ('mcap', 'sqlite3'):
+        write(folder / storage, storage, count=2)
+    return {'mcap': (folder / 'mcap' / 'mcap.mcap').read_bytes(),
+            'db3': (folder / 'sqlite3' / 'sqlite3.db3').read_bytes()}
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(['mcap', 'db3']), st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=6),
+       st.floats(0, 1) | st.just(1.0))
+def test_any_damage_gives_items_or_a_bag_error(tmp_path, small_files, suffix, flips, share):
+    data = bytearray(small_files[suffix])
+    for at, value in flips:
+        data[int(at * (len(data) - 1))] = value
+    file = tmp_path / f'x.{suffix}'
+    file.write_bytes(data[:int(len(data) * share)])
+    try:
+        with open_bag(file) as bag:
+            list(bag.items([topic.name for topic in bag.topics if topic.role]))
+    except BagError as error:
+        assert str(file) in str(error)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=200), st.sampled_from([messages.IMAGE, messages.EVENT_PACKET, messages.EVENT_ARRAY,
+                                                 messages.INSTANCES]))
+def test_any_bytes_are_a_message_or_a_bag_error(data, msgtype):
+    for head in (b'', b'\0\1\0\0', b'\0\0\0\0'):
+        with contextlib.suppress(BagError, FrameError):
+            {messages.IMAGE: messages.read_frame, messages.EVENT_PACKET: messages.read_packet,
+             messages.EVENT_ARRAY: messages.read_event_array, messages.INSTANCES: read_result}[msgtype](head + data)
 
 
 @pytest.mark.parametrize('frame_id', ['', 'a', 'ab', 'abc', 'abcd', 'camera'])

@@ -1,14 +1,21 @@
 """DIMOS pre- and post-processing against a slow oracle written from the description (specs/dimos.md 1.10)."""
 
+import dataclasses
+from types import SimpleNamespace
+
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from types import SimpleNamespace
+from onnx import TensorProto, helper, numpy_helper
 
+from mos_perception.config import Config
 from mos_perception.datatypes import Events, EventWindow, Frame
-from mos_perception.engine.card import ImageSpec, ModelCard, PostprocessSpec, TensorSpec, VoxelSpec, WindowSpec
+from mos_perception.engine.card import (ImageSpec, ModelCard, PostprocessSpec, TensorSpec, VoxelSpec, WindowSpec,
+                                        save_card, sha256_of)
 from mos_perception.errors import EngineError
+from mos_perception.models import load_model
 from mos_perception.models.dimos import DimosModel, image_tensor, to_instances
 
 NET, FRAME = (24, 32), (48, 64)
@@ -132,8 +139,9 @@ def make_model(**changes) -> DimosModel:
                'boxes': (1, Q, 4), 'embeddings': (1, Q, 4)} | changes
     specs = [TensorSpec(name, shape, 'float32') for name, shape in tensors.items()]
     inputs, outputs = tuple(specs[:2]), tuple(specs[2:])
-    card = ModelCard('tiny', 'dimos', 'tiny.onnx', '0' * 64, inputs, outputs, SPEC, VoxelSpec('dimos', 5, 'max', 1.0, 'bin'),
-                     WindowSpec('before', 33.0), PostprocessSpec(K, 0.2), {}, {}, 'Apache-2.0')
+    card = ModelCard('tiny', 'dimos', 'tiny.onnx', '0' * 64, inputs, outputs, SPEC,
+                     VoxelSpec('dimos', 5, 'max', 1.0, 'bin'), WindowSpec('before', 33.0), PostprocessSpec(K, 0.2),
+                     {}, {}, 'Apache-2.0')
     return DimosModel(SimpleNamespace(inputs=inputs, outputs=outputs), card)
 
 
@@ -163,3 +171,36 @@ def test_thresholds_come_from_card_or_caller():
 def test_graphs_that_are_not_dimos(changes, words):
     with pytest.raises(EngineError, match=words):
         make_model(**changes)
+
+
+@pytest.fixture
+def onnx_model(tmp_path):
+    """A DIMOS-shaped graph that always answers `random_outputs(3)`, with its card."""
+    path, answers = tmp_path / 'tiny.onnx', random_outputs(3)
+    shapes = {'image': (1, 3, *NET), 'voxel': (1, 10, *NET)} | {name: array.shape for name, array in answers.items()}
+    info = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
+    graph = helper.make_graph([helper.make_node('Identity', [f'{name}_value'], [name]) for name in answers], 'tiny',
+                              info[:2], info[2:],
+                              [numpy_helper.from_array(array, f'{name}_value') for name, array in answers.items()])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid('', 17)], ir_version=8), path)
+    card = dataclasses.replace(make_model().card, sha256=sha256_of(path))
+    save_card(card, path)
+    return path, card
+
+
+def test_load_model_runs_the_whole_room(onnx_model):
+    path, _ = onnx_model
+    model = load_model(Config(model=str(path), score_threshold=0.05, threads=1))
+    found = model.postprocess(model.engine.run(model.preprocess(None, None)), FRAME)
+    want = to_instances(random_outputs(3), NET, FRAME, 0.05, K)
+    assert len(found) > 0 and (found.masks == want.masks).all() and found.scores.tolist() == want.scores.tolist()
+
+
+def test_load_model_refuses_what_it_cannot_run(onnx_model):
+    path, card = onnx_model
+    save_card(dataclasses.replace(card, architecture='gmos'), path)
+    with pytest.raises(EngineError, match="architecture is 'gmos'"):
+        load_model(Config(model=str(path)))
+    save_card(dataclasses.replace(card, outputs=card.outputs[:-1]), path)
+    with pytest.raises(EngineError, match='outputs differ; card: .*; graph: .*embeddings'):
+        load_model(Config(model=str(path)))

@@ -23,7 +23,8 @@ def affine(tmp_path: Path) -> Path:
         [helper.make_node('Mul', ['x', 'two'], ['m']), helper.make_node('Add', ['m', 'one'], ['y']),
          helper.make_node('Identity', ['x'], ['z'])], 'affine', [value('x', TensorProto.FLOAT, [1, 3])],
         [value('y', TensorProto.FLOAT, [1, 3]), value('z', TensorProto.FLOAT, [1, 'n'])],
-        [helper.make_tensor('two', TensorProto.FLOAT, [1], [2.0]), helper.make_tensor('one', TensorProto.FLOAT, [1], [1.0])])
+        [helper.make_tensor('two', TensorProto.FLOAT, [1], [2.0]),
+         helper.make_tensor('one', TensorProto.FLOAT, [1], [1.0])])
     path = tmp_path / 'affine.onnx'
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid('', 17)], ir_version=8), path)
     return path

@@ -48,4 +48,4 @@ def test_xml_files_parse():
     depends = {item.text for item in package.findall('exec_depend')}
     assert {'mos_msgs', 'rclpy', 'event_camera_msgs', 'message_filters', 'cv_bridge', 'python3-numpy'} <= depends
     profile = ElementTree.parse(ROOT / 'config' / 'fastdds_shm.xml').getroot()
-    assert [item.text for item in profile.iter('{*}segment_size')] == [str(64 << 20)]
+    assert [item.text for item in profile.findall('.//{*}segment_size')] == [str(64 << 20)]

@@ -56,7 +56,8 @@ def test_strict_miou_is_the_best_matching(gt, pred):
             for order in itertools.permutations(long, len(short))]
     best = max(sum(table[pair] for pair in way) for way in ways)
     equally_good = [way for way in ways if sum(table[pair] for pair in way) > best - 1e-9]
-    wanted = [best / (len(g) + len(p) - sum(table[pair] > 0 for pair in way)) if g or p else 1.0 for way in equally_good]
+    wanted = [best / (len(g) + len(p) - sum(table[pair] > 0 for pair in way)) if g or p else 1.0
+              for way in equally_good]
     assert min(abs(metrics.strict_miou(metrics.overlaps(gt, pred)) - want) for want in wanted) < 1e-9
 
 
@@ -171,8 +172,7 @@ def result(ids: np.ndarray, tracks=None, scores=None, moving=None) -> tuple[Inst
     names = [int(n) for n in np.unique(ids) if n]
     count = len(names)
     masks = np.array([ids == n for n in names]).reshape(count, *ids.shape)
-    boxes = [(np.nonzero(m)[1].min(), np.nonzero(m)[0].min(), np.nonzero(m)[1].max() + 1, np.nonzero(m)[0].max() + 1)
-             for m in masks]
+    boxes = [(x.min(), y.min(), x.max() + 1, y.max() + 1) for y, x in map(np.nonzero, masks)]
     found = Instances(masks, np.array(boxes, np.float32).reshape(-1, 4), np.array(scores or [0.5] * count, np.float32),
                       np.ones(count, np.float32), np.ones(count, bool) if moving is None else np.array(moving),
                       np.zeros((count, 0), np.float32))
@@ -247,7 +247,7 @@ def test_scorer_untracked_instances_and_sizes():
                                              tracks.instance)))
     scorer.add(0, SCENE, {1, 2, 3}, found, empty)
     assert scorer.summary()['strict']['misses'] == scorer.summary()['strict']['false_positives'] == 3
-    with pytest.raises(ConfigError, match=r'\(5, 5\), the result \(20, 30\)'):
+    with pytest.raises(ConfigError, match=r'\(5, 5\), result \(20, 30\)'):
         scorer.add(1, np.zeros((5, 5), np.uint16), set(), found, tracks)
 
 

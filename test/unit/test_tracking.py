@@ -161,8 +161,7 @@ def test_similarity_is_mask_iou():
     def frame(labels):
         masks = np.stack([labels == n for n in (1, 2, 3)])
         masks[:, :20] = False
-        boxes = [(np.nonzero(m)[1].min(), np.nonzero(m)[0].min(), np.nonzero(m)[1].max() + 1, np.nonzero(m)[0].max() + 1)
-                 for m in masks]
+        boxes = [(x.min(), y.min(), x.max() + 1, y.max() + 1) for y, x in map(np.nonzero, masks)]
         return Instances(masks, np.array(boxes, np.float32), *(np.ones(3, np.float32),) * 2, np.ones(3, bool),
                          np.zeros((3, 0), np.float32))
 

@@ -41,7 +41,8 @@ def test_overlay_shows_masks_arrows_lost_and_status():
 
 def test_overlay_of_nothing_is_the_frame():
     image, _, tracks = scene()
-    none = Tracks(*(getattr(tracks, name)[:0] for name in ('ids', 'states', 'ages_s', 'boxes', 'velocities', 'instance')))
+    names = ('ids', 'states', 'ages_s', 'boxes', 'velocities', 'instance')
+    none = Tracks(*(getattr(tracks, name)[:0] for name in names))
     assert (visualize.overlay(image, Instances.empty(240, 320), none) == image).all()
 
 
@@ -61,8 +62,8 @@ def test_colours_are_stable_and_differ():
 
 
 def test_event_picture():
-    events = Events(np.array([1, 1, 2, 9], np.uint16), np.array([0, 0, 1, 0], np.uint16), np.array([1, 1, 0, 1], np.uint8),
-                    np.arange(4))
+    events = Events(np.array([1, 1, 2, 9], np.uint16), np.array([0, 0, 1, 0], np.uint16),
+                    np.array([1, 1, 0, 1], np.uint8), np.arange(4))
     picture = visualize.event_picture(events, (3, 4))
     assert picture.shape == (3, 4, 3) and picture.dtype == np.uint8
     assert picture[0, 1].tolist() == list(visualize.ON)
@@ -75,7 +76,8 @@ def test_contact_sheet():
     tiles = [np.full((48, 64, 3), shade, np.uint8) for shade in (50, 100, 150)]
     sheet = visualize.contact_sheet(tiles, 2, ['a', 'b', 'c'], width=64)
     assert sheet.shape == (4 + 2 * (48 + 20 + 4), 4 + 2 * 68, 3)
-    assert (sheet[24:72, 4:68] == 50).all() and (sheet[24:72, 72:136] == 100).all() and (sheet[96:144, 4:68] == 150).all()
+    for corner, shade in (((24, 4), 50), ((24, 72), 100), ((96, 4), 150)):
+        assert (sheet[corner[0]:corner[0] + 48, corner[1]:corner[1] + 64] == shade).all()
     assert (sheet[5:23, 4:20] > 200).any()                                    # the title
     assert visualize.contact_sheet([], 3).size == 0
     assert visualize.contact_sheet(tiles[:1], 4, width=32).shape == (4 + 24 + 4, 40, 3)
@@ -83,7 +85,8 @@ def test_contact_sheet():
 
 @pytest.mark.parametrize('name', ['out.mp4', 'sub/out.avi'])
 def test_video_reads_back(tmp_path, name):
-    path = visualize.write_video(tmp_path / name, (np.full((48, 64, 3), (200, 30, 30), np.uint8) for _ in range(7)), 20.0)
+    red = np.full((48, 64, 3), (200, 30, 30), np.uint8)
+    path = visualize.write_video(tmp_path / name, iter([red] * 7), 20.0)
     assert path == tmp_path / name and [p.name for p in path.parent.iterdir() if p.is_file()] == [path.name]
     video = cv2.VideoCapture(str(path))
     good, first = video.read()

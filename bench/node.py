@@ -1,0 +1,254 @@
+"""Overhead of the node: everything but the engine, from the last publish a frame needs to its result at a subscriber.
+
+    python -m bench.node --json out/node.json
+
+Three processes over DDS, as on a robot: a camera (640x480 rgb8 frames and evt3 packets at 5 Mev/s), the node, and
+this one, which subscribes. A frame period is 32768 us (30.5 Hz), so that one encoded period serves for all: only its
+TIME_HIGH words move on. The overhead of a frame = arrival - last needed publish - engine stage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from array import array
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from bench.report import Report
+from mos_perception.engine.card import find_model, load_card
+from mos_perception.errors import EngineError
+
+HEIGHT, WIDTH = 480, 640
+PERIOD_US, PACKET_US = 32768, 5000
+RATE_EV_US = 5                 # 5 Mev/s
+BASE_NS = 1_700_000_000_000_000_000
+SETTLE_S = 3.0                 # of results left out at the start
+BAR_MS, BAR_RSS_MB = 10.0, 600.0
+
+
+def camera(log: Path, seconds: float) -> None:
+    """The camera process: publish on an absolute schedule; write (stamp, time of publish) of all to `log`."""
+    import rclpy
+    from event_camera_msgs.msg import EventPacket
+    from mos_perception.ros import qos
+    from mos_perception.ros.convert import to_stamp
+    from mos_perception.ros.transport import prepare_transport
+    from sensor_msgs.msg import Image
+    prepare_transport()
+    rclpy.init()
+    node = rclpy.create_node('camera')
+    images = node.create_publisher(Image, '/image', qos.playback(10))
+    events = node.create_publisher(EventPacket, '/events', qos.playback(100))
+    frames, packets = _frames(Image), _packets(EventPacket)
+    while not (images.get_subscription_count() and events.get_subscription_count()):
+        time.sleep(0.05)
+    time.sleep(1.0)
+    frame_log, packet_log, start = [], [], time.monotonic()
+    for n in range(int(seconds * 1e6 / PERIOD_US)):
+        for k, (first_us, until_us, words, highs, message) in enumerate(packets):
+            _sleep_until(start + (n * PERIOD_US + until_us) / 1e6)
+            moved = words.copy()
+            moved[highs] = 0x8000 | ((words[highs] & 0xFFF) + n * (PERIOD_US >> 12) & 0xFFF)
+            message.events = array('B', moved.tobytes())
+            message.header.stamp = to_stamp(BASE_NS + (n * PERIOD_US + first_us) * 1000)
+            message.seq = n * len(packets) + k
+            packet_log.append((BASE_NS + (n * PERIOD_US + until_us) * 1000, time.monotonic_ns()))
+            events.publish(message)
+        frame = frames[n % len(frames)]
+        stamp = BASE_NS + (n + 1) * PERIOD_US * 1000
+        frame.header.stamp = to_stamp(stamp)
+        frame_log.append((stamp, time.monotonic_ns()))
+        images.publish(frame)
+    time.sleep(1.0)
+    log.write_text(json.dumps({'frames': frame_log, 'packets': packet_log}))
+    rclpy.try_shutdown()
+
+
+def _frames(kind: Any) -> list[Any]:
+    """A bright square on noise, at eight places."""
+    made = []
+    for k in range(8):
+        rgb = np.random.default_rng(k).integers(0, 60, (HEIGHT, WIDTH, 3)).astype(np.uint8)
+        rgb[150:330, 60 * k:60 * k + 180] = 220
+        made.append(kind(height=HEIGHT, width=WIDTH, encoding='rgb8', step=WIDTH * 3, data=array('B', rgb.tobytes())))
+        made[-1].header.frame_id = 'camera'
+    return made
+
+
+def _packets(kind: Any) -> list[tuple[int, int, np.ndarray, np.ndarray, Any]]:
+    """One period as (first us, until us, evt3 words, where TIME_HIGH words are, message)."""
+    from mos_perception.datatypes import Events
+    from mos_perception.events.encode import encode_evt3
+    rng, made = np.random.default_rng(1), []
+    edges = [*range(0, PERIOD_US, PACKET_US), PERIOD_US]
+    for first, until in zip(edges, edges[1:]):
+        us = np.repeat(np.arange(first + 1, until + 1), RATE_EV_US)
+        x, y = rng.integers(0, WIDTH, len(us)), rng.integers(0, HEIGHT, len(us))
+        found = Events(x.astype(np.uint16), y.astype(np.uint16), rng.integers(0, 2, len(us)).astype(np.uint8), us * 1000)
+        words = np.frombuffer(encode_evt3(found, until_us=until), '<u2')
+        made.append((first + 1, until, words, np.flatnonzero(words >> 12 == 8),
+                     kind(height=HEIGHT, width=WIDTH, encoding='evt3')))
+    return made
+
+
+def _sleep_until(when: float) -> None:
+    left = when - time.monotonic()
+    if left > 0:
+        time.sleep(left)
+
+
+class Listener:
+    """Subscribes to the results; notes when each arrives, its stages, and the node's last diagnostics."""
+
+    def __init__(self) -> None:
+        """Needs rclpy.init."""
+        import rclpy
+        from diagnostic_msgs.msg import DiagnosticArray
+        from mos_msgs.msg import Instances
+        from mos_perception.ros import qos
+        from sensor_msgs.msg import Image
+        self.instances: dict[int, tuple[int, dict[str, float]]] = {}
+        self.id_images: dict[int, int] = {}
+        self.facts: dict[str, str] = {}
+        self.node = rclpy.create_node('listener')
+        self.node.create_subscription(Instances, '/mos_perception/instances', self._on_instances, qos.output())
+        self.node.create_subscription(Image, '/mos_perception/instance_image', self._on_image, qos.output())
+        self.node.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
+
+    def _on_instances(self, message: Any) -> None:
+        now = time.monotonic_ns()
+        stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+        self.instances[stamp] = now, {stage.name: stage.milliseconds for stage in message.stages}
+
+    def _on_image(self, message: Any) -> None:
+        self.id_images[message.header.stamp.sec * 10**9 + message.header.stamp.nanosec] = time.monotonic_ns()
+
+    def _on_diagnostics(self, message: Any) -> None:
+        self.facts = {item.key: item.value for item in message.status[0].values}
+
+
+def run(model: str, seconds: float) -> tuple[dict[str, Any], Listener, list[float]]:
+    """Play, listen. Returns the camera's log, what was heard, and the node's resident MB once per second."""
+    import rclpy
+    from mos_perception.ros.transport import prepare_transport
+    from rclpy.executors import SingleThreadedExecutor
+    prepare_transport()
+    rclpy.init()
+    listener = Listener()
+    executor = SingleThreadedExecutor()
+    executor.add_node(listener.node)
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / 'camera.json'
+        node = subprocess.Popen([sys.executable, '-m', 'mos_perception.ros.node', '--ros-args', '-p', f'model:={model}'])
+        source = subprocess.Popen([sys.executable, '-m', 'bench.node', '--camera', str(log), '--seconds', str(seconds)])
+        try:
+            process, resident, due = psutil.Process(node.pid), [], 0.0
+            timer = listener.node.create_timer(0.2, lambda: source.poll() is not None and executor.shutdown(0))
+
+            def sample() -> None:
+                if listener.instances and node.poll() is None:
+                    resident.append(process.memory_info().rss / 1e6)
+            listener.node.create_timer(1.0, sample)
+            executor.spin()
+            node.send_signal(signal.SIGINT)
+            node.wait(20)
+        finally:
+            for child in (node, source):
+                if child.poll() is None:
+                    child.kill()
+        if not log.exists():
+            raise SystemExit('the camera process failed: see its output above')
+        return json.loads(log.read_text()), listener, resident
+
+
+def measure(log: dict[str, Any], listener: Listener, side: str, length_ns: int) -> dict[str, np.ndarray]:
+    """Per frame, ms: end to end, overhead of both outputs, and every stage."""
+    packets = np.array(log['packets'])
+    rows: dict[str, list[float]] = {}
+    for stamp, sent in log['frames'][int(SETTLE_S * 1e6 / PERIOD_US):]:
+        if stamp not in listener.instances:
+            continue
+        needed = stamp + (length_ns if side == 'after' else 0)
+        k = np.searchsorted(packets[:, 0], needed)
+        if k == len(packets):
+            continue
+        last = max(sent, int(packets[k, 1]))
+        arrived, stages = listener.instances[stamp]
+        values = {'end to end': (arrived - last) / 1e6, 'overhead': (arrived - last) / 1e6 - stages['engine'], **stages}
+        if stamp in listener.id_images:
+            values['overhead to the instance image'] = (listener.id_images[stamp] - last) / 1e6 - stages['engine']
+        in_node = sum(stages[name] for name in ('voxel', 'pre', 'post', 'track'))
+        values['transport, convert, publish'] = values['overhead'] - in_node
+        for name, value in values.items():
+            rows.setdefault(name, []).append(value)
+    return {name: np.array(values) for name, values in rows.items()}
+
+
+def report(log: dict[str, Any], listener: Listener, resident: list[float], model: str, side: str, length_ns: int) -> Report:
+    """The table."""
+    found = measure(log, listener, side, length_ns)
+    out = Report('node', 'Node overhead, 640x480 at 30.5 Hz + 5 Mev/s', ('numpy', 'numba', 'onnxruntime', 'rclpy'))
+    if 'overhead' not in found:
+        raise SystemExit('no result arrived: see the output of the node above')
+    for name in sorted(found, key=lambda name: (name != 'overhead', name != 'end to end', name)):
+        p50, p99 = np.percentile(found[name], [50, 99])
+        bar = {'bar': f'<= {BAR_MS:g}', 'met': bool(p50 <= BAR_MS)} if name == 'overhead' else {}
+        out.row(f'{name} p50', p50, 'ms', **bar)
+        out.row(f'{name} p99', p99, 'ms')
+    facts = listener.facts
+    sent, got = len(log['frames']), len(listener.instances)
+    skipped = {key[8:]: int(value) for key, value in facts.items() if key.startswith('skipped ')}
+    waiting = 1 if side == 'after' else 0  # the last frame's events never come
+    uncounted = sent - got - sum(skipped.get(name, 0) for name in (
+        'newer_frame', 'no_subscriber', 'bad_frame', 'out_of_order', 'duplicate', 'reset', 'lost_frames')) - waiting
+    out.row('frames sent', sent, '')
+    out.row('frames answered', got, '')
+    out.row('frames lost and not counted', uncounted, '', bar='0', met=uncounted <= 0)
+    out.row('packets sent', len(log['packets']), '')
+    out.row('packets received', int(facts.get('total events', 0)), '')
+    if resident:
+        out.row('resident memory, most', max(resident), 'MB', bar=f'<= {BAR_RSS_MB:g}', met=max(resident) <= BAR_RSS_MB)
+        half = resident[len(resident) // 2:]
+        out.row('resident memory, growth over the second half', half[-1] - half[0], 'MB')
+    out.note(f'model {model} ({side} {length_ns / 1e6:g} ms); skipped: {skipped or "nothing"}; '
+             f'publish p50/p99 in the node {facts.get("publish p50 ms")}/{facts.get("publish p99 ms")} ms')
+    return out
+
+
+def main() -> None:
+    """Parse, run, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--json', type=Path)
+    parser.add_argument('--seconds', type=float, default=20.0)
+    parser.add_argument('--model', default='dimos_nano', help='without it the tiny test model is used')
+    parser.add_argument('--camera', type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.camera:
+        camera(options.camera, options.seconds)
+        return
+    os.environ.setdefault('ROS_DOMAIN_ID', str(random.randint(1, 100)))
+    os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            path = find_model(options.model)
+        except EngineError:
+            from bench.tiny_model import make_tiny_model
+            path = make_tiny_model(Path(folder) / 'tiny.onnx')
+        card = load_card(path)
+        results = run(str(path), options.seconds)
+        report(*results, card.id, card.window.side, round(card.window.length_ms * 1e6)).finish(options.json)
+
+
+if __name__ == '__main__':
+    main()

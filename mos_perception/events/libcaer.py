@@ -1,0 +1,84 @@
+"""`mono`, `libcaer` and `libcaer_cmp` words -> events, compiled. Layouts and rules: `reference.py`.
+
+Each fills x, y, p, t (int64 ns of sensor time) and returns (events inside width x height, events found, unknown
+words, first time or -1, last time or -1). Every word writes; the place advances if it was an event inside.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+
+@numba.njit(nogil=True, cache=True)
+def decode_mono(words, width, height, time_base, x, y, p, t):
+    """uint64 words; arrays as long as `words`."""
+    n = 0
+    last = np.int64(-1)
+    for i in range(len(words)):
+        word = words[i]
+        u, v = np.int64((word >> np.uint64(32)) & np.uint64(0xFFFF)), np.int64((word >> np.uint64(48)) & np.uint64(0x7FFF))
+        time = time_base + np.int64(word & np.uint64(0xFFFFFFFF))
+        x[n], y[n], p[n], t[n] = u, v, word >> np.uint64(63), time
+        n += np.int64(u < width) & np.int64(v < height)
+        last = max(last, time)
+    first = time_base + np.int64(words[0] & np.uint64(0xFFFFFFFF)) if len(words) else np.int64(-1)
+    return n, len(words), 0, first, last
+
+
+@numba.njit(nogil=True, cache=True)
+def decode_libcaer(words, width, height, time_base, x, y, p, t):
+    """uint64 words: pixel in the low half, microseconds in the high half; arrays as long as `words`."""
+    n = 0
+    high = previous = np.int64(0)
+    last = np.int64(-1)
+    for i in range(len(words)):
+        word = words[i]
+        us = np.int64(word >> np.uint64(32)) & 0x7FFFFFFF
+        high += np.int64(us < previous) << 31
+        previous = us
+        time = time_base + (high + us) * 1000
+        u, v = np.int64((word >> np.uint64(17)) & np.uint64(0x7FFF)), np.int64((word >> np.uint64(2)) & np.uint64(0x7FFF))
+        x[n], y[n], p[n], t[n] = u, v, (word >> np.uint64(1)) & np.uint64(1), time
+        n += np.int64(u < width) & np.int64(v < height)
+        last = time
+    first = time_base + (np.int64(words[0] >> np.uint64(32)) & 0x7FFFFFFF) * 1000 if len(words) else np.int64(-1)
+    return n, len(words), 0, first, last
+
+
+@numba.njit(nogil=True, cache=True)
+def decode_libcaer_cmp(words, width, height, time_base, x, y, p, t, state):
+    """uint16 words; arrays 8 x as long + 8. `state` (3,) int64: column, base row, polarity carry over; time does not."""
+    n = found = bad = 0
+    column, base, polarity = state[0], state[1], state[2]
+    high = low = np.int64(0)
+    first = last = np.int64(-1)
+    base_us = time_base // 1000
+    for i in range(len(words)):
+        word = np.int64(words[i])
+        code, value = word >> 12, word & 0x7FF
+        now = (base_us + high + low) * 1000
+        if code == 2:
+            column = value
+        elif code == 3 or code == 5:
+            mask = word & 0xFF if code == 5 else np.int64(1)
+            row, brighter = (base, polarity) if code == 5 else (value, (word >> 11) & 1)
+            for k in range(8):
+                hit = (mask >> k) & 1
+                x[n], y[n], p[n], t[n] = column, row + k, brighter, now
+                n += hit & np.int64(column < width) & np.int64(row + k < height)
+                found += hit
+            base += 8 if code == 5 else 0
+            first, last = now if first < 0 else first, now
+        elif code == 1:
+            low = word & 0xFFF
+            last = (base_us + high + low) * 1000
+            first = last if first < 0 else first
+        elif code == 0:
+            high = (word & 0xFFF) << 12
+        elif code == 4:
+            base, polarity = value, (word >> 11) & 1
+        else:
+            bad += 1
+    state[0], state[1], state[2] = column, base, polarity
+    return n, found, bad, first, last
