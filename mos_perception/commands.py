@@ -212,7 +212,7 @@ def _report(summary: dict[str, Any], files: list[Path], json_path: Path | None, 
                 console.print(f'{name.replace("_", " ")}: {summary["score"][name]}')
     for table in tables(summary['run']):
         console.print(table)
-    console.print(motion_text(summary['run']['moving_s']), highlight=False)
+    console.print(motion_text(summary['run']), highlight=False)
     if summary['partial']:
         console.print(f'PARTIAL: {summary["partial"]}', highlight=False, soft_wrap=True)
     if json_path is not None:

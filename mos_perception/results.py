@@ -10,6 +10,7 @@ import numpy as np
 
 from mos_perception.datatypes import Instances, Modality, Result, Tracks, TrackState
 from mos_perception.errors import BagError
+from mos_perception.images import MAX_SIDE
 from mos_perception.messages import INSTANCES, deserialize, header, make, serialize, stamp_ns
 
 RLE = 'coco_rle'
@@ -76,6 +77,8 @@ def read_result(cdr: bytes) -> NodeResult:
     """The result in a mos_msgs/Instances. Raises BagError."""
     message = deserialize(INSTANCES, cdr)
     rows, size = message.instances, (message.height, message.width)
+    if not (0 < min(size) and max(size) <= MAX_SIDE):
+        raise BagError(f'result is of a {size[0]} x {size[1]} px image: each side must be within [1, {MAX_SIDE}]')
     masks = np.zeros((len(rows), *size), bool)
     for n, row in enumerate(rows):
         masks[n] = _decode(row, size)
@@ -135,5 +138,27 @@ def _decode(row: Any, size: tuple[int, int]) -> np.ndarray:
     found = tuple(int(value) for value in row.mask_size)
     if row.mask_encoding != RLE or found != size:
         raise BagError(f'instance mask is {row.mask_encoding!r} of {found} px: must be {RLE!r} of {size} px')
-    from pycocotools import mask as coco  # only results need it
-    return coco.decode({'size': list(size), 'counts': row.mask.tobytes()}).astype(bool)
+    runs = _run_lengths(row.mask.tobytes())
+    if min(runs, default=0) < 0 or sum(runs) != size[0] * size[1]:
+        raise BagError(f'instance mask has runs of {sum(runs)} px in all: must be {size[0] * size[1]}')
+    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(size[::-1]).T
+
+
+def _run_lengths(code: bytes) -> list[int]:
+    """Run lengths from a compressed COCO string, 0s first (`rleFrString` of the COCO API).
+
+    Read here and not by pycocotools, which hands out uninitialised memory for runs that are too short.
+    """
+    runs: list[int] = []
+    value = shift = 0
+    for byte in code:
+        digit = byte - 48
+        value |= (digit & 0x1f) << shift
+        shift += 5
+        if digit & 0x20:
+            continue
+        if digit & 0x10:
+            value -= 1 << shift
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+        value = shift = 0
+    return runs

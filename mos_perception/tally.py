@@ -13,6 +13,7 @@ from mos_perception.datatypes import Fault, Result, Skip
 from mos_perception.results import NodeResult
 
 MERGE_GAP_NS = 250_000_000  # motion seen again within this is the same motion
+TRACKS_NAMED = 8            # in the text for people; the JSON has them all
 
 
 class Tally:
@@ -24,7 +25,7 @@ class Tally:
         self.counts: Counter[str] = Counter()
         self.skipped: Counter[str] = Counter()
         self._stages: dict[str, list[float]] = {}
-        self._moving: list[list[int]] = []
+        self._moving: dict[str, list[list[int]]] = {}
         self._last_fault = ''
 
     def add(self, outcome: Result | NodeResult | Skip | Fault) -> None:
@@ -41,18 +42,23 @@ class Tally:
             for name, value in outcome.stage_ms.items():
                 self._stages.setdefault(name, []).append(value)
             if outcome.instances.moving.any():
-                self._moved(outcome.stamp_ns)
+                self.moved(outcome.stamp_ns)
+            for row in outcome.tracks.of_instances(len(outcome.instances))[outcome.instances.moving]:
+                if row >= 0:  # ids are unique within an epoch only
+                    prefix = f'{outcome.epoch}:' if outcome.epoch else ''
+                    self.moved(outcome.stamp_ns, f'{prefix}{outcome.tracks.ids[row]}')
 
-    def _moved(self, stamp_ns: int) -> None:
-        last = self._moving[-1] if self._moving else None
-        if last is not None and 0 <= stamp_ns - last[1] <= MERGE_GAP_NS:
-            last[1] = stamp_ns
+    def moved(self, stamp_ns: int, track: str = '') -> None:
+        """Something, or this track, moves at this stamp."""
+        pairs = self._moving.setdefault(track, [])
+        if pairs and 0 <= stamp_ns - pairs[-1][1] <= MERGE_GAP_NS:
+            pairs[-1][1] = stamp_ns
         else:
-            self._moving.append([stamp_ns, stamp_ns])
+            pairs.append([stamp_ns, stamp_ns])
 
-    def intervals_s(self) -> list[tuple[float, float]]:
-        """(first, last) seconds of each stretch in which an instance moves; gaps up to 0.25 s are bridged."""
-        return [tuple(round((stamp - self.start_ns) / 1e9, 3) for stamp in pair) for pair in self._moving]
+    def intervals_s(self, track: str = '') -> list[tuple[float, float]]:
+        """(first, last) seconds of each stretch in which anything, or a track, moves; gaps up to 0.25 s are bridged."""
+        return [tuple(round((stamp - self.start_ns) / 1e9, 3) for stamp in pair) for pair in self._moving.get(track, [])]
 
     def stages(self) -> dict[str, dict[str, float]]:
         """Stage name -> p50 and p99 in milliseconds."""
@@ -62,7 +68,8 @@ class Tally:
     def summary(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
         return {'counts': dict(self.counts), 'skipped': dict(self.skipped), 'last_fault': self._last_fault,
-                'stage_ms': self.stages(), 'moving_s': self.intervals_s()}
+                'stage_ms': self.stages(), 'moving_s': self.intervals_s(),
+                'track_moving_s': {track: self.intervals_s(track) for track in self._moving if track}}
 
 
 def tables(run: dict[str, Any]) -> Sequence[Table]:
@@ -78,8 +85,15 @@ def tables(run: dict[str, Any]) -> Sequence[Table]:
     return counts, stages
 
 
-def motion_text(intervals_s: Sequence[tuple[float, float]]) -> str:
-    """When something moves, in words."""
-    if not intervals_s:
+def motion_text(run: dict[str, Any]) -> str:
+    """When something moves, and the longest-moving tracks, in words, from the summary of a run."""
+    if not run['moving_s']:
         return 'nothing moves'
-    return 'something moves at ' + ', '.join(f'{first:.2f}-{last:.2f} s' for first, last in intervals_s)
+    by_length = sorted(run['track_moving_s'].items(), key=lambda item: -sum(last - first for first, last in item[1]))
+    lines = [f'something moves at {_spans(run["moving_s"])}',
+             *(f'  track {track} at {_spans(pairs)}' for track, pairs in by_length[:TRACKS_NAMED])]
+    return '\n'.join(lines + [f'  and {len(by_length) - TRACKS_NAMED} more tracks'] * (len(by_length) > TRACKS_NAMED))
+
+
+def _spans(pairs: Sequence[tuple[float, float]]) -> str:
+    return ', '.join(f'{first:.2f}-{last:.2f} s' for first, last in pairs)

@@ -30,13 +30,13 @@ class FloorSettings:
     instances below `min_area` of the image, or whose compensated frame difference exceeds `change` grey levels on less
     than `support` of their pixels, are dropped."""
 
-    residual_px: float = 1.5
+    residual_px: float = 1.0
     opening: int = 5
     closing: int = 5
     min_area: float = 0.002
     change: float = 10.0
     support: float = 0.03
-    edge: float = 0.5
+    edge: float = 0.8
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def _tune(clips: list[Clip]) -> None:
     """Print mIoU01 and mIoU_ins (parity) and strict mIoU over a grid of constants."""
     seen = [(find_evidence(clip.frames[i - 1], clip.frames[i]), np.where(clip.moving[i][clip.ids[i]], clip.ids[i], 0))
             for clip in clips for i in range(1, len(clip))]
-    for values in itertools.product((1.0, 1.5, 2.0, 3.0), (3, 5), (1, 5), (0.002,), (8, 15), (0.0, 0.15, 0.3)):
+    for values in itertools.product((0.75, 1.0, 1.5, 2.0), (3, 5), (5,), (0.002,), (10,), (0.03, 0.07), (0.5, 0.6, 0.7, 0.8)):
         scores = []
         for evidence, truth in seen:
             image = as_instances(segment(evidence, FloorSettings(*values)))

@@ -91,7 +91,8 @@ class MosNode(LifecycleNode):
             JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1)), post_callback=self._on_jump)
         inputs = Inputs(self, config, self._feed)
         self._undo_activate = [self._feed.close, lambda: self.destroy_timer(timer), jump.unregister, inputs.close]
-        self.get_logger().info(f'active: {self.pipeline.model.card.id} with {self.pipeline.model.engine.report()}, '
+        engine = self.pipeline.model.engine.report()
+        self.get_logger().info(f'active: {self.pipeline.model.card.id} on {engine["backend"]} ({engine["provider"]}), '
                                + ', '.join(f'{role} from {topic}' for role, topic in topics.items()))
         return done
 

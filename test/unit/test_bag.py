@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_typestore
 
-from mos_perception import messages
+from mos_perception import messages, results
 from mos_perception.bag import BagWriter, GroundTruth, open_bag
 from mos_perception.datatypes import (EventPacket, Frame, Instances, Modality, Result, Skip, SkipReason, Tracks,
                                       TrackState)
@@ -345,6 +345,18 @@ def test_result_round_trip(tmp_path):
     assert result_digest(back) == result_digest(before)
 
 
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32 - 1), st.floats(0, 1))
+def test_mask_runs_equal_those_of_pycocotools(height, width, seed, share):
+    from pycocotools import mask as coco
+    mask = np.random.default_rng(seed).random((height, width)) < share
+    counts = np.frombuffer(coco.encode(np.asfortranarray(mask, np.uint8))['counts'], np.uint8)
+    row = messages.make('mos_msgs/msg/Instance', track_id=1, label='', score=1.0, motion_score=1.0, is_moving=True,
+                        box=np.zeros(4, np.float32), mask_encoding='coco_rle', mask_size=np.array([height, width]),
+                        mask=counts, velocity=np.zeros(2, np.float32))
+    np.testing.assert_array_equal(results._decode(row, (height, width)), mask)
+
+
 def test_digest_sees_masks_scores_and_ids():
     before = result()
     digests = {result_digest(before)}
@@ -367,6 +379,11 @@ def test_result_with_a_wrong_mask_is_refused(tmp_path):
         copy = messages.deserialize(messages.INSTANCES, data)
         setattr(copy.instances[0], name, value)
         with pytest.raises(BagError, match='coco_rle'):
+            read_result(messages.serialize(messages.INSTANCES, copy))
+    for code in (b'', b'junk', b'\xff' * 9, b'000', bytes(data[-1:])):
+        copy = messages.deserialize(messages.INSTANCES, data)
+        copy.instances[0].mask = np.frombuffer(code, np.uint8)
+        with pytest.raises(BagError, match='768'):
             read_result(messages.serialize(messages.INSTANCES, copy))
     message.modality = 9
     with pytest.raises(BagError, match='modality 9'):

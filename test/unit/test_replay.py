@@ -28,7 +28,8 @@ def test_every_frame_gets_its_window(tmp_path, scene, bright_model, storage):
     results = outcomes(scene(tmp_path / 'bag', storage=storage), bright_model)
     assert [type(item) for item in results] == [Result] * 14
     assert {item.modality for item in results} == {Modality.BOTH}
-    assert {item.window.status for item in results} == {WindowStatus.COMPLETE}
+    # nothing after the last packet says that no more events of its last microsecond will come
+    assert [item.window.status for item in results] == [WindowStatus.COMPLETE] * 13 + [WindowStatus.LATE]
     assert [len(item.window.events) for item in results] == [50] * 14
     assert all(item.window.t1_ns == item.stamp_ns and item.frame_id == 'camera' for item in results)
 
@@ -112,7 +113,8 @@ def test_scores_and_moving_interval(tmp_path, scene, bright_model):
     assert summary['truth_frames_without_result'] == summary['results_without_truth'] == 0
     # the model calls it moving from frame 5 on, and to the end
     assert tally.intervals_s() == [(0.165, 0.429)]
-    assert motion_text(tally.intervals_s()) == 'something moves at 0.17-0.43 s'
+    assert tally.summary()['track_moving_s'] == {'1': [(0.165, 0.429)]}
+    assert motion_text(tally.summary()) == 'something moves at 0.17-0.43 s\n  track 1 at 0.17-0.43 s'
 
 
 def test_truth_of_another_recording_is_refused(tmp_path, scene, bright_model):
@@ -178,14 +180,17 @@ def test_inputs_are_found_by_stamp(tmp_path, scene):
 def test_tally_bridges_short_gaps_only():
     tally = Tally(1000)
     for stamp in (0, MERGE_GAP_NS, 2 * MERGE_GAP_NS + 1, 10):
-        tally._moved(1000 + stamp)
+        tally.moved(1000 + stamp)
+    for track in range(10):
+        tally.moved(1000, str(track))
     assert tally.intervals_s() == [(0.0, 0.25), (0.5, 0.5), (0.0, 0.0)]
     tally.add(Fault(5, 'broken'))
     tally.add(Skip(SkipReason.PACKET_GAP, 5, count=3))
     summary = tally.summary()
     assert summary['counts'] == {'faults': 1} and summary['skipped'] == {'packet_gap': 3}
     assert summary['last_fault'] == 'broken'
-    assert motion_text([]) == 'nothing moves'
+    assert motion_text(Tally().summary()) == 'nothing moves'
+    assert motion_text(summary).endswith('and 2 more tracks')
 
 
 def test_frames_in_are_counted(tmp_path, scene, bright_model):

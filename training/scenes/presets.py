@@ -31,7 +31,7 @@ class Preset:
 
     `size` (height, width); counts are inclusive; `area` is the share of the image one object covers;
     shares (`empty`, `static_camera`, `start_stop`, `camouflage`, `flicker`) are probabilities;
-    `light` scales the photons of the frames; `step_px` bounds the image motion between two samples.
+    `light` scales the photons of the frames, `read_noise` is in 8-bit levels; `step_px` bounds the image motion between two samples.
     """
 
     name: str
@@ -51,6 +51,7 @@ class Preset:
     camouflage: float = 0.0
     occlusion: bool = False
     light: Range = (1.0, 1.0)
+    read_noise: float = 1.5
     exposure_s: Range = (0.001, 0.001)
     flicker: float = 0.0
     step_px: float = 0.7
@@ -76,9 +77,10 @@ _TRAIN = Preset('train', movers=(1, 4), look_alikes=(0, 3), empty=0.1, area=(0.0
                 start_stop=0.3, static_camera=0.6, camera_speed=(0.03, 0.4), layers=(1, 3), camouflage=0.1,
                 occlusion=True, light=(0.1, 1.0), exposure_s=(0.001, 0.01), flicker=0.1, step_px=1.0,
                 sensor=EventSensor(shot_hz=(0.01, 1.0)))
-_DEMO = Preset('demo', size=(240, 320), duration_s=4.0, movers=(3, 3), look_alikes=(1, 1), area=(0.02, 0.06),
-               object_speed=(0.2, 0.5), start_stop=0.5, exposure_s=(0.004, 0.004),
-               sensor=EventSensor(threshold=(0.25, 0.35), shot_hz=(0.05, 0.1), leak_hz=(0.01, 0.05), hot_share=(0.0, 1e-4)))
+# Sized so that its bag stays under 8 MB: little frame noise (well lit) and a less sensitive event sensor.
+_DEMO = Preset('demo', size=(192, 256), duration_s=3.5, movers=(3, 3), look_alikes=(1, 1), area=(0.02, 0.05),
+               object_speed=(0.15, 0.4), start_stop=0.6, light=(20.0, 20.0), read_noise=0.2, exposure_s=(0.004, 0.004),
+               sensor=EventSensor(threshold=(0.4, 0.5), shot_hz=(0.05, 0.1), leak_hz=(0.01, 0.05), hot_share=(0.0, 1e-4)))
 PRESETS = {preset.name: preset for preset in (_EASY, _MID, _TRAIN, _DEMO)}
 
 

@@ -17,7 +17,6 @@ FIRST_STAMP_NS = 1_000_000_000
 _AFTER_S = 0.005            # events go on this long after the last frame
 _SAMPLE_HZ = (120, 2000)    # event samples per second
 _FULL_WELL = 8000           # electrons of a white pixel at light 1
-_READ_NOISE = 1.5           # 8-bit levels
 
 
 def render_clip(preset: Preset | str, seed: int, split: str = 'train', device: str = 'cpu') -> Clip:
@@ -56,7 +55,7 @@ def _expose(renderer: Renderer, offsets_s: np.ndarray, fastest: float, preset: P
     light = light + draw * (light / (_FULL_WELL * renderer.world.light)).sqrt_()
     levels = light.clamp_(0, 1).pow_(1 / GAMMA).mul_(255)
     # Read noise reuses the shot draws of the neighbouring channel: independent in a pixel's channel, half the random numbers.
-    levels += draw.roll(1, 1) * _READ_NOISE
+    levels += draw.roll(1, 1) * preset.read_noise
     return levels.round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
