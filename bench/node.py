@@ -96,7 +96,7 @@ def _packets(kind: Any) -> list[tuple[int, int, np.ndarray, np.ndarray, Any]]:
         us = np.repeat(np.arange(first + 1, until + 1), RATE_EV_US)
         x, y = rng.integers(0, WIDTH, len(us)), rng.integers(0, HEIGHT, len(us))
         found = Events(x.astype(np.uint16), y.astype(np.uint16), rng.integers(0, 2, len(us)).astype(np.uint8), us * 1000)
-        words = np.frombuffer(encode_evt3(found, until_us=until), '<u2')
+        words = np.frombuffer(encode_evt3(found, until_us=until + 1), '<u2')  # all up to `until` is there: time has moved on
         made.append((first + 1, until, words, np.flatnonzero(words >> 12 == 8),
                      kind(height=HEIGHT, width=WIDTH, encoding='evt3')))
     return made

@@ -22,7 +22,7 @@ def make_tiny_model(path: Path, side: str = 'before', length_ms: float = 33.0) -
     from onnx import TensorProto, helper, numpy_helper
     weights = np.zeros((QUERIES, 13, 1, 1), np.float32)
     weights[0, :3], weights[1, 3:] = 2.0, 200.0
-    bias = np.array([-6.0, -4.0, -9.0, -9.0], np.float32)
+    bias = np.array([-3.0, -4.0, -9.0, -9.0], np.float32)
     classes = np.full((1, QUERIES, 3), -4.0, np.float32)
     classes[0, :2, 1], classes[0, 2:, 2] = (4.0, 3.0), 4.0
     boxes = np.tile(np.array([0, 0, WIDTH, HEIGHT], np.float32), (1, QUERIES, 1))

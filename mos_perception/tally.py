@@ -57,8 +57,9 @@ class Tally:
             pairs.append([stamp_ns, stamp_ns])
 
     def intervals_s(self, track: str = '') -> list[tuple[float, float]]:
-        """(first, last) seconds of each stretch in which anything, or a track, moves; gaps up to 0.25 s are bridged."""
-        return [tuple(round((stamp - self.start_ns) / 1e9, 3) for stamp in pair) for pair in self._moving.get(track, [])]
+        """(first, last) seconds of each stretch in which anything, or a track, moves; gaps to 0.25 s are bridged."""
+        return [tuple(round((stamp - self.start_ns) / 1e9, 3) for stamp in pair)
+                for pair in self._moving.get(track, [])]
 
     def stages(self) -> dict[str, dict[str, float]]:
         """Stage name -> p50 and p99 in milliseconds."""

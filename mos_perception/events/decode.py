@@ -111,6 +111,11 @@ class EventStream:
         self._size: tuple[int, int] | None = None
         self._seq: int | None = None
 
+    @property
+    def clock_offset_ns(self) -> int | None:
+        """ROS time minus sensor time; None before the first packet."""
+        return None if self._clock is None else self._clock.offset_ns
+
     def push(self, packet: EventPacket) -> tuple[Events, int | None, list[Skip]]:
         """(events, watermark or None, skips) of the next packet. A gap in `seq` is counted and decoding goes on."""
         skips = self._gap(packet.seq, packet.stamp_ns)

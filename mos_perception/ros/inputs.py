@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from typing import Any
 
 from rclpy.node import Node
+from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 
 from mos_perception.config import Config
@@ -43,26 +45,32 @@ def check_inputs(config: Config) -> None:
 
 
 class Inputs:
-    """Open subscriptions that push into a `Feed`, in the executor's thread."""
+    """Subscriptions that push into a `Feed`, in the executor's thread."""
 
-    def __init__(self, node: Node, config: Config, feed: Feed) -> None:
-        """Subscribe. Raises ConfigError as `check_inputs` does."""
-        self._node, self._feed = node, feed
+    def __init__(self, node: Node) -> None:
+        """Nothing is subscribed yet."""
+        self._node = node
+        self._feed: Feed | None = None
         self._subscriptions: list[Any] = []
+
+    def open(self, config: Config, feed: Feed) -> None:
+        """Subscribe. Raises ConfigError as `check_inputs` does, and what rclpy raises for a bad topic."""
+        self._feed = feed
         if config.sync_policy == 'approximate':
             from mos_perception.ros import approximate
-            self._subscriptions = approximate.join(node, config, feed)
+            self._subscriptions = approximate.join(self._node, config, feed)
             return
         if config.image_topic:
-            self._subscriptions.append(node.create_subscription(
-                Image, config.image_topic, self._on_frame, qos.image_input(config),
-                qos_overriding_options=qos.overridable()))
+            self._subscribe(Image, config.image_topic, self._on_frame, qos.image_input(config))
         if config.events_topic:
-            raw = config.events_type == 'event_array'
-            self._subscriptions.append(node.create_subscription(
-                message_class(*_TYPES[config.events_type]), config.events_topic,
-                self._on_event_array if raw else self._on_packet, qos.events_input(config), raw=raw,
-                qos_overriding_options=qos.overridable()))
+            kind, raw = message_class(*_TYPES[config.events_type]), config.events_type == 'event_array'
+            handler = self._on_event_array if raw else self._on_packet
+            self._subscribe(kind, config.events_topic, handler, qos.events_input(config), raw)
+
+    def _subscribe(self, kind: Any, topic: str, handler: Callable[[Any], None], profile: QoSProfile,
+                   raw: bool = False) -> None:
+        self._subscriptions.append(self._node.create_subscription(
+            kind, topic, handler, profile, raw=raw, qos_overriding_options=qos.overridable()))
 
     def close(self) -> None:
         """End the subscriptions."""

@@ -78,23 +78,34 @@ class MosNode(LifecycleNode):
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Start the worker, then subscribe."""
-        done = super().on_activate(state)
+        """Start the worker, then subscribe. FAILURE with one line in the log when a topic cannot be had."""
+        try:
+            self._begin()
+        except Exception as error:  # rclpy would swallow it
+            _undo(self._undo_activate)
+            self._feed = None
+            self.get_logger().error(f'cannot activate: {one_line(error)}')
+            return TransitionCallbackReturn.FAILURE
+        return super().on_activate(state)
+
+    def _begin(self) -> None:
         config, topics = self.config, {'frames': self.config.image_topic, 'events': self.config.events_topic}
         topics = {role: topic for role, topic in topics.items() if topic}
         self.monitor = Monitor(topics, round(config.stale_after_s * 1e9))
         self.pipeline.reset()
         self._active_since = time.monotonic()
         self._feed = Feed(self.pipeline, self.monitor, self._wanted, self._publish, self._warn)
+        self._undo_activate.append(self._feed.close)
         timer = self.create_timer(1.0, self._report, clock=self._steady)
-        jump = self.get_clock().create_jump_callback(
-            JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1)), post_callback=self._on_jump)
-        inputs = Inputs(self, config, self._feed)
-        self._undo_activate = [self._feed.close, lambda: self.destroy_timer(timer), jump.unregister, inputs.close]
+        self._undo_activate.append(lambda: self.destroy_timer(timer))
+        self._undo_activate.append(self.get_clock().create_jump_callback(
+            JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1)), post_callback=self._on_jump).unregister)
+        inputs = Inputs(self)
+        self._undo_activate.append(inputs.close)
+        inputs.open(config, self._feed)
         engine = self.pipeline.model.engine.report()
         self.get_logger().info(f'active: {self.pipeline.model.card.id} on {engine["backend"]} ({engine["provider"]}), '
                                + ', '.join(f'{role} from {topic}' for role, topic in topics.items()))
-        return done
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Unsubscribe; finish the inference in work."""
@@ -166,7 +177,8 @@ class MosNode(LifecycleNode):
         if clock.ros_time_is_active and not clock.now().nanoseconds and waited_s > CLOCK_GRACE_S:
             self._warn('clock', 'use_sim_time is set but nothing comes on /clock: start the player with --clock')
         facts = {'model': pipeline.model.card.id, 'epoch': pipeline.epoch,
-                 'event buffer bytes': pipeline.sync.buffer.nbytes, 'event clock offset ns': pipeline.clock_offset_ns,
+                 'event buffer bytes': pipeline.sync.buffer.nbytes,
+                 'event clock offset ns': pipeline.stream.clock_offset_ns,
                  **{f'engine {key}': value for key, value in pipeline.model.engine.report().items()}}
         message = self.monitor.message(self.get_fully_qualified_name(), time.monotonic_ns(), facts)
         message.header.stamp = clock.now().to_msg()

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import rclpy
 from bench.tiny_model import make_tiny_model
+from dvs_msgs.msg import EventArray
 from event_camera_msgs.msg import EventPacket
-from rclpy.executors import SingleThreadedExecutor
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
 
@@ -50,12 +51,12 @@ def image(stamp_ns: int, column: int = 40, **changes: Any) -> Image:
 
 
 def packet(seq: int, t0_ns: int, t1_ns: int, count: int = 200, **changes: Any) -> EventPacket:
-    """An evt3 packet of `count` events below the square, spread over (t0, t1], whose time words reach t1."""
+    """An evt3 packet of `count` events below the square, spread over (t0, t1], whose time words pass t1."""
     rng = np.random.default_rng(seq)
     t = np.linspace(t0_ns, t1_ns, count + 1)[1:].astype(np.int64) - START_NS + 1_000_000
     events = Events(rng.integers(40, 80, count).astype(np.uint16), rng.integers(92, 112, count).astype(np.uint16),
                     rng.integers(0, 2, count).astype(np.uint8), t)
-    until_us = (t1_ns - START_NS + 1_000_000) // 1000
+    until_us = (t1_ns - START_NS + 1_000_000) // 1000 + 1
     message = EventPacket(height=HEIGHT, width=WIDTH, seq=seq, encoding='evt3', events=convert.to_bytes(
         encode_evt3(events, until_us=until_us)))
     message.header.stamp = convert.to_stamp(int(t[0]) + START_NS - 1_000_000 if count else t0_ns)
@@ -63,6 +64,13 @@ def packet(seq: int, t0_ns: int, t1_ns: int, count: int = 200, **changes: Any) -
     for name, value in changes.items():
         setattr(message, name, value)
     return message
+
+
+def _spin(executor: SingleThreadedExecutor) -> None:
+    try:
+        executor.spin()
+    except ExternalShutdownException:
+        pass
 
 
 def square(message: Any) -> Any:
@@ -84,12 +92,16 @@ class Rig:
         for name in listen:
             self.client.create_subscription(OUTPUTS[name], f'/mos_perception/{name}', self.got[name].append, qos.output())
         self.images = self.client.create_publisher(Image, '/image', qos.playback(50))
-        self.packets = self.client.create_publisher(EventPacket, '/events', qos.playback(200))
+        # One process cannot have two types on one topic.
+        config = self.node.config
+        kind = Image if config.sync_policy == 'approximate' else {
+            'event_array': EventArray, 'event_packet': EventPacket}[config.events_type]
+        self.packets = self.client.create_publisher(kind, '/events', qos.playback(200))
         self._threads = []
         for item in (self.node, self.client):
             executor = SingleThreadedExecutor()
             executor.add_node(item)
-            thread = threading.Thread(target=executor.spin, daemon=True)
+            thread = threading.Thread(target=_spin, args=(executor,), daemon=True)
             thread.start()
             self._threads.append((executor, thread))
         if activate:

@@ -8,7 +8,7 @@ from dvs_msgs.msg import Event, EventArray
 from rclpy.lifecycle import TransitionCallbackReturn
 
 from bench.tiny_model import make_tiny_model
-from mos_perception.ros import convert, qos
+from mos_perception.ros import convert
 
 
 def works_after(bench, n: int) -> bool:
@@ -135,14 +135,11 @@ def test_exception_in_the_worker(rig):
 
 def test_event_arrays(rig):
     bench = rig(events_type='event_array')
-    bench.client.destroy_publisher(bench.packets)
-    arrays = bench.client.create_publisher(EventArray, '/events', qos.playback(10))
-    assert bench.wait(lambda: arrays.get_subscription_count())
     stamp = bench.START_NS + bench.FRAME_NS
     message = EventArray(height=bench.HEIGHT, width=bench.WIDTH)
     message.events = [Event(x=40 + n % 40, y=50, polarity=True, ts=convert.to_stamp(bench.START_NS + n * 1_000_000))
                       for n in range(40)]
-    arrays.publish(message)
+    bench.packets.publish(message)
     bench.images.publish(bench.image(stamp))
     assert bench.wait_results(1)
     assert bench.got['instances'][0].event_count == 33
@@ -183,14 +180,12 @@ def test_approximate_pairs_by_header_stamp(rig):
     bench = rig(activate=False, sync_policy='approximate')
     assert bench.node.trigger_configure() == TransitionCallbackReturn.SUCCESS
     assert bench.node.trigger_activate() == TransitionCallbackReturn.SUCCESS
-    bench.client.destroy_publisher(bench.packets)
     kind = type(bench.image(0))
-    frames = bench.client.create_publisher(kind, '/events', qos.playback(10))
-    assert bench.wait(lambda: frames.get_subscription_count() and bench.images.get_subscription_count())
+    assert bench.wait(lambda: bench.packets.get_subscription_count() and bench.images.get_subscription_count())
     counts = kind(height=bench.HEIGHT, width=bench.WIDTH, encoding='8UC2', step=2 * bench.WIDTH,
                   data=array('B', bytes([1]) * (2 * bench.WIDTH * bench.HEIGHT)))
     counts.header.stamp = convert.to_stamp(bench.START_NS + 1_000_000)
-    frames.publish(counts)
+    bench.packets.publish(counts)
     bench.images.publish(bench.image(bench.START_NS))
     assert bench.wait_results(1)
     assert bench.got['instances'][0].event_count == 2 * bench.WIDTH * bench.HEIGHT

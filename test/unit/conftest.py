@@ -62,8 +62,9 @@ def write_scene(path: Path, *, frames=True, events=True, truth=True, count=14, s
             image[16:32, x:x + 16], ids[16:32, x:x + 16] = 220, 5
             if events:  # the packet that ends at this frame's stamp
                 at = np.linspace(stamp - PERIOD_NS + 1, stamp, 50).astype(np.int64)
-                words = ((at - at[0]).astype(np.uint64) | np.uint64(x) << np.uint64(32)
-                         | np.arange(50, dtype=np.uint64) % np.uint64(HEIGHT) << np.uint64(48) | np.uint64(1) << np.uint64(63))
+                y = np.arange(50, dtype=np.uint64) % np.uint64(HEIGHT)
+                words = ((at - at[0]).astype(np.uint64) | np.uint64(x) << np.uint64(32) | y << np.uint64(48)
+                         | np.uint64(1) << np.uint64(63))
                 bag.write_packet('/events', EventPacket(int(at[0]), 'mono', HEIGHT, WIDTH, n, int(at[0]),
                                                         words.view(np.uint8), 'camera'), stamp + 1_000_000)
             if frames:

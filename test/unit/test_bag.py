@@ -285,8 +285,8 @@ def test_any_bytes_are_a_message_or_a_bag_error(data, msgtype):
 def test_event_array_equals_rosbags_objects(frame_id, count):
     t = np.sort(RNG.integers(0, 3 * 10**9, count))
     x, y, p = RNG.integers(0, 65536, count), RNG.integers(0, 65536, count), RNG.integers(0, 2, count)
-    events = [messages.make('dvs_msgs/msg/Event', x=int(x[n]), y=int(y[n]), polarity=bool(p[n]),
-                            ts=messages.make('builtin_interfaces/msg/Time', sec=int(t[n] // 10**9), nanosec=int(t[n] % 10**9)))
+    events = [messages.make('dvs_msgs/msg/Event', x=int(x[n]), y=int(y[n]), polarity=bool(p[n]), ts=messages.make(
+        'builtin_interfaces/msg/Time', sec=int(t[n] // 10**9), nanosec=int(t[n] % 10**9)))
               for n in range(count)]
     cdr = messages.serialize(messages.EVENT_ARRAY, messages.make(
         messages.EVENT_ARRAY, header=messages.header(5 * 10**9 + 6, frame_id), height=260, width=346, events=events))

@@ -67,8 +67,9 @@ def test_evaluate_without_ground_truth(tmp_path, scene, bright, capsys):
 def test_show(tmp_path, scene, bright, capsys):
     path = scene(tmp_path / 'bag')
     assert main(['replay', str(path), '--out-bag', str(tmp_path / 'answers')]) == 0
-    assert main(['show', '--bag', str(path), '--results', str(tmp_path / 'answers'), '--out', str(tmp_path / 'out')]) == 0
-    assert sorted(file.name for file in (tmp_path / 'out').iterdir()) == ['contact_sheet.png', 'overlay.mp4', 'summary.json']
+    out = tmp_path / 'out'
+    assert main(['show', '--bag', str(path), '--results', str(tmp_path / 'answers'), '--out', str(out)]) == 0
+    assert sorted(file.name for file in out.iterdir()) == ['contact_sheet.png', 'overlay.mp4', 'summary.json']
     assert 'mIoU_ins' in capsys.readouterr().out
 
 
@@ -97,7 +98,8 @@ def test_wrong_settings_are_code_2(tmp_path, scene, capsys, options, words):
 
 def test_settings_become_a_config(tmp_path):
     import argparse
-    args = argparse.Namespace(model='m.onnx', set=['threads=2', 'deadline_s=1', 'publish_masks=False', 'image_topic=a=b'])
+    args = argparse.Namespace(model='m.onnx',
+                              set=['threads=2', 'deadline_s=1', 'publish_masks=False', 'image_topic=a=b'])
     config = commands.config_from(args)
     assert (config.model, config.threads, config.deadline_s, config.publish_masks, config.image_topic) == (
         'm.onnx', 2, 1.0, False, 'a=b')

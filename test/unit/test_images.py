@@ -53,7 +53,8 @@ def test_wide_grey_keeps_the_high_byte(encoding, big, padding):
     np.testing.assert_array_equal(convert(encoding, values, 8, padding, big), np.dstack([expected] * 3))
 
 
-@pytest.mark.parametrize('encoding, order', [('uyvy', 'uyvy'), ('yuv422', 'uyvy'), ('yuyv', 'yuyv'), ('yuv422_yuy2', 'yuyv')])
+@pytest.mark.parametrize('encoding, order', [
+    ('uyvy', 'uyvy'), ('yuv422', 'uyvy'), ('yuyv', 'yuyv'), ('yuv422_yuy2', 'yuyv')])
 def test_yuv(encoding, order):
     luma = RNG.integers(16, 236, (4, 8)).astype(float)
     chroma = {'u': RNG.integers(16, 241, (4, 4)).astype(float), 'v': RNG.integers(16, 241, (4, 4)).astype(float)}
@@ -115,7 +116,8 @@ def test_refusals_name_the_numbers(arguments, words):
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.sampled_from(ENCODINGS), st.integers(-1, 9), st.integers(-1, 9), st.integers(-1, 40), st.booleans(), st.integers(0, 400))
+@given(st.sampled_from(ENCODINGS), st.integers(-1, 9), st.integers(-1, 9), st.integers(-1, 40), st.booleans(),
+       st.integers(0, 400))
 def test_any_fields_give_an_image_or_a_frame_error(encoding, height, width, step, big, size):
     try:
         image = to_rgb(encoding, height, width, step, big, np.zeros(size, np.uint8))

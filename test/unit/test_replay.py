@@ -134,12 +134,11 @@ def record(path, out, model, masks=True):
             if not masks:
                 item.instances.masks[:] = False
             bag.write_result('/mos_perception/instances', item, item.stamp_ns)
-        store = messages.make
-        values = [store('diagnostic_msgs/msg/KeyValue', key=key, value=value) for key, value in
+        values = [messages.make('diagnostic_msgs/msg/KeyValue', key=key, value=value) for key, value in
                   (('state', 'OK'), ('total frames', '14'), ('skipped newer_frame', '2'), ('engine p50 ms', '3'))]
-        status = store('diagnostic_msgs/msg/DiagnosticStatus', level=0, name='/mos_perception: perception', message='OK',
-                       hardware_id='none', values=values)
-        array = store('diagnostic_msgs/msg/DiagnosticArray', header=messages.header(0, ''), status=[status])
+        status = messages.make('diagnostic_msgs/msg/DiagnosticStatus', level=0, name='/mos_perception: perception',
+                               message='OK', hardware_id='none', values=values)
+        array = messages.make('diagnostic_msgs/msg/DiagnosticArray', header=messages.header(0, ''), status=[status])
         bag.write_raw('/diagnostics', 'diagnostic_msgs/msg/DiagnosticArray', 5 * 10**9,
                       messages.serialize('diagnostic_msgs/msg/DiagnosticArray', array))
     return out

@@ -79,7 +79,7 @@ _TRAIN = Preset('train', movers=(1, 4), look_alikes=(0, 3), empty=0.1, area=(0.0
                 sensor=EventSensor(shot_hz=(0.01, 1.0)))
 # Sized so that its bag stays under 8 MB: little frame noise (well lit) and a less sensitive event sensor.
 _DEMO = Preset('demo', size=(192, 256), duration_s=3.5, movers=(3, 3), look_alikes=(1, 1), area=(0.02, 0.05),
-               object_speed=(0.15, 0.4), start_stop=0.6, light=(20.0, 20.0), read_noise=0.2, exposure_s=(0.004, 0.004),
+               object_speed=(0.15, 0.4), start_stop=0.6, light=(200.0, 200.0), read_noise=0.08, exposure_s=(0.004, 0.004),
                sensor=EventSensor(threshold=(0.4, 0.5), shot_hz=(0.05, 0.1), leak_hz=(0.01, 0.05), hot_share=(0.0, 1e-4)))
 PRESETS = {preset.name: preset for preset in (_EASY, _MID, _TRAIN, _DEMO)}
 
