@@ -42,6 +42,7 @@ class Pipeline:
         self.stream = EventStream()
         self.tracker: Tracker = HungarianTracker(config)
         self._lock = threading.Lock()
+        self.events_in = 0  # decoded since the start, over all epochs
         self._decode_ms = 0.0
         self._last_packet_ns: int | None = None
         self._frame_size: tuple[int, int] | None = None
@@ -133,6 +134,7 @@ class Pipeline:
         start = time.perf_counter()
         events, watermark_ns, skips = decode()
         self._decode_ms += (time.perf_counter() - start) * 1e3
+        self.events_in += len(events)
         if any(skip.reason in (SkipReason.SIZE_CHANGED, SkipReason.ENCODING_CHANGED) for skip in skips):
             return skips
         lost = sum(skip.count for skip in skips if skip.reason is SkipReason.PACKET_GAP)

@@ -59,7 +59,7 @@ def packet(seq: int, t0_ns: int, t1_ns: int, count: int = 200, **changes: Any) -
     until_us = (t1_ns - START_NS + 1_000_000) // 1000 + 1
     message = EventPacket(height=HEIGHT, width=WIDTH, seq=seq, encoding='evt3', events=convert.to_bytes(
         encode_evt3(events, until_us=until_us)))
-    message.header.stamp = convert.to_stamp(int(t[0]) + START_NS - 1_000_000 if count else t0_ns)
+    message.header.stamp = convert.to_stamp(int(t[0]) + START_NS - 1_000_000 if count else t1_ns + 1000)
     message.header.frame_id = 'events_optical'
     for name, value in changes.items():
         setattr(message, name, value)

@@ -32,7 +32,7 @@ def event_packets(clip: Clip, length_ns: int = PACKET_NS) -> list[tuple[int, Eve
     """
     zero = int(clip.stamps_ns[0]) - clip.period_ns
     packets = []
-    for seq, start in enumerate(range(zero, int(clip.events.t[-1]), length_ns)):
+    for seq, start in enumerate(range(zero, int(clip.stamps_ns[-1]) + length_ns, length_ns)):
         events = clip.events.between(start - 1, start + length_ns - 1)
         sensor = Events(events.x, events.y, events.p, events.t - zero)
         payload = np.frombuffer(encode_evt3(sensor, until_us=(start + length_ns - 1 - zero) // 1000), np.uint8)
@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument('--out', type=Path, default=Path('test/bags/demo'))
     parser.add_argument('--preset', default='demo')
     parser.add_argument('--split', default='test', choices=SPLITS)
-    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--seed', type=int, default=1)
     parser.add_argument('--size', type=int, nargs=2, metavar=('HEIGHT', 'WIDTH'))
     parser.add_argument('--duration', type=float, help='seconds')
     parser.add_argument('--encoding', default='rgb8', choices=('rgb8', 'bgr8', 'mono8'))

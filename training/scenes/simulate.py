@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from mos_perception.datatypes import Events
 from training.scenes import esim
 from training.scenes.clip import Clip
 from training.scenes.presets import Preset, find_preset
@@ -59,7 +60,7 @@ def _expose(renderer: Renderer, offsets_s: np.ndarray, fastest: float, preset: P
     return levels.round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
-def _events(renderer: Renderer, offsets_s: np.ndarray, fastest: float, preset: Preset, rng: np.random.Generator) -> 'esim.Events':
+def _events(renderer: Renderer, offsets_s: np.ndarray, fastest: float, preset: Preset, rng: np.random.Generator) -> Events:
     """Events from one frame period before the first frame until after the last; sampled by the known speed."""
     before = 1 / preset.fps
     length = before + offsets_s[-1] + _AFTER_S
