@@ -21,7 +21,7 @@ import numpy as np
 from bench.report import Report
 from mos_perception.datatypes import EventPacket, Events
 from mos_perception.events import warm_up
-from mos_perception.events.decode import Decoder
+from mos_perception.events.decode import Decoded, Decoder
 from mos_perception.events.encode import encode_evt3
 from mos_perception.events.voxel import accumulate, voxelize
 
@@ -83,17 +83,14 @@ def vector_words(rng: np.random.Generator, count: int) -> bytes:
     return encode_evt3(events, vectors=True)
 
 
-def decode_file(path: Path, packet_bytes: int | None = None) -> int:
-    """Read an EVT3 file and decode it, whole or as packets; returns the number of events."""
+def decode_file(path: Path, packet_bytes: int | None = 1 << 16) -> list[Decoded]:
+    """Read an EVT3 file and decode it as packets (None: as one); keeps all events, as the peers do."""
     data = np.fromfile(path, np.uint8)
     start = 0
     while data[start] == ord('%'):
         start += int(np.argmax(data[start:start + 1000] == ord('\n'))) + 1
-    decoder, total = Decoder('evt3', *SIZE), 0
-    step = packet_bytes or len(data)
-    for at in range(start, len(data), step):
-        total += len(decoder.decode(EventPacket(0, 'evt3', *SIZE, 0, 0, data[at:at + step])).x)
-    return total
+    decoder, step = Decoder('evt3', *SIZE), packet_bytes or len(data)
+    return [decoder.decode(EventPacket(0, 'evt3', *SIZE, 0, 0, data[at:at + step])) for at in range(start, len(data), step)]
 
 
 def bench_decode(report: Report, args: argparse.Namespace) -> None:
@@ -112,21 +109,23 @@ def bench_decode(report: Report, args: argparse.Namespace) -> None:
             report.note(f'real sensor file not measured: {real} is absent')
         for name, path in files.items():
             runs: dict[str, Callable[[], object]] = {'ours': lambda path=path: decode_file(path),
-                                                     'ours, 64 KiB packets': lambda path=path: decode_file(path, 1 << 16)}
+                                                     'whole': lambda path=path: decode_file(path, None)}
             if faery:
                 runs['faery'] = lambda path=path: faery.events_stream_from_file(path).to_array()
             if expelliarmus:
                 runs['expelliarmus'] = lambda path=path: expelliarmus.Wizard(encoding='evt3').read(path)
-            seconds, count = interleaved(runs, args.repeats), decode_file(path)
-            packets = seconds.pop('ours, 64 KiB packets')
+            seconds = interleaved(runs, args.repeats)
+            count = sum(len(one.x) for one in decode_file(path))
+            whole = seconds.pop('whole')
             # The small real file is dominated by start-up costs of every reader: shown, not judged.
             bar = (120.0, 1.5) if path != real else (None, None)
-            add(report, f'EVT3 decode, {name} ({path.stat().st_size / count:.2f} B/event)', 'ours', count, seconds, *bar)
-            add(report, f'EVT3 decode, {name}, 64 KiB packets', 'ours', count, {'ours': packets}, None, None)
+            size = path.stat().st_size / count
+            add(report, f'EVT3 decode, {name} ({size:.2f} B/event), 64 KiB packets', 'ours', count, seconds, *bar)
+            add(report, f'EVT3 decode, {name}, in one piece', 'ours', count, {'ours': whole}, None, None)
 
 
 def positions(events: Events) -> tuple[np.ndarray, ...]:
-    """E2VID's indices and weights of both planes, float32: what numpy and torch accumulate, made outside their timing."""
+    """E2VID's cells and float32 weights of both planes: what numpy and torch sum."""
     tn = events.t / WINDOW_NS * (PLANES - 1)
     plane = np.minimum(tn.astype(np.int64), PLANES - 2)
     sign, share = events.p.astype(np.float32) * 2 - 1, (tn - plane).astype(np.float32)
@@ -134,19 +133,33 @@ def positions(events: Events) -> tuple[np.ndarray, ...]:
     return np.concatenate([cell, cell + GRID[0] * GRID[1]]), np.concatenate([sign * (1 - share), sign * share])
 
 
+def torch_positions(torch: object, t: object, p: object, pixel: object) -> tuple[object, object]:
+    """`positions` in torch, from tensors: time, polarity, pixel index."""
+    tn = t * ((PLANES - 1) / WINDOW_NS)
+    plane = tn.long().clamp_(max=PLANES - 2)
+    share, sign = (tn - plane).float(), p.float() * 2 - 1
+    cell = plane * (GRID[0] * GRID[1]) + pixel
+    return torch.cat([cell, cell + GRID[0] * GRID[1]]), torch.cat([sign * (1 - share), sign * share])
+
+
 def voxel_peers(report: Report, events: Events) -> dict[str, Callable[[], object]]:
-    """Each peer's grid of the same window. numpy and torch get their indices for free, so they are flattered."""
-    index, weight = positions(events)
+    """Each peer's grid of the same window, from arrays of its own kind."""
     cells = PLANES * GRID[0] * GRID[1]
-    peers: dict[str, Callable[[], object]] = {
-        'numpy add.at': lambda: np.add.at(np.zeros(cells, np.float32), index, weight),
-        'numpy bincount': lambda: np.bincount(index, weight, cells)}
+
+    def add_at() -> np.ndarray:
+        grid = np.zeros(cells, np.float32)
+        np.add.at(grid, *positions(events))
+        return grid
+
+    peers: dict[str, Callable[[], object]] = {'numpy add.at': add_at,
+                                              'numpy bincount': lambda: np.bincount(*positions(events), cells)}
     torch, tonic = optional('torch', report), optional('tonic.transforms', report)
     if torch:
-        where, what = torch.from_numpy(index), torch.from_numpy(weight)
-        peers |= {'torch index_put_': lambda: torch.zeros(cells).index_put_((where,), what, accumulate=True),
-                  'torch index_add_': lambda: torch.zeros(cells).index_add_(0, where, what),
-                  'torch scatter_add_': lambda: torch.zeros(cells).scatter_add_(0, where, what)}
+        arrays = (torch.from_numpy(events.t.astype(np.float64)), torch.from_numpy(events.p),
+                  torch.from_numpy(events.y.astype(np.int64) * GRID[1] + events.x))
+        peers |= {'torch index_put_': lambda: _put(torch, arrays, cells),
+                  'torch index_add_': lambda: torch.zeros(cells).index_add_(0, *torch_positions(torch, *arrays)),
+                  'torch scatter_add_': lambda: torch.zeros(cells).scatter_add_(0, *torch_positions(torch, *arrays))}
     if tonic:
         rows = np.zeros(len(events), [('x', '<i2'), ('y', '<i2'), ('t', '<i8'), ('p', '<i2')])
         for name in 'xypt':
@@ -154,6 +167,11 @@ def voxel_peers(report: Report, events: Events) -> dict[str, Callable[[], object
         transform = tonic.ToVoxelGrid(sensor_size=(GRID[1], GRID[0], 2), n_time_bins=PLANES)
         peers['tonic'] = lambda: transform(rows.copy())  # it overwrites the polarities it is given
     return peers
+
+
+def _put(torch: object, arrays: tuple, cells: int) -> object:
+    where, what = torch_positions(torch, *arrays)
+    return torch.zeros(cells).index_put_((where,), what, accumulate=True)
 
 
 def bench_voxel(report: Report, args: argparse.Namespace) -> None:

@@ -1,8 +1,10 @@
-"""Classical floor, 'flow minus homography': what a learned model must beat. `python -m training.floor --preset easy --split test`.
+"""Classical floor, 'flow minus homography': what a learned model must beat.
+
+`python -m training.floor --preset easy --split test` prints its scores.
 
 Dense DIS flow (Kroeger 2016, OpenCV) from this frame back to the previous one; the camera's part is the homography that
-RANSAC fits to it; what moves otherwise, is connected and is large enough, is an instance. Constants were tuned on the `train`
-split only (`--tune` prints the sweep).
+RANSAC fits to it; what moves otherwise, is connected and is large enough, is an instance. Constants were tuned on
+the `train` split only (`--tune` prints the sweep).
 """
 
 from __future__ import annotations
@@ -26,9 +28,13 @@ from training.scenes.splits import SPLITS
 
 @dataclass(frozen=True)
 class FloorSettings:
-    """What counts as moving: `residual_px` of flow per frame, `opening` and `closing` kernel sizes, all at 160 px width;
-    instances below `min_area` of the image, or whose compensated frame difference exceeds `change` grey levels on less
-    than `support` of their pixels, are dropped."""
+    """What counts as moving.
+
+    `residual_px` of flow per frame and the kernel sizes `opening`, `closing` are at 160 px width; instances below
+    `min_area` of the image, or whose compensated frame difference exceeds `change` grey levels on less than `support`
+    of their pixels, are dropped. An instance ends where the residual falls below `edge` of its upper quartile: flow
+    fades from an object's motion to the background's.
+    """
 
     residual_px: float = 1.0
     opening: int = 5
@@ -48,17 +54,19 @@ class Evidence:
 
 
 def find_evidence(previous: np.ndarray, image: np.ndarray) -> Evidence:
-    """Flow and grey levels of `image` against `previous` ((H, W, 3) uint8 each), after removing the camera's homography.
+    """Flow and grey levels of `image` against `previous` ((H, W, 3) uint8 each), the camera's homography removed.
 
     Raises FrameError if the sizes differ.
     """
     if previous.shape != image.shape:
-        raise FrameError(f'frame is {image.shape[:2]}, the one before {previous.shape[:2]} (h, w): reset the floor model')
+        raise FrameError(f'frame is {image.shape[:2]}, the one before {previous.shape[:2]} (h, w): '
+                         'reset the floor model')
     flow = _flow(image, previous)
     camera = _camera_flow(flow)
     height, width = flow.shape[:2]
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
-    now, before = (cv2.GaussianBlur(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), (3, 3), 0) for picture in (image, previous))
+    now, before = (cv2.GaussianBlur(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), (3, 3), 0)
+                   for picture in (image, previous))
     seen = cv2.remap(before, x + camera[..., 0], y + camera[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return Evidence(np.linalg.norm(flow - camera, axis=2), cv2.absdiff(now, seen))
 
@@ -144,7 +152,8 @@ def as_instances(masks: np.ndarray) -> Instances:
 def score_floor(clips: list[Clip], settings: FloorSettings = FloorSettings(), min_pixels: int = 20) -> Scorer:
     """The floor's scores over all frames that have one before them."""
     scorer, model = Scorer(min_pixels), FloorModel(settings)
-    nobody = Tracks(*(np.zeros(0, np.int64) for _ in range(3)), np.zeros((0, 4)), np.zeros((0, 2)), np.zeros(0, np.int64))
+    none = np.zeros(0, np.int64)
+    nobody = Tracks(none, none, none, np.zeros((0, 4)), np.zeros((0, 2)), none)
     for clip in clips:
         model.reset()
         for index in range(len(clip)):
@@ -159,13 +168,15 @@ def _tune(clips: list[Clip]) -> None:
     """Print mIoU01 and mIoU_ins (parity) and strict mIoU over a grid of constants."""
     seen = [(find_evidence(clip.frames[i - 1], clip.frames[i]), np.where(clip.moving[i][clip.ids[i]], clip.ids[i], 0))
             for clip in clips for i in range(1, len(clip))]
-    for values in itertools.product((0.75, 1.0, 1.5, 2.0), (3, 5), (5,), (0.002,), (10,), (0.03, 0.07), (0.5, 0.6, 0.7, 0.8)):
+    grid = ((0.75, 1.0, 1.5, 2.0), (3, 5), (5,), (0.002,), (10,), (0.03, 0.07), (0.5, 0.6, 0.7, 0.8))
+    for values in itertools.product(*grid):
         scores = []
         for evidence, truth in seen:
             image = as_instances(segment(evidence, FloorSettings(*values)))
             found = image.id_image(np.arange(1, len(image) + 1))
             counts = metrics.overlaps(metrics.align_ids(truth), found)
-            scores.append((metrics.parity_miou01(truth, found), metrics.parity_miou_ins(counts), metrics.strict_miou(counts)))
+            scores.append((metrics.parity_miou01(truth, found), metrics.parity_miou_ins(counts),
+                           metrics.strict_miou(counts)))
         print(values, 'mIoU01 {:.3f} mIoU_ins {:.3f} strict {:.3f}'.format(*np.mean(scores, 0)), flush=True)
 
 

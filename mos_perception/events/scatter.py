@@ -11,7 +11,7 @@ int64, then unpacks it: half the memory traffic, and runs of planes go to differ
 
 from __future__ import annotations
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numba
@@ -19,7 +19,8 @@ import numpy as np
 
 from mos_perception.datatypes import Events
 
-_PARALLEL_FROM = 100_000  # events; below this starting threads costs more than it saves
+_PARALLEL_FROM = 500_000  # events (3 ms of work); below it a busy second core costs more than an idle one saves
+_HELPERS = ThreadPoolExecutor(thread_name_prefix='voxel')  # starts no thread before it is used
 
 
 @dataclass(frozen=True)
@@ -69,28 +70,30 @@ def _direct(grid, x, y, p, t, t0, low, span, m, shift, columns, rows, area, bins
 
 
 @numba.njit(nogil=True, cache=True)
-def _unpack(scratch, left, right, with_left, with_right):
-    """Move a scratch image (events << 16 low, second shares high) into its two planes and clear it."""
-    if with_left:
-        for c in range(len(scratch)):
-            events = np.int32(scratch[c])
-            left[c] += events - np.int32((scratch[c] - events) >> 32)
-    if with_right:
-        for c in range(len(scratch)):
-            right[c] += np.int32((scratch[c] - np.int32(scratch[c])) >> 32)
-    scratch[:] = 0
+def _unpack(scratch, left, right, keep):
+    """Move a scratch image (events << 16 low, second shares high) into its two planes and clear it, in one pass.
+
+    `left` holds the shares from the run before (`keep` 1) or nothing yet (0); `right` is written for the first time.
+    """
+    for c in range(len(scratch)):
+        events = np.int32(scratch[c])
+        shares = np.int32((scratch[c] - events) >> 32)
+        left[c] = left[c] * keep + events - shares
+        right[c] = shares
+        scratch[c] = 0
 
 
 @numba.njit(nogil=True, cache=True)
 def _dense(grid, x, y, p, t, starts, plane_from, plane_to, t0, low, span, m, shift, columns, rows, area, bins, mask,
            dark_offset, dark_sign):
-    """Planes `plane_from <= plane < plane_to` from sorted events; events of plane b are starts[b]:starts[b+1].
+    """Write planes `plane_from <= plane < plane_to` from sorted events; those of plane b are starts[b]:starts[b+1].
 
     Returns (magnitudes as in `_direct`, shown from bit 29; OR of the time steps, negative: not sorted).
     """
     width, height = np.uint64(len(columns)), np.uint64(len(rows))
     images = 1 if dark_offset == 0 else 2
     scratch = np.zeros(images * area, np.int64)
+    unused = np.zeros(area, np.int32)
     dark_cell = (images - 1) * area
     steps = np.int64(0)
     low_written = np.int64(0)
@@ -114,10 +117,10 @@ def _dense(grid, x, y, p, t, starts, plane_from, plane_to, t0, low, span, m, shi
             low_written |= (value << 32) ^ ((value << 32) >> 63)
         for image in range(images):
             at = image * dark_offset + plane * area
-            has_next = mask != 0 and plane + 1 < plane_to
-            following = at + area if has_next else at
-            _unpack(scratch[image * area:(image + 1) * area], grid[at:at + area], grid[following:following + area],
-                    plane >= plane_from, has_next)
+            left = grid[at:at + area] if plane >= plane_from else unused
+            right = grid[at + area:at + 2 * area] if mask and plane + 1 < plane_to else unused
+            keep = np.int32(1 if mask and plane > 0 else 0)
+            _unpack(scratch[image * area:(image + 1) * area], left, right, keep)
         plane += 1
     return (high_written | low_written) >> 32, steps
 
@@ -139,12 +142,12 @@ def scatter(events: Events, t0: int, span: int, closed: bool, layout: Layout, th
     rest = (t0, 0 if closed else 1, span, m, shift, layout.columns, layout.rows, layout.area, layout.bins,
             0 if layout.nearest else 0xFFFF, 0 if layout.signed else layout.bins * layout.area,
             -1 if layout.signed else 1)
-    grid = np.zeros(layout.cells, np.int32)
     if 8 * len(events) > layout.cells:  # unpacking passes over every cell
+        grid = np.empty(layout.cells, np.int32)
         written, steps = _dense_threads(grid, arrays, rest, threads if len(events) >= _PARALLEL_FROM else 1)
         if steps >= 0 and written < 1 << 29:
             return grid
-        grid = np.zeros(layout.cells, np.int32)
+    grid = np.zeros(layout.cells, np.int32)
     if _direct(grid, *arrays, *rest) < 1 << 30:
         return grid
     wide = np.zeros(layout.cells, np.int64)
@@ -163,21 +166,18 @@ def _read_only(values: np.ndarray, kind: type) -> np.ndarray:
 def _dense_threads(grid: np.ndarray, arrays: tuple, rest: tuple, threads: int) -> tuple[int, int]:
     """`_dense` with its planes dealt to threads in runs of equal length; this thread takes the first.
 
-    Threads are made per call: no pool to survive a fork, no limit on concurrent callers; it costs 0.1 ms.
+    A run that no helper has begun when this thread is done is done here: on a busy machine, or in a forked child
+    where the helpers do not exist, the grid is late but never stuck.
     """
     t, t0, m, shift, bins = arrays[3], rest[0], rest[3], rest[4], rest[8]
     edges = [t0 - (-(plane << (16 + shift)) // m) for plane in range(1, bins)]
     starts = np.array([0, *np.searchsorted(t, np.array(edges, np.int64)), len(t)], np.int64)
     groups = min(threads, bins)
-    outcomes = [(0, 0)] * groups
 
-    def work(group: int) -> None:
-        outcomes[group] = _dense(grid, *arrays, starts, bins * group // groups, bins * (group + 1) // groups, *rest)
+    def work(group: int) -> tuple[int, int]:
+        return _dense(grid, *arrays, starts, bins * group // groups, bins * (group + 1) // groups, *rest)
 
-    helpers = [threading.Thread(target=work, args=(group,)) for group in range(1, groups)]
-    for helper in helpers:
-        helper.start()
-    work(0)
-    for helper in helpers:
-        helper.join()
+    helped = [_HELPERS.submit(work, group) for group in range(1, groups)]
+    outcomes = [work(0)]
+    outcomes += [work(group) if helper.cancel() else helper.result() for group, helper in enumerate(helped, 1)]
     return int(np.bitwise_or.reduce([one[0] for one in outcomes])), int(np.bitwise_or.reduce([one[1] for one in outcomes]))

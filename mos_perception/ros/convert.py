@@ -9,6 +9,7 @@ from __future__ import annotations
 from array import array
 from typing import Any
 
+import cv2
 import numpy as np
 from builtin_interfaces.msg import Time
 from mos_msgs.msg import Instance, Instances, Motion, StageTime, Track, Tracks
@@ -108,7 +109,9 @@ def _run_lengths(masks: np.ndarray) -> list[bytes]:
     """Compressed COCO run-length string of each (H, W) mask of (N, H, W)."""
     if not len(masks):
         return []
-    columns = np.ascontiguousarray(masks.transpose(0, 2, 1)).view(np.uint8)  # column-major pixels, N first
+    columns = np.empty((len(masks), masks.shape[2], masks.shape[1]), np.uint8)  # COCO runs down the columns
+    for mask, out in zip(masks.view(np.uint8), columns):
+        cv2.transpose(mask, out)
     return [code['counts'] for code in coco.encode(columns.transpose(2, 1, 0))]
 
 

@@ -63,6 +63,11 @@ class Monitor:
         with self._lock:
             self._skips[skip.reason.value] += skip.count
 
+    def lost(self, role: str, count: int) -> None:
+        """The transport lost messages of an input."""
+        with self._lock:
+            self._skips[f'lost_{role}'] += count
+
     def raised(self) -> None:
         """A callback raised something unforeseen; the message is lost."""
         with self._lock:

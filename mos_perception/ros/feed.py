@@ -81,6 +81,11 @@ class Feed:
         """Stop after the inference in work; False if it does not end in time."""
         return self._worker.stop()
 
+    def lost(self, role: str, count: int) -> None:
+        """Count messages that the transport says it lost."""
+        self._monitor.lost(role, count)
+        self._warn(f'lost_{role}', f'{count} {role} lost on the way: set input_reliable, or check the network and its buffers')
+
     def skip(self, skip: Skip) -> None:
         """Count an input that gave no result."""
         self._monitor.skipped(skip)

@@ -10,6 +10,11 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks
+
 from mos_perception.config import Config
 from mos_perception.errors import ConfigError
 from mos_perception.ros import convert, qos
@@ -47,30 +52,29 @@ def check_inputs(config: Config) -> None:
 class Inputs:
     """Subscriptions that push into a `Feed`, in the executor's thread."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, feed: Feed) -> None:
         """Nothing is subscribed yet."""
-        self._node = node
-        self._feed: Feed | None = None
+        self._node, self._feed = node, feed
         self._subscriptions: list[Any] = []
 
-    def open(self, config: Config, feed: Feed) -> None:
+    def open(self, config: Config) -> None:
         """Subscribe. Raises ConfigError as `check_inputs` does, and what rclpy raises for a bad topic."""
-        self._feed = feed
         if config.sync_policy == 'approximate':
             from mos_perception.ros import approximate
-            self._subscriptions = approximate.join(self._node, config, feed)
+            self._subscriptions = approximate.join(self._node, config, self._feed)
             return
         if config.image_topic:
-            self._subscribe(Image, config.image_topic, self._on_frame, qos.image_input(config))
+            self._subscribe('frames', Image, config.image_topic, self._on_frame, qos.image_input(config))
         if config.events_topic:
             kind, raw = message_class(*_TYPES[config.events_type]), config.events_type == 'event_array'
             handler = self._on_event_array if raw else self._on_packet
-            self._subscribe(kind, config.events_topic, handler, qos.events_input(config), raw)
+            self._subscribe('events', kind, config.events_topic, handler, qos.events_input(config), raw)
 
-    def _subscribe(self, kind: Any, topic: str, handler: Callable[[Any], None], profile: QoSProfile,
+    def _subscribe(self, role: str, kind: Any, topic: str, handler: Callable[[Any], None], profile: QoSProfile,
                    raw: bool = False) -> None:
+        lost = SubscriptionEventCallbacks(message_lost=lambda info: self._feed.lost(role, info.total_count_change))
         self._subscriptions.append(self._node.create_subscription(
-            kind, topic, handler, profile, raw=raw, qos_overriding_options=qos.overridable()))
+            kind, topic, handler, profile, raw=raw, event_callbacks=lost, qos_overriding_options=qos.overridable()))
 
     def close(self) -> None:
         """End the subscriptions."""

@@ -24,7 +24,6 @@ from sensor_msgs.msg import Image
 from mos_perception import events
 from mos_perception.config import Config
 from mos_perception.datatypes import Pair, Result
-from mos_perception.errors import ConfigError
 from mos_perception.pipeline import Pipeline
 from mos_perception.ros import convert, params, qos
 from mos_perception.ros.diagnostics import Monitor
@@ -100,9 +99,9 @@ class MosNode(LifecycleNode):
         self._undo_activate.append(lambda: self.destroy_timer(timer))
         self._undo_activate.append(self.get_clock().create_jump_callback(
             JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1)), post_callback=self._on_jump).unregister)
-        inputs = Inputs(self)
+        inputs = Inputs(self, self._feed)
         self._undo_activate.append(inputs.close)
-        inputs.open(config, self._feed)
+        inputs.open(config)
         engine = self.pipeline.model.engine.report()
         self.get_logger().info(f'active: {self.pipeline.model.card.id} on {engine["backend"]} ({engine["provider"]}), '
                                + ', '.join(f'{role} from {topic}' for role, topic in topics.items()))
@@ -204,24 +203,27 @@ def _undo(steps: list[Callable[[], Any]]) -> None:
 def main(args: list[str] | None = None) -> int:
     """`dimos_node`. Exit code 0 after a signal, 1 when autostart failed, 2 for bad parameters."""
     prepare_transport()
-    node = None
     try:
         rclpy.init(args=args)
         node = MosNode()
+    except Exception as error:  # rclpy has no common class for bad arguments and parameter files
+        print(f'dimos_node: {one_line(error)}', file=sys.stderr)
+        rclpy.try_shutdown()
+        return 2
+    try:
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
-    except ConfigError as error:
-        print(f'dimos_node: {error}', file=sys.stderr)
-        return 2
+    except Exception:
+        if rclpy.ok():  # otherwise a signal has ended the context in the middle of a call
+            raise
     finally:
-        if node is not None:
-            node.release()
-            node.destroy_node()
+        node.release()
+        node.destroy_node()
         rclpy.try_shutdown()
-    return node.exit_code if node is not None else 0
+    return node.exit_code
 
 
 if __name__ == '__main__':

@@ -192,6 +192,9 @@ def main(args: list[str] | None = None) -> int:
     except MosError as error:
         print(f'bag_player: {error}', file=sys.stderr)
         return 1
+    except Exception:
+        if rclpy.ok():  # otherwise a signal has ended the context in the middle of a call
+            raise
     finally:
         rclpy.try_shutdown()
     if player is not None:

@@ -11,7 +11,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from mos_perception.config import Config
 
-FRAME_DEPTH = 5    # the node keeps the newest and counts the rest; DDS would drop them without a word
+FRAME_DEPTH = 10   # the node itself keeps the newest and counts the rest; DDS would drop them without a word
 OUTPUT_DEPTH = 5
 
 

@@ -105,6 +105,9 @@ def main(args: list[str] | None = None) -> int:
                 executor.spin()
             except (KeyboardInterrupt, ExternalShutdownException):
                 pass
+            except Exception:
+                if rclpy.ok():  # otherwise a signal has ended the context in the middle of a call
+                    raise
             if recorder.error is not None:
                 raise recorder.error
     except MosError as error:

@@ -84,7 +84,7 @@ class Rig:
     START_NS, FRAME_NS, HEIGHT, WIDTH = START_NS, FRAME_NS, HEIGHT, WIDTH
     image, packet, square, wait = map(staticmethod, (image, packet, square, wait_until))
 
-    def __init__(self, parameters: dict[str, Any], listen: tuple[str, ...] = ('instances',), activate: bool = True) -> None:
+    def __init__(self, parameters: dict[str, Any], listen: tuple[str, ...]) -> None:
         overrides = [Parameter(name, value=value) for name, value in {'autostart': False, **parameters}.items()]
         self.node = MosNode(parameter_overrides=overrides)
         self.client = rclpy.create_node('client')
@@ -104,8 +104,6 @@ class Rig:
             thread = threading.Thread(target=_spin, args=(executor,), daemon=True)
             thread.start()
             self._threads.append((executor, thread))
-        if activate:
-            self.activate()
 
     def activate(self) -> None:
         """Configure, activate, and wait until all ends see each other."""
@@ -171,7 +169,9 @@ def rig(ros: None, tiny_model: str) -> Iterator[Callable[..., Rig]]:
     made = []
 
     def make(listen: tuple[str, ...] = ('instances',), activate: bool = True, **parameters: Any) -> Rig:
-        made.append(Rig({'model': tiny_model, 'input_reliable': True, **parameters}, listen, activate))
+        made.append(Rig({'model': tiny_model, 'input_reliable': True, **parameters}, listen))
+        if activate:
+            made[-1].activate()
         return made[-1]
     yield make
     for item in made:

@@ -82,3 +82,11 @@ def test_missing_model_ends_with_one_line(start):
     node = start('node', '--ros-args', '-p', 'model:=no_such_model')
     text, _ = node.communicate(timeout=60)
     assert node.returncode == 1 and "no model 'no_such_model'" in text and 'Traceback' not in text, text
+
+
+def test_corrupt_parameter_file_ends_with_one_line(start, tmp_path):
+    path = tmp_path / 'bad.yaml'
+    path.write_text('/**:\n  ros__parameters: [unclosed\n')
+    node = start('node', '--ros-args', '--params-file', str(path))
+    text, _ = node.communicate(timeout=60)
+    assert node.returncode == 2 and 'bad.yaml' in text and 'Traceback' not in text, text

@@ -1,7 +1,7 @@
 """Clips on disk: `python -m training.scenes.cache --preset train --count 4000 --out runs/clips --workers 2 --seed 0`.
 
-A shard holds up to 50 clips of consecutive seeds, uncompressed. It is written under another name and renamed when complete,
-and one that exists is not made again, so a command that was stopped goes on where it was.
+A shard holds up to 50 clips of consecutive seeds, uncompressed. It is written under another name and renamed when
+complete, and one that exists is not made again, so a command that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -33,10 +33,15 @@ def save_clips(path: Path, clips: list[Clip]) -> None:
     zeros = [int(clip.stamps_ns[0]) - clip.period_ns for clip in clips]
     packed = [esim.pack(clip.events, zero) for clip, zero in zip(clips, zeros)]
     arrays = {
-        'frames': np.stack([clip.frames for clip in clips]), 'stamps_ns': np.stack([clip.stamps_ns for clip in clips]),
-        'ids': np.stack([clip.ids for clip in clips]).astype(np.uint8 if objects <= 256 else np.uint16), 'moving': moving,
-        'objects': np.array([clip.moving.shape[1] for clip in clips]), 'seed': np.array([clip.seed for clip in clips]),
-        'preset': np.array([clip.preset for clip in clips]), 'zero_ns': np.array(zeros), 'events': np.concatenate(packed),
+        'frames': np.stack([clip.frames for clip in clips]),
+        'stamps_ns': np.stack([clip.stamps_ns for clip in clips]),
+        'ids': np.stack([clip.ids for clip in clips]).astype(np.uint8 if objects <= 256 else np.uint16),
+        'moving': moving,
+        'objects': np.array([clip.moving.shape[1] for clip in clips]),
+        'seed': np.array([clip.seed for clip in clips]),
+        'preset': np.array([clip.preset for clip in clips]),
+        'zero_ns': np.array(zeros),
+        'events': np.concatenate(packed),
         'event_ends': np.cumsum([len(part) for part in packed]),
     }
     part = path.with_name(path.name + f'.{os.getpid()}.part')
@@ -56,14 +61,16 @@ def load_shard(path: Path) -> list[Clip]:
                      data['ids'][i].astype(np.uint16), data['moving'][i, :, :data['objects'][i]], int(data['seed'][i]),
                      str(data['preset'][i])) for i in range(len(starts))]
     except (OSError, KeyError, ValueError) as error:
-        raise BagError(f'{path} is not a readable shard of clips ({error}): delete it and run the cache command again') from error
+        raise BagError(f'{path} is not a readable shard of clips ({error}): '
+                       'delete it and run the cache command again') from error
 
 
 def load_clips(folder: Path | str, limit: int | None = None) -> list[Clip]:
     """All clips (or the first `limit`) of a folder's shards, in order of seed. Raises BagError where there is none."""
     paths = sorted(Path(folder).glob('*.npz'))
     if not paths:
-        raise BagError(f'{folder} holds no shard (*.npz): make some with "python -m training.scenes.cache --out {folder}"')
+        raise BagError(f'{folder} holds no shard (*.npz): '
+                       f'make some with "python -m training.scenes.cache --out {folder}"')
     clips: list[Clip] = []
     for path in paths:
         clips += load_shard(path)
@@ -99,7 +106,8 @@ def make_cache(preset: str, split: str, count: int, seed: int, folder: Path, wor
         if not path.exists():
             jobs[path] = seeds
     total = sum(len(seeds) for seeds in jobs.values())
-    columns = (*Progress.get_default_columns()[:-1], MofNCompleteColumn(), TimeRemainingColumn(), TextColumn('{task.fields[rate]}'))
+    columns = (*Progress.get_default_columns()[:-1], MofNCompleteColumn(), TimeRemainingColumn(),
+               TextColumn('{task.fields[rate]}'))
     context = multiprocessing.get_context('spawn')
     with Progress(*columns) as progress, ProcessPoolExecutor(workers, context, initializer=_one_thread) as pool:
         bar = progress.add_task(f'clips {preset}/{split}', total=total, rate='')

@@ -52,7 +52,7 @@ class Clip:
         return EventWindow(self.events.between(t0, t1), t0, t1, *self.size)
 
     def moving_masks(self, index: int, min_pixels: int = 1) -> tuple[np.ndarray, np.ndarray]:
-        """((N, H, W) bool, (N,) ids) of the moving objects with at least `min_pixels` visible pixels in frame `index`."""
+        """((N, H, W) bool, (N,) ids) of the moving objects that show `min_pixels` or more in frame `index`."""
         areas = np.bincount(self.ids[index].ravel(), minlength=self.moving.shape[1])
         numbers = np.flatnonzero(self.moving[index] & (areas >= min_pixels))
         return self.ids[index][None] == numbers[:, None, None], numbers

@@ -1,7 +1,7 @@
 """The committed demo recording: `python -m training.scenes.demo_bag --out test/bags/demo`.
 
-Frames, EVT3 event packets and ground truth of one rendered clip, laid out as a live recording would be (a packet is received
-after its last event, a frame at its stamp), zstd-compressed.
+Frames, EVT3 event packets and ground truth of one rendered clip, laid out as a live recording would be (a packet is
+received after its last event, a frame at its stamp), zstd-compressed.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ PACKET_NS = 5_000_000
 
 
 def event_packets(clip: Clip, length_ns: int = PACKET_NS) -> list[tuple[int, EventPacket]]:
-    """(receive time ns, evt3 packet) of consecutive spans of `length_ns`; each packet's time words reach its span's end.
+    """(receive time ns, evt3 packet) of consecutive spans of `length_ns`; time words reach each span's end.
 
-    Sensor time 0 is the first span's start; the packet's stamp is that of its first event, or of its span where it has none.
+    Sensor time 0 is the first span's start; a packet's stamp is its first event's, or its span's where it has none.
     """
     zero = int(clip.stamps_ns[0]) - clip.period_ns
     packets = []
@@ -79,7 +79,8 @@ def main(arguments: list[str] | None = None) -> None:
     clip = render_clip(preset, options.seed, options.split)
     write_clip(clip, options.out, options.encoding)
     size = sum(file.stat().st_size for file in options.out.iterdir())
-    print(f'{options.out}: {len(clip)} frames, {len(clip.events)} events, {clip.moving.shape[1] - 1} objects, {size / 1e6:.2f} MB')
+    print(f'{options.out}: {len(clip)} frames, {len(clip.events)} events, {clip.moving.shape[1] - 1} objects, '
+          f'{size / 1e6:.2f} MB')
 
 
 if __name__ == '__main__':

@@ -1,6 +1,7 @@
-"""Event sensor after ESIM (Rebecq 2018, rpg_esim) with v2e's per-pixel thresholds and noise (Hu 2021). S samples, H W pixels.
+"""Event sensor after ESIM (Rebecq 2018, rpg_esim) with v2e's per-pixel thresholds and noise (Hu 2021).
 
-Events travel packed in one int64 each, so that sorting them sorts by time: ns since the clip's zero << 29 | y << 15 | x << 1 | p.
+Events travel packed in one int64 each, so that sorting them sorts by time: ns since the clip's zero << 29 | y << 15 |
+x << 1 | p. Legend: S samples, E events, H W pixels.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 from mos_perception.datatypes import Events
 from training.scenes.presets import EventSensor
 from training.scenes.splits import log_uniform
+from training.scenes.textures import value_noise
 
 LOG_EPS = 0.01  # the front end's floor: linear light below this makes ever fewer events
 
@@ -61,10 +63,10 @@ class Pixels:
 
     @staticmethod
     def draw(rng: np.random.Generator, sensor: EventSensor, size: tuple[int, int]) -> 'Pixels':
-        """Thresholds with spread, leak with a log-normal spread of 0.1 decade, and a random place between thresholds."""
+        """Thresholds with spread, leak with a log-normal spread of 0.1 decade, a random state between thresholds."""
         mean = log_uniform(rng, sensor.threshold)
-        on, off = (np.maximum(mean + sensor.threshold_sigma * rng.standard_normal(size, np.float32), 0.01).astype(np.float32)
-                   for _ in range(2))
+        spread = sensor.threshold_sigma * rng.standard_normal((2, *size), np.float32)
+        on, off = np.maximum(mean + spread, 0.01).astype(np.float32)
         leak = log_uniform(rng, sensor.leak_hz) if sensor.leak_hz[0] > 0 else 0.0
         drift = (leak * on * 1e-9 * np.exp(0.23 * rng.standard_normal(size, np.float32))).astype(np.float32)
         state = (rng.random(size, np.float32) * (on + off) * 0.98 - off * 0.98).astype(np.float32)
@@ -78,7 +80,7 @@ class Pixels:
 
 
 def crossings(logs: np.ndarray, stamps_ns: np.ndarray, pixels: Pixels) -> np.ndarray:
-    """(E,) int64 packed events, unsorted, of log images (S + 1, H, W) float32 at `stamps_ns` (S + 1,) since the clip's zero.
+    """(E,) int64 packed events, unsorted, of log images (S + 1, H, W) float32 at `stamps_ns` (S + 1,) from 0.
 
     Light is taken as linear in log between two samples; each crossing of a threshold is an event at its own time.
     """
@@ -89,16 +91,23 @@ def crossings(logs: np.ndarray, stamps_ns: np.ndarray, pixels: Pixels) -> np.nda
 
 
 def noise(rng: np.random.Generator, sensor: EventSensor, size: tuple[int, int], end_ns: int) -> np.ndarray:
-    """(E,) int64 packed noise events in [0, end_ns): Poisson shot noise at every pixel and a few hot pixels."""
+    """(E,) int64 packed noise events in [0, end_ns): Poisson shot noise, uneven over the sensor, and a few hot pixels."""
     height, width = size
     rate = log_uniform(rng, sensor.shot_hz) if sensor.shot_hz[0] > 0 else 0.0
-    count = rng.poisson(rate * height * width * end_ns * 1e-9)
-    where = rng.integers(0, height * width, count)
+    field = rate * unevenness(rng, size, sensor.shot_unevenness) if sensor.shot_unevenness else np.full(size, rate)
+    where = np.repeat(np.arange(height * width), rng.poisson(field * end_ns * 1e-9).ravel())
     hot = rng.integers(0, height * width, rng.poisson(rng.uniform(*sensor.hot_share) * height * width))
     where = np.concatenate([where, np.repeat(hot, rng.poisson(rng.uniform(5, 100, len(hot)) * end_ns * 1e-9))])
     y, x = np.divmod(where, width)
     t, p = rng.integers(0, end_ns, len(where)), rng.integers(0, 2, len(where))
     return (t << 29) | (y << 15) | (x << 1) | p
+
+
+def unevenness(rng: np.random.Generator, size: tuple[int, int], most: float) -> np.ndarray:
+    """(H, W) float64 factor of mean 1: exp of smooth noise within +- u(0, most), as dark corners and flickering lamps make."""
+    smooth = value_noise(rng, max(size), int(rng.integers(2, 6)), 2)[:size[0], :size[1]].astype(np.float64)
+    factor = np.exp(rng.uniform(0, most) * (2 * smooth - 1))
+    return factor / factor.mean()
 
 
 def unpack(packed: np.ndarray, zero_ns: int) -> Events:
@@ -110,4 +119,5 @@ def unpack(packed: np.ndarray, zero_ns: int) -> Events:
 
 def pack(events: Events, zero_ns: int) -> np.ndarray:
     """(E,) int64, the inverse of `unpack`."""
-    return ((events.t - zero_ns) << 29) | (events.y.astype(np.int64) << 15) | (events.x.astype(np.int64) << 1) | events.p
+    where = (events.y.astype(np.int64) << 15) | (events.x.astype(np.int64) << 1)
+    return ((events.t - zero_ns) << 29) | where | events.p

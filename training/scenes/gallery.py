@@ -1,7 +1,7 @@
 """A contact sheet to look at: `python -m training.scenes.gallery --preset easy --out out/gallery.png`.
 
-One row per clip and kind of picture, one column per frame: the frame, the events of the window before it (red brighter, blue
-darker), and the objects (solid colour and M = moving, outline and S = static).
+One row per clip and kind of picture, one column per frame: the frame, the events of the window before it (red brighter,
+blue darker), and the objects (solid colour and M = moving, outline and S = static).
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def truth_picture(clip: Clip, index: int) -> np.ndarray:
         edge = mask & ~cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=0).astype(bool)
         picture[edge if not moves else mask] = colour
         y, x = (int(v.mean()) for v in np.nonzero(mask))
-        cv2.putText(picture, 'M' if moves else 'S', (max(x - 5, 0), y + 5), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 255), 1,
-                    cv2.LINE_AA)
+        cv2.putText(picture, 'M' if moves else 'S', (max(x - 5, 0), y + 5), cv2.FONT_HERSHEY_SIMPLEX, 0.45,
+                    (255, 255, 255), 1, cv2.LINE_AA)
     return picture
 
 
@@ -57,8 +57,10 @@ def contact_sheet(clips: list[Clip], columns: int = 8) -> np.ndarray:
     rows = []
     for clip in clips:
         chosen = np.linspace(0, len(clip) - 1, min(columns, len(clip))).round().astype(int)
-        for picture in (lambda i: clip.frames[i], lambda i: event_picture(clip.window(i)), lambda i: truth_picture(clip, i)):
-            rows.append(np.concatenate([np.pad(picture(i), ((0, 2), (0, 2), (0, 0))) for i in chosen], 1))
+        kinds = ([clip.frames[i] for i in chosen], [event_picture(clip.window(i)) for i in chosen],
+                 [truth_picture(clip, i) for i in chosen])
+        for pictures in kinds:
+            rows.append(np.concatenate([np.pad(picture, ((0, 2), (0, 2), (0, 0))) for picture in pictures], 1))
         rows.append(np.full((4, rows[-1].shape[1], 3), 128, np.uint8))
     return np.concatenate(rows)
 

@@ -52,7 +52,7 @@ def _smooth(x: np.ndarray) -> np.ndarray:
 
 
 def gate(rng: np.random.Generator, times: np.ndarray, start_stop: float) -> np.ndarray:
-    """(G,) in [0, 1]: 1 while it goes, with one start or stop (or a pause, in clips over 1 s) for a share of the objects."""
+    """(G,) in [0, 1]: 1 while it goes; a share of the objects starts or stops once, or pauses in clips over 1 s."""
     if rng.random() >= start_stop:
         return np.ones_like(times)
     duration = times[-1] - MARGIN_S
@@ -85,7 +85,8 @@ def roam(rng: np.random.Generator, times: np.ndarray, going: np.ndarray, speed: 
     `going` (G,) is the gate, `speed` image widths/s, `spin` rad/s at most, `radius` that of the object in world units.
     """
     moved = np.cumsum(going) * STEP_S  # motion time: everything below is a function of it, so all of it stops together
-    heading = rng.uniform(0, 2 * np.pi) + rng.uniform(0.2, 1.2) * np.sin(2 * np.pi * rng.uniform(0.2, 0.8) * moved + rng.uniform(0, 6))
+    heading, bend = rng.uniform(0, 2 * np.pi), rng.uniform(0.2, 1.2)
+    heading = heading + bend * np.sin(2 * np.pi * rng.uniform(0.2, 0.8) * moved + rng.uniform(0, 6))
     advance = speed * depth * STEP_S * going
     x, y = (rng.uniform(-0.9, 0.9) * limit * depth + np.cumsum(advance * part)
             for limit, part in zip(limits, (np.cos(heading), np.sin(heading))))
@@ -96,7 +97,8 @@ def roam(rng: np.random.Generator, times: np.ndarray, going: np.ndarray, speed: 
     return Track(times, position, angle, np.cumsum(steps) / depth)
 
 
-def sway(rng: np.random.Generator, times: np.ndarray, speed: float, bands_hz: tuple[float, float] = (0.1, 0.5)) -> np.ndarray:
+def sway(rng: np.random.Generator, times: np.ndarray, speed: float,
+         bands_hz: tuple[float, float] = (0.1, 0.5)) -> np.ndarray:
     """(G,) a smooth oscillation about 0 whose fastest pace is `speed` per second."""
     frequency = rng.uniform(*bands_hz)
     phase = rng.uniform(0, 2 * np.pi)

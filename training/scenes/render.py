@@ -1,4 +1,4 @@
-"""Pixels of a world at any times, by warping textured planes far to near. PyTorch, any device. S samples, C channels."""
+"""Pixels of a world at any times, by warping textured planes far to near, on any device. S samples, C channels."""
 
 from __future__ import annotations
 
@@ -62,7 +62,8 @@ class Renderer:
         resting = surface.track.still and self.world.camera.still
         return np.linalg.inv(self.world.homographies(surface, times[:1] if resting else times, self.size))
 
-    def _warp(self, surface: Surface, texture: torch.Tensor, inverse: np.ndarray) -> tuple[tuple[slice, slice], torch.Tensor]:
+    def _warp(self, surface: Surface, texture: torch.Tensor,
+              inverse: np.ndarray) -> tuple[tuple[slice, slice], torch.Tensor]:
         """((rows, columns), (C, S, h, w)): the texture seen inside the box that holds it at all S times."""
         rows, columns = self._box(surface, inverse)
         tilted = np.abs(inverse[:, 2, :2]).max() > 1e-9 * np.abs(inverse[:, 2, 2]).min()
@@ -109,7 +110,7 @@ def _paint(canvas: torch.Tensor, box: tuple[slice, slice], sample: torch.Tensor)
 
 
 def fastest_px_s(world: World, size: tuple[int, int], times: np.ndarray) -> float:
-    """Pixels per second of the fastest surface point in view at `times` (S,) s: image points carried on by its plane."""
+    """Pixels per second of the fastest surface point at `times` (S,) s: image points carried on by its plane."""
     step = 1e-3
     height, width = size
     frame = np.array([[0, width - 1, width - 1, 0], [0, 0, height - 1, height - 1], [1, 1, 1, 1]]) * 1.0

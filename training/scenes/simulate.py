@@ -29,7 +29,8 @@ def render_clip(preset: Preset | str, seed: int, split: str = 'train', device: s
     stamps = FIRST_STAMP_NS + np.round(offsets_s * 1e9).astype(np.int64)
     sensors = generator(seed, split, 1)
     with torch.inference_mode():
-        fastest = fastest_px_s(world, preset.size, np.linspace(offsets_s[0], offsets_s[-1], max(16, 4 * len(offsets_s))))
+        probes = np.linspace(offsets_s[0], offsets_s[-1], max(16, 4 * len(offsets_s)))
+        fastest = fastest_px_s(world, preset.size, probes)
         frames = _expose(renderer, offsets_s, fastest, preset, sensors)
         events = _events(renderer, offsets_s, fastest, preset, sensors)
         ids = renderer.ids(offsets_s)
@@ -45,7 +46,8 @@ def _moving(world: World, offsets_s: np.ndarray, window_s: float) -> np.ndarray:
     return moving
 
 
-def _expose(renderer: Renderer, offsets_s: np.ndarray, fastest: float, preset: Preset, rng: np.random.Generator) -> np.ndarray:
+def _expose(renderer: Renderer, offsets_s: np.ndarray, fastest: float, preset: Preset,
+            rng: np.random.Generator) -> np.ndarray:
     """(T, H, W, 3) uint8: mean light over the exposure, shot and read noise, gamma, 8 bits."""
     exposure = renderer.world.exposure_s
     count = int(np.clip(np.ceil(fastest * exposure / 0.7) + 1, 1, 16))
@@ -55,12 +57,13 @@ def _expose(renderer: Renderer, offsets_s: np.ndarray, fastest: float, preset: P
     draw = torch.from_numpy(rng.standard_normal(tuple(light.shape), np.float32)).to(light.device)
     light = light + draw * (light / (_FULL_WELL * renderer.world.light)).sqrt_()
     levels = light.clamp_(0, 1).pow_(1 / GAMMA).mul_(255)
-    # Read noise reuses the shot draws of the neighbouring channel: independent in a pixel's channel, half the random numbers.
+    # Read noise reuses the neighbouring channel's shot draws: independent within a channel, half the random numbers.
     levels += draw.roll(1, 1) * preset.read_noise
     return levels.round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
-def _events(renderer: Renderer, offsets_s: np.ndarray, fastest: float, preset: Preset, rng: np.random.Generator) -> Events:
+def _events(renderer: Renderer, offsets_s: np.ndarray, fastest: float, preset: Preset,
+            rng: np.random.Generator) -> Events:
     """Events from one frame period before the first frame until after the last; sampled by the known speed."""
     before = 1 / preset.fps
     length = before + offsets_s[-1] + _AFTER_S

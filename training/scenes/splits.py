@@ -13,7 +13,7 @@ T = TypeVar('T')
 
 
 def generator(seed: int, split: str, stream: int) -> np.random.Generator:
-    """An independent random stream for (seed, split, stream). Raises ConfigError for an unknown split or a negative seed."""
+    """An independent random stream for (seed, split, stream). Raises ConfigError for another split or a seed < 0."""
     if split not in SPLITS:
         raise ConfigError(f'unknown split "{split}": choose one of {", ".join(SPLITS)}')
     if seed < 0:

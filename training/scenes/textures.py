@@ -1,7 +1,8 @@
-"""Surface textures in linear light: procedural families and the photographs that scikit-image ships, split by family and file.
+"""Surface textures in linear light: procedural families and the photographs that scikit-image ships, split by family.
 
-A family returns an (n, n) float32 field in [0, 1] that two or three colours are mapped onto, or an (n, n, 3) sRGB picture.
-Photographs are used only where scikit-image is installed; a scene's seed gives the same picture only with the same photographs.
+A family returns an (n, n) float32 field in [0, 1] that three colours are mapped onto, or an (n, n, 3) sRGB picture.
+Photographs (split by file) are used only where scikit-image is installed: without them the same seed gives another
+picture.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from training.scenes.splits import pick
 
 GAMMA = 2.2
 _PHOTOS = {
-    'train': ('astronaut.png', 'brick.png', 'camera.png', 'chelsea.png', 'coins.png', 'color.png', 'moon.png', 'page.png',
-              'motorcycle_left.png', 'motorcycle_right.png', 'rocket.jpg'),
+    'train': ('astronaut.png', 'brick.png', 'camera.png', 'chelsea.png', 'coins.png', 'color.png', 'moon.png',
+              'page.png', 'motorcycle_left.png', 'motorcycle_right.png', 'rocket.jpg'),
     'val': ('cell.png', 'clock_motion.png', 'retina.jpg', 'text.png'),
     'test': ('coffee.png', 'grass.png', 'gravel.png', 'hubble_deep_field.jpg', 'ihc.png'),
 }
@@ -156,7 +157,8 @@ def texture(rng: np.random.Generator, split: str, n: int, photo_share: float = 0
     if picture is None:
         field = pick(rng, _FAMILIES[split])(rng, work)[..., None]
         low, middle, high = _colours(rng)
-        picture = low + np.minimum(field, 0.5) * (2 * (middle - low)) + np.maximum(field - 0.5, 0) * (2 * (high - middle))
+        rise, rest = 2 * np.minimum(field, 0.5), 2 * np.maximum(field - 0.5, 0)
+        picture = low + rise * (middle - low) + rest * (high - middle)
     if work != n:
         picture = cv2.resize(picture, (n, n), interpolation=cv2.INTER_AREA)
     return np.power(np.clip(picture, 0.02, 1), np.float32(GAMMA), dtype=np.float32)

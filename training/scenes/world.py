@@ -18,8 +18,11 @@ _OBJECTS = (0.85, 1.25)
 
 @dataclass(frozen=True)
 class Surface:
-    """A plane facing the resting camera. `colour` (n, n, 3) linear light over [-1, 1] x [-1, 1], mirrored beyond where
-    `alpha` is None or `mirrored`; `alpha` (n, n) coverage; `half` its half extent in world units; `number` 0 = background."""
+    """A plane facing the resting camera.
+
+    `colour` (n, n, 3) linear light over [-1, 1] x [-1, 1], mirrored beyond if `mirrored`; `alpha` (n, n) coverage, None
+    = opaque; `half` its half extent in world units; `number` of the object, 0 = background.
+    """
 
     colour: np.ndarray
     alpha: np.ndarray | None
@@ -74,7 +77,7 @@ class World:
         return (1 + share * np.sin(2 * np.pi * hertz * times)).astype(np.float32)
 
     def homographies(self, surface: Surface, times: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        """(T, 3, 3) from plane coordinates ([-1, 1] is the texture) to pixels: K R [h e1, h e2, P - C] (plane-induced)."""
+        """(T, 3, 3) from plane coordinates ([-1, 1] is the texture) to pixels: K R [h e1, h e2, P - C]."""
         height, width = size
         intrinsics = np.array([[width, 0, (width - 1) / 2], [0, width, (height - 1) / 2], [0, 0, 1.0]])
         centre, rotation = self.camera.at(times)
@@ -127,7 +130,8 @@ def _background(rng: np.random.Generator, preset: Preset, split: str, times: np.
     return surfaces
 
 
-def _objects(rng: np.random.Generator, preset: Preset, split: str, times: np.ndarray, behind: np.ndarray) -> list[Surface]:
+def _objects(rng: np.random.Generator, preset: Preset, split: str, times: np.ndarray,
+             behind: np.ndarray) -> list[Surface]:
     """Movers and look-alikes, far to near. Numbers are drawn so that a low number says nothing about motion."""
     movers = 0 if rng.random() < preset.empty else int(rng.integers(preset.movers[0], preset.movers[1] + 1))
     count = movers + int(rng.integers(preset.look_alikes[0], preset.look_alikes[1] + 1))

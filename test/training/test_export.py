@@ -1,0 +1,96 @@
+"""Export: the ONNX file computes what the network computes, and its card says what it is; evaluation runs on it."""
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from mos_perception.engine.card import load_card
+from mos_perception.engine.ort import OrtEngine
+from mos_perception.errors import ConfigError, EngineError
+from mos_perception.models.dimos import DimosModel
+from training.datasets.clips import normalised, window_voxel
+from training.evaluate import evaluate
+from training.export import OUTPUTS, export
+from training.nets.dimos import DimosConfig
+from training.recipes import Recipe
+from training.scenes import render_clip
+from training.train import save, start
+
+NET = DimosConfig(size=(120, 160), stem=4, channels=(4, 8, 8), blocks=(1, 1, 1), hidden=8, groups=4, queries=5, width=16,
+                  attention_heads=2, feed_forward=16, layers=2)
+RECIPE = Recipe('tiny', net=NET)
+
+
+@pytest.fixture(scope='module')
+def exported(tmp_path_factory):
+    """The state of an untrained run and the path of its ONNX file."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp('run')
+    state = start(RECIPE)
+    save(state, RECIPE, folder, {'data': 'none', 'command': 'test'})
+    path = folder / 'tiny.onnx'
+    assert max(export(folder, RECIPE, path).values()) <= 1e-4
+    return state, path
+
+
+def test_onnx_file_is_static_single_and_named_as_the_contract_says(exported):
+    _, path = exported
+    graph = onnx.load(path, load_external_data=False).graph
+    shapes = {value.name: tuple(d.dim_value for d in value.type.tensor_type.shape.dim)
+              for value in (*graph.input, *graph.output)}
+    assert shapes == {'image': (1, 3, 120, 160), 'voxel': (1, 10, 120, 160), 'class_logits': (1, 5, 3),
+                      'mask_logits': (1, 5, 30, 40), 'boxes': (1, 5, 4), 'embeddings': (1, 5, 16)}
+    assert not any(value.data_location == onnx.TensorProto.EXTERNAL for value in graph.initializer)
+    assert not list(path.parent.glob('*.data')) and not list(path.parent.glob('*.part*'))
+
+
+def test_onnx_runtime_gives_what_torch_gives_on_a_clip_and_without_a_modality(exported):
+    state, path = exported
+    engine, network = OrtEngine(path, 1), state.network.eval()
+    clip = render_clip('easy', 3, 'val')
+    image = normalised(clip.frames[2:3]).contiguous()
+    voxel = torch.from_numpy(window_voxel(clip, 2, RECIPE.voxel, RECIPE.window_ns, NET.size))[None]
+    for feeds in ((image, voxel), (torch.zeros_like(image), voxel), (image, torch.zeros_like(voxel))):
+        found = engine.run({'image': feeds[0].numpy(), 'voxel': feeds[1].numpy()})
+        with torch.no_grad():
+            for name, value in zip(OUTPUTS, network.infer(*feeds)):
+                assert np.abs(found[name] - value.numpy()).max() <= 1e-4 * float(value.abs().max()), name
+
+
+def test_training_and_runtime_prepare_the_same_tensors(exported):
+    _, path = exported
+    model = DimosModel(OrtEngine(path, 1), load_card(path))
+    clip = render_clip('easy', 4, 'val')
+    feeds = model.preprocess(clip.frame(3), clip.window(3, RECIPE.window_ns))
+    np.testing.assert_allclose(feeds['image'], normalised(clip.frames[3:4]).numpy(), atol=2e-6)
+    np.testing.assert_array_equal(feeds['voxel'][0], window_voxel(clip, 3, RECIPE.voxel, RECIPE.window_ns, NET.size))
+
+
+def test_card_is_accepted_by_the_runtime(exported):
+    _, path = exported
+    card = load_card(path)
+    assert card.id == 'tiny' and card.window.side == 'before' and card.postprocess.max_objects == 5
+    assert card.training['data'] == 'none' and card.training['macs'] > 0
+
+
+def test_parity_beyond_the_tolerance_is_refused(exported, tmp_path):
+    _, path = exported
+    with pytest.raises(EngineError, match='do not ship'):
+        export(path.parent, RECIPE, tmp_path / 'again.onnx', tolerance=-1.0)
+
+
+def test_export_of_another_recipe_is_refused(exported, tmp_path):
+    _, path = exported
+    with pytest.raises(ConfigError, match='another recipe'):
+        export(path.parent, replace(RECIPE, batch=1), tmp_path / 'other.onnx')
+
+
+def test_evaluation_scores_model_and_floor_on_the_same_clips(exported):
+    _, path = exported
+    model = DimosModel(OrtEngine(path, 1), load_card(path))
+    scores = evaluate(model, [render_clip('easy', 1, 'test', duration_s=0.1)], 12)
+    assert list(scores) == ['frames + events', 'frames only', 'events only', 'classical floor']
+    assert all(0 <= row['mIoU_ins'] <= 1 and row['ms_per_frame'] > 0 for row in scores.values())

@@ -1,0 +1,166 @@
+"""Training: the packed set, overfitting one batch, the NaN stop, resume."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from mos_perception.datatypes import Events
+from mos_perception.errors import ConfigError
+from training.datasets.clips import PackedSet, instances, pack
+from training.losses.masks import LossWeights
+from training.nets.dimos import DimosConfig
+from training.recipes import Recipe
+from training.scenes.clip import Clip
+from training.train import TrainingError, fit, load, one_cycle, start, train_step
+
+NET = DimosConfig(size=(32, 48), stem=8, channels=(8, 16, 16), blocks=(1, 1, 1), hidden=16, groups=4, queries=4, width=32,
+                  attention_heads=2, feed_forward=32, layers=2)
+RECIPE = Recipe('tiny', net=NET, weights=LossWeights(dense=1.0), batch=4, learning_rate=3e-3, mask_stride=2)
+PERIOD = 33_333_333
+
+
+def square_clip(seed: int) -> Clip:
+    """A bright square that moves right and a dark one at rest; events where the brightness changed."""
+    rng = np.random.default_rng(seed)
+    frames, ids, parts = np.full((4, 32, 48, 3), 90, np.uint8), np.zeros((4, 32, 48), np.uint16), []
+    top, left = rng.integers(2, 18), rng.integers(2, 12)
+    for i in range(4):
+        frames[i, 20:28, 36:46], ids[i, 20:28, 36:46] = 30, 2
+        frames[i, top:top + 10, left + 3 * i:left + 3 * i + 10] = 220
+        ids[i, top:top + 10, left + 3 * i:left + 3 * i + 10] = 1
+        if i:
+            change = frames[i, ..., 0].astype(int) - frames[i - 1, ..., 0]
+            y, x = np.nonzero(change)
+            t = np.sort(rng.integers((i - 1) * PERIOD + 1, i * PERIOD, len(y)))
+            parts.append(Events(x.astype(np.uint16), y.astype(np.uint16), (change[y, x] > 0).astype(np.uint8), t))
+    moving = np.tile(np.array([False, True, False]), (4, 1))
+    return Clip(frames, np.arange(4) * PERIOD, Events.concatenate(parts), ids, moving, seed, 'squares')
+
+
+@pytest.fixture(scope='module')
+def packed(tmp_path_factory) -> PackedSet:
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp('set')
+    assert pack((square_clip(seed) for seed in range(4)), 4, folder, RECIPE, 'squares') == 4
+    return PackedSet(folder, RECIPE)
+
+
+def test_batch_holds_what_the_clips_hold(packed):
+    batch = packed.batch(np.array([0, 5]), np.random.default_rng(0), None)
+    assert batch.image.shape == (2, 3, 32, 48) and batch.voxel.shape == (2, 10, 32, 48)
+    assert batch.targets.labels.tolist() == [[0, 1], [0, 1]]  # the square at rest belongs to the background
+    clip = square_clip(1)
+    box = batch.targets.boxes[1, 1].tolist()
+    rows, columns = np.nonzero(clip.ids[3] == 1)
+    assert box == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    wanted = (clip.frames[3] / 255 - mean) / std
+    np.testing.assert_allclose(batch.clean[1].permute(1, 2, 0).numpy(), wanted, atol=1e-5)
+    events = clip.events.between(2 * PERIOD, 3 * PERIOD)
+    assert set(zip(*np.nonzero(batch.voxel[1].sum(0).numpy()))) == set(zip(events.y, events.x))
+    assert float(batch.targets.masks.sum(1).min()) == float(batch.targets.masks.sum(1).max()) == 1
+
+
+def test_augmentation_moves_image_voxel_and_mask_alike(packed):
+    augment = replace(RECIPE.augment, flip=1.0, polarity_swap=1.0, drop_image=0.0, drop_events=0.0)
+    plain, turned = (packed.batch(np.arange(3), np.random.default_rng(0), a) for a in (None, augment))
+    torch.testing.assert_close(turned.clean, plain.clean.flip(2, 3))
+    torch.testing.assert_close(turned.targets.masks, plain.targets.masks.flip(2, 3))
+    torch.testing.assert_close(turned.voxel, plain.voxel.flip(2, 3).roll(5, 1))
+    x0, y0, x1, y1 = plain.targets.boxes[0, 1].tolist()
+    assert turned.targets.boxes[0, 1].tolist() == [48 - x1, 32 - y1, 48 - x0, 32 - y0]
+
+
+def test_modality_dropout_zeroes_one_input_and_keeps_the_targets(packed):
+    augment = replace(RECIPE.augment, drop_image=0.5, drop_events=0.5)
+    batch = packed.batch(np.zeros(40, int), np.random.default_rng(0), augment)
+    gone = [(x.flatten(1) == 0).all(1) for x in (batch.image, batch.voxel)]
+    assert (gone[0] ^ gone[1]).all() and 10 <= int(gone[0].sum()) <= 30
+    assert (batch.targets.labels == torch.tensor([0, 1])).all()
+
+
+def test_small_and_surplus_movers_are_background():
+    ids = np.zeros((32, 48), np.uint8)
+    for k in range(1, 6):
+        ids[6 * (k - 1):6 * (k - 1) + k, :10] = k
+    moving = np.array([0, 1, 1, 1, 0, 1])
+    masks, boxes = instances(ids, moving, RECIPE)  # areas 10, 20, 30, (40 at rest), 50; at most queries - 1 = 3
+    assert [int(m.sum()) for m in masks] == [50, 30, 20]
+    assert boxes[0].tolist() == [0, 24, 10, 29]
+
+
+def test_a_set_packed_for_other_settings_is_refused(packed, tmp_path):
+    with pytest.raises(ConfigError, match='no packed set'):
+        PackedSet(tmp_path, RECIPE)
+    pack([square_clip(0)], 1, tmp_path, RECIPE)
+    with pytest.raises(ConfigError, match='pack it again'):
+        PackedSet(tmp_path, replace(RECIPE, window_ns=10_000_000))
+
+
+def test_one_batch_can_be_learnt_by_heart(packed):
+    state = start(RECIPE)
+    batch = packed.batch(np.array([0, 3, 6, 9]), np.random.default_rng(0), None)
+    for _ in range(150):
+        terms = train_step(state, batch, RECIPE, 3e-3)
+    assert terms['class'] < 0.05
+    logits, masks, boxes, _ = state.network.eval().infer(batch.image, batch.voxel)
+    for b in range(4):
+        query = int(logits[b].softmax(-1)[:, 1].argmax())
+        full = torch.nn.functional.interpolate(masks[b, query][None, None], (16, 24), mode='bilinear')[0, 0] > 0
+        truth = batch.targets.masks[b, 1] > 0.5
+        assert float((full & truth).sum() / (full | truth).sum()) > 0.7
+        assert float((boxes[b, query] - batch.targets.boxes[b, 1]).abs().max()) < 6
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_update(packed):
+    state = start(RECIPE)
+    batch = packed.batch(np.arange(2), np.random.default_rng(0), None)
+    train_step(state, batch, RECIPE, 1e-3)
+    before = {name: value.clone() for name, value in state.network.named_parameters()}
+    batch.clean[0, 0, 0, 0] = float('nan')  # reaches the flow loss only
+    with pytest.raises(TrainingError, match='step 1: loss is nan'):
+        train_step(state, batch, RECIPE, 1e-3)
+    for name, value in state.network.named_parameters():
+        assert torch.equal(value, before[name]), name
+
+
+class Killed(Exception):
+    """Stands for the process being killed."""
+
+
+def test_a_killed_run_resumes_bit_for_bit(packed, tmp_path, monkeypatch):
+    whole, halved = tmp_path / 'whole', tmp_path / 'halved'
+    whole.mkdir()
+    halved.mkdir()
+    wanted = fit(start(RECIPE), packed, RECIPE, whole, steps=6).network.state_dict()
+    real = packed.batch
+
+    def batch(samples, rng, augment):
+        if (halved / 'checkpoint.json').exists() and json.loads((halved / 'checkpoint.json').read_text())['step'] == 3:
+            raise Killed
+        return real(samples, rng, augment)
+    monkeypatch.setattr(packed, 'batch', batch)
+    with pytest.raises(Killed):
+        fit(start(RECIPE), packed, RECIPE, halved, steps=6, save_minutes=0)
+    monkeypatch.undo()
+    state = load(halved, RECIPE)
+    assert state.step == 3
+    resumed = fit(state, packed, RECIPE, halved, steps=6).network.state_dict()
+    for name, value in resumed.items():
+        assert torch.equal(value, wanted[name]), name
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(packed, tmp_path):
+    fit(start(RECIPE), packed, RECIPE, tmp_path, steps=1)
+    with pytest.raises(ConfigError, match='another recipe'):
+        load(tmp_path, replace(RECIPE, learning_rate=1.0))
+    assert [p.name for p in tmp_path.glob('step_*')] == ['step_0000001.safetensors']
+
+
+def test_one_cycle_rises_then_falls():
+    values = [one_cycle(f, 1.0, 0.1) for f in (0, 0.05, 0.1, 0.5, 1.0, 2.0)]
+    assert values[0] == pytest.approx(1 / 25) and values[2] == pytest.approx(1) and values[4] == values[5] == pytest.approx(1e-3)
+    assert values[0] < values[1] < values[2] > values[3] > values[4]
