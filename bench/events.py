@@ -65,11 +65,16 @@ def add(report: Report, what: str, ours: str, count: int, seconds: dict[str, lis
     report.row(what, mine, 'Mev/s', rate, bar, met, events=count, ratio=ratio, fastest=best)
 
 
+def random_events(rng: np.random.Generator, count: int, size: tuple[int, int], until_ns: int) -> Events:
+    """Random pixels and polarities, times sorted in (0, until_ns]."""
+    x, y, p = (rng.integers(0, high, count) for high in (size[1], size[0], 2))
+    return Events(x.astype(np.uint16), y.astype(np.uint16), p.astype(np.uint8),
+                  np.sort(rng.integers(1, until_ns + 1, count)))
+
+
 def single_words(rng: np.random.Generator, count: int) -> bytes:
     """Events one by one in random places: about 4.4 bytes an event."""
-    events = Events(rng.integers(0, SIZE[1], count).astype(np.uint16), rng.integers(0, SIZE[0], count).astype(np.uint16),
-                    rng.integers(0, 2, count).astype(np.uint8), np.sort(rng.integers(0, 1_000_000, count)) * 1000)
-    return encode_evt3(events)
+    return encode_evt3(random_events(rng, count, SIZE, 1_000_000_000))
 
 
 def vector_words(rng: np.random.Generator, count: int) -> bytes:
@@ -90,7 +95,8 @@ def decode_file(path: Path, packet_bytes: int | None = 1 << 16) -> list[Decoded]
     while data[start] == ord('%'):
         start += int(np.argmax(data[start:start + 1000] == ord('\n'))) + 1
     decoder, step = Decoder('evt3', *SIZE), packet_bytes or len(data)
-    return [decoder.decode(EventPacket(0, 'evt3', *SIZE, 0, 0, data[at:at + step])) for at in range(start, len(data), step)]
+    return [decoder.decode(EventPacket(0, 'evt3', *SIZE, 0, 0, data[at:at + step]))
+            for at in range(start, len(data), step)]
 
 
 def bench_decode(report: Report, args: argparse.Namespace) -> None:
@@ -177,8 +183,7 @@ def _put(torch: object, arrays: tuple, cells: int) -> object:
 def bench_voxel(report: Report, args: argparse.Namespace) -> None:
     """1M events in 50 ms at 640x480 into 10 planes, random pixels: the worst case for the cache."""
     rng, count = np.random.default_rng(1), 1_000_000
-    events = Events(rng.integers(0, GRID[1], count).astype(np.uint16), rng.integers(0, GRID[0], count).astype(np.uint16),
-                    rng.integers(0, 2, count).astype(np.uint8), np.sort(rng.integers(1, WINDOW_NS + 1, count)))
+    events = random_events(rng, count, GRID, WINDOW_NS)
 
     def ours(formulation: str, bins: int, threads: int = 2) -> Callable[[], object]:
         return lambda: accumulate(events, 0, WINDOW_NS, formulation=formulation, bins=bins, size=GRID, threads=threads)
@@ -188,7 +193,8 @@ def bench_voxel(report: Report, args: argparse.Namespace) -> None:
             'counts': ours('counts', PLANES // 2), 'e2vid, 1 thread': ours('e2vid', PLANES, 1),
             'e2vid, float32 max-normalised': lambda: voxelize(events, 0, WINDOW_NS, formulation='e2vid', bins=PLANES,
                                                               size=GRID, threads=2),
-            'dimos at 160x120, normalised': lambda: voxelize(events, 0, WINDOW_NS, size=GRID, out_size=(120, 160), threads=2)}
+            'dimos at 160x120, normalised': lambda: voxelize(events, 0, WINDOW_NS, size=GRID, out_size=(120, 160),
+                                                             threads=2)}
     seconds = interleaved({**mine, **peers}, args.repeats)
     for name in mine:
         judged = name in ('e2vid', 'dimos')

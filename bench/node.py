@@ -95,8 +95,9 @@ def _packets(kind: Any) -> list[tuple[int, int, np.ndarray, np.ndarray, Any]]:
     for first, until in zip(edges, edges[1:]):
         us = np.repeat(np.arange(first + 1, until + 1), RATE_EV_US)
         x, y = rng.integers(0, WIDTH, len(us)), rng.integers(0, HEIGHT, len(us))
-        found = Events(x.astype(np.uint16), y.astype(np.uint16), rng.integers(0, 2, len(us)).astype(np.uint8), us * 1000)
-        words = np.frombuffer(encode_evt3(found, until_us=until + 1), '<u2')  # all up to `until` is there: time has moved on
+        p = rng.integers(0, 2, len(us))
+        found = Events(x.astype(np.uint16), y.astype(np.uint16), p.astype(np.uint8), us * 1000)
+        words = np.frombuffer(encode_evt3(found, until_us=until + 1), '<u2')  # time moves on: no more at `until`
         made.append((first + 1, until, words, np.flatnonzero(words >> 12 == 8),
                      kind(height=HEIGHT, width=WIDTH, encoding='evt3')))
     return made
@@ -150,7 +151,8 @@ def run(model: str, seconds: float) -> tuple[dict[str, Any], Listener, list[floa
     executor.add_node(listener.node)
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / 'camera.json'
-        node = subprocess.Popen([sys.executable, '-m', 'mos_perception.ros.node', '--ros-args', '-p', f'model:={model}'])
+        node = subprocess.Popen([sys.executable, '-m', 'mos_perception.ros.node', '--ros-args', '-p',
+                                 f'model:={model}'])
         source = subprocess.Popen([sys.executable, '-m', 'bench.node', '--camera', str(log), '--seconds', str(seconds)])
         try:
             process, resident, due = psutil.Process(node.pid), [], 0.0
@@ -195,7 +197,8 @@ def measure(log: dict[str, Any], listener: Listener, side: str, length_ns: int) 
     return {name: np.array(values) for name, values in rows.items()}
 
 
-def report(log: dict[str, Any], listener: Listener, resident: list[float], model: str, side: str, length_ns: int) -> Report:
+def report(log: dict[str, Any], listener: Listener, resident: list[float], model: str, side: str,
+           length_ns: int) -> Report:
     """The table."""
     found = measure(log, listener, side, length_ns)
     out = Report('node', 'Node overhead, 640x480 at 30.5 Hz + 5 Mev/s', ('numpy', 'numba', 'onnxruntime', 'rclpy'))

@@ -66,7 +66,8 @@ class Report:
     def finish(self, json_path: str | os.PathLike | None = None) -> None:
         """Print machine, versions, table and notes; write all of it to `json_path` if given."""
         console = Console(width=None if os.isatty(1) else 150)
-        console.print(' | '.join(f'{key} {value}' for key, value in (self.data['machine'] | self.data['versions']).items()))
+        facts = self.data['machine'] | self.data['versions']
+        console.print(' | '.join(f'{key} {value}' for key, value in facts.items()))
         table = Table('measurement', 'ours', 'unit', 'peers', 'bar', 'met', title=self.data['title'])
         for row in self.data['rows']:
             peers = '\n'.join(f'{name} {value:.4g}' for name, value in row['peers'].items())

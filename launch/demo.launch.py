@@ -6,6 +6,7 @@ from ament_index_python.packages import get_package_share_directory
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription
 from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.substitutions import LaunchConfiguration
 
 SHARE = Path(get_package_share_directory('mos_perception'))
 
@@ -14,5 +15,6 @@ def generate_launch_description():
     """replay.launch.py on the demo bag; its arguments and those of dimos.launch.py are passed on."""
     return LaunchDescription([
         DeclareLaunchArgument('bag', default_value=str(SHARE / 'demo'), description='rosbag2 folder to play'),
-        IncludeLaunchDescription(PythonLaunchDescriptionSource(str(SHARE / 'launch' / 'replay.launch.py'))),
+        IncludeLaunchDescription(PythonLaunchDescriptionSource(str(SHARE / 'launch' / 'replay.launch.py')),
+                                 launch_arguments={'bag': LaunchConfiguration('bag')}.items()),
     ])

@@ -48,7 +48,8 @@ def make_node(context):
 def generate_launch_description():
     """Arguments, transport, the node and, if asked for, rviz2."""
     return LaunchDescription([
-        *(DeclareLaunchArgument(name, default_value=value, description=text) for name, (value, text) in ARGUMENTS.items()),
+        *(DeclareLaunchArgument(name, default_value=value, description=text)
+          for name, (value, text) in ARGUMENTS.items()),
         *(SetEnvironmentVariable(name, value) for name, value in environment().items()),
         OpaqueFunction(function=make_node),
         Node(package='rviz2', executable='rviz2', namespace=LaunchConfiguration('namespace'), output='log',

@@ -1,12 +1,13 @@
 """The DIMOS node on a recording: `ros2 launch mos_perception replay.launch.py bag:=PATH`, all arguments of
-dimos.launch.py too. Topics are found by type unless named; the player waits for the node, everything ends with the bag.
+dimos.launch.py too. Topics are found by type unless named; the player waits for the node, all ends with the bag.
 """
 
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, EmitEvent, IncludeLaunchDescription, OpaqueFunction, RegisterEventHandler
+from launch.actions import (DeclareLaunchArgument, EmitEvent, IncludeLaunchDescription, OpaqueFunction,
+                            RegisterEventHandler)
 from launch.event_handlers import OnProcessExit
 from launch.events import Shutdown
 from launch.launch_description_sources import PythonLaunchDescriptionSource
@@ -14,28 +15,29 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from mos_perception.bag import open_bag
 
-SHARE = Path(get_package_share_directory('mos_perception'))
+NODE_LAUNCH = str(Path(get_package_share_directory('mos_perception')) / 'launch' / 'dimos.launch.py')
+OUTPUTS = ('instances', 'instance_image', 'motion', 'tracks')
 
 
 def play(context):
     """The player, and the node on the topics the bag has."""
     path, rate, out = (LaunchConfiguration(name).perform(context) for name in ('bag', 'rate', 'out'))
-    configured = context.launch_configurations
+    given = context.launch_configurations
     with open_bag(path) as bag:
-        image, events = bag.pick(configured.get('image_topic') or None, configured.get('events_topic') or None)
-    simulated = configured.get('use_sim_time', 'false').lower() == 'true'
-    player = Node(package='mos_perception', executable='bag_player', output='screen', arguments=[
-        path, '--rate', rate, *(['--clock'] if simulated else []), '--topics', *(topic for topic in (image, events) if topic)])
+        image, events = bag.pick(given.get('image_topic') or None, given.get('events_topic') or None)
+    arguments = [path, '--rate', rate, '--topics', *(topic for topic in (image, events) if topic)]
+    if given.get('use_sim_time', 'false').lower() == 'true':
+        arguments.append('--clock')
+    player = Node(package='mos_perception', executable='bag_player', output='screen', arguments=arguments)
+    ended = OnProcessExit(target_action=player, on_exit=[EmitEvent(event=Shutdown(reason='the bag has ended'))])
     actions = [
-        IncludeLaunchDescription(PythonLaunchDescriptionSource(str(SHARE / 'launch' / 'dimos.launch.py')), launch_arguments={
+        IncludeLaunchDescription(PythonLaunchDescriptionSource(NODE_LAUNCH), launch_arguments={
             'image_topic': image or 'none', 'events_topic': events or 'none'}.items()),
-        player, RegisterEventHandler(OnProcessExit(target_action=player, on_exit=[EmitEvent(event=Shutdown(reason='the bag has ended'))])),
-    ]
+        player, RegisterEventHandler(ended)]
     if out:
-        node = '/'.join(['', *configured.get('namespace', '').strip('/').split('/'), 'mos_perception']).replace('//', '/')
-        topics = [f'{node}/{name}' for name in ('instances', 'instance_image', 'motion', 'tracks')]
-        actions.insert(0, Node(package='mos_perception', executable='bag_recorder', output='screen',
-                               arguments=['--out', out, *topics, '/diagnostics']))
+        name = '/'.join(part for part in ('', given.get('namespace', '').strip('/'), 'mos_perception') if part)
+        actions.insert(0, Node(package='mos_perception', executable='bag_recorder', output='screen', arguments=[
+            '--out', out, *(f'/{name}/{topic}' for topic in OUTPUTS), '/diagnostics']))
     return actions
 
 

@@ -26,15 +26,15 @@ def parameter_file() -> str:
 
 def parameter_page() -> str:
     """docs/parameters.md: one table of all parameters."""
-    lines = ['# Parameters', '', _NOTE, '', 'Live parameters may be set while the node runs (`ros2 param set`); the others are '
-             'read at start. A set with one wrong value is refused as a whole. Quality of service of each topic: '
+    lines = ['# Parameters', '', _NOTE, '', 'Live parameters may be set while the node runs (`ros2 param set`); others '
+             'are read at start. A set with one wrong value is refused as a whole. Quality of service of each topic: '
              '`qos_overrides.<topic>.<publisher|subscription>.<history|depth|reliability>`.', '',
              '| name | type | default | range | unit | live | what it does |', '|---|---|---|---|---|---|---|']
     for name, spec in FIELDS.items():
         meta = spec.metadata
         live = 'yes' if meta['live'] else ''
-        lines.append(f'| `{name}` | {_TYPES[type(spec.default)]} | `{_value(spec.default)}` | {_range(name)} | {meta["unit"]} '
-                     f'| {live} | {meta["text"].replace("|", "/")} |')
+        lines.append(f'| `{name}` | {_TYPES[type(spec.default)]} | `{_value(spec.default)}` | {_range(name)} '
+                     f'| {meta["unit"]} | {live} | {meta["text"].replace("|", "/")} |')
     return '\n'.join(lines) + '\n'
 
 

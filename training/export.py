@@ -39,7 +39,7 @@ def example(network: Dimos) -> tuple[torch.Tensor, torch.Tensor]:
 def write_onnx(network: Dimos, path: Path) -> None:
     """One file, static shapes, batch 1; replaced atomically. Raises EngineError if the graph is not valid ONNX."""
     part = path.with_suffix('.part.onnx')
-    module = Inference(network.eval().to(memory_format=torch.contiguous_format))
+    module = Inference(network.to(memory_format=torch.contiguous_format)).eval()
     program = torch.onnx.export(module, example(network), input_names=['image', 'voxel'], output_names=list(OUTPUTS),
                                 opset_version=OPSET, dynamo=True, external_data=False, verbose=False)
     program.save(part, external_data=False)

@@ -43,8 +43,11 @@ def one_cycle(fraction: float, peak: float, warmup: float) -> float:
 
 
 def losses(network: Dimos, batch: Batch, recipe: Recipe) -> dict[str, Tensor]:
-    """The weighted loss terms of a batch; their sum is minimised."""
+    """The weighted loss terms of a batch; their sum is minimised. Raises TrainingError if an output is not finite."""
     outputs = network(batch.image, batch.voxel)
+    if bad := [name for name, value in outputs.items() if not torch.isfinite(value).all()]:
+        raise TrainingError(f'the network gave values that are not finite in {", ".join(bad)}: check the data, '
+                            'or resume from the last checkpoint with a lower learning rate')
     terms = instance_losses(outputs, batch.targets, recipe.weights)
     if recipe.weights.flow:
         terms['flow'] = recipe.weights.flow * flow_loss(batch.clean, batch.previous, outputs['flow'])
@@ -82,8 +85,9 @@ def train_step(state: State, batch: Batch, recipe: Recipe, rate: float) -> dict[
     state.optimizer.zero_grad(set_to_none=True)
     terms = losses(state.network, batch, recipe)
     total = sum(terms.values())
-    if not torch.isfinite(total):
-        raise TrainingError(f'step {state.step}: loss is {float(total)} ({_words(terms)}): must be finite; '
+    numbers = {name: float(term.detach()) for name, term in terms.items()} | {'loss': float(total.detach())}
+    if not math.isfinite(numbers['loss']):
+        raise TrainingError(f'step {state.step}: loss is {numbers["loss"]} ({_words(numbers)}): must be finite; '
                             'resume from the last checkpoint with a lower learning rate')
     total.backward()
     norm = torch.nn.utils.clip_grad_norm_(state.network.parameters(), recipe.clip_norm)
@@ -92,7 +96,7 @@ def train_step(state: State, batch: Batch, recipe: Recipe, rate: float) -> dict[
                             'resume from the last checkpoint with a lower learning rate')
     state.optimizer.step()
     state.step += 1
-    return {name: float(term.detach()) for name, term in terms.items()} | {'loss': float(total.detach()), 'gradient': float(norm)}
+    return numbers | {'gradient': float(norm)}
 
 
 def save(state: State, recipe: Recipe, folder: Path, about: dict) -> None:
@@ -129,6 +133,10 @@ def load(folder: Path, recipe: Recipe) -> State:
         if name.startswith('adam.'):
             _, index, key = name.split('.')
             moments.setdefault(int(index), {})[key] = value
+    parameters = [p for group in state.optimizer.param_groups for p in group['params']]
+    for index, entry in moments.items():
+        # the fused update walks memory, so the moments must lie as their parameter does
+        entry |= {key: torch.empty_like(parameters[index]).copy_(entry[key]) for key in ('exp_avg', 'exp_avg_sq')}
     state.optimizer.load_state_dict({'state': moments, 'param_groups': state.optimizer.state_dict()['param_groups']})
     state.step, state.seconds, state.metrics = side['step'], side['seconds'], side['metrics']
     return state

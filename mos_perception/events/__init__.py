@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def warm_up() -> None:
-    """Compile (or load from the cache) every loop of this folder, so that the first packet does not wait: seconds once."""
+    """Compile, or load from the cache, every loop of this folder, so that the first packet does not wait."""
     import numpy as np
 
     from mos_perception.datatypes import EventPacket, Events

@@ -41,7 +41,7 @@ class Decoder:
     def __init__(self, encoding: str, height: int, width: int) -> None:
         """One encoding and sensor size. Raises DecodeError."""
         if encoding not in WORD_BYTES:
-            raise DecodeError(f'event encoding is {encoding!r}: must be one of {", ".join(WORD_BYTES)}; set the driver so')
+            raise DecodeError(f'event encoding is {encoding!r}: set the driver to one of {", ".join(WORD_BYTES)}')
         if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
             raise DecodeError(f'sensor size is {width} x {height} px: sides must be within [1, {MAX_SIDE}]')
         self.encoding, self.height, self.width = encoding, height, width
@@ -152,7 +152,8 @@ class EventStream:
         outside = len(events) - int(np.count_nonzero(inside))
         if outside:
             events = Events(events.x[inside], events.y[inside], events.p[inside], events.t[inside])
-            skips.append(Skip(SkipReason.OUT_OF_BOUNDS, stamp, f'events outside {width} x {height} px dropped', outside))
+            skips.append(Skip(SkipReason.OUT_OF_BOUNDS, stamp, f'events outside {width} x {height} px dropped',
+                              outside))
         if len(events) == 0:
             return events, None, skips
         events = Events(events.x, events.y, events.p, self._clock.to_ros(events.t))
@@ -177,17 +178,17 @@ def _damage(decoded: Decoded, packet: EventPacket) -> list[Skip]:
     """What one packet had to leave out."""
     skips = []
     if decoded.bad_words:
-        skips.append(Skip(SkipReason.BAD_PACKET, packet.stamp_ns, f'{decoded.bad_words} unknown {packet.encoding} words '
-                          'skipped, the rest kept'))
+        skips.append(Skip(SkipReason.BAD_PACKET, packet.stamp_ns, f'{decoded.bad_words} unknown {packet.encoding} '
+                          'words skipped, the rest kept'))
     if decoded.truncated:
         skips.append(Skip(SkipReason.BAD_PACKET, packet.stamp_ns, f'{len(packet.payload)} bytes are no whole number of '
                           f'{WORD_BYTES[packet.encoding]}-byte words: the last was ignored, the rest kept'))
     if decoded.out_of_bounds:
-        skips.append(Skip(SkipReason.OUT_OF_BOUNDS, packet.stamp_ns, f'events outside {packet.width} x {packet.height} px '
-                          'dropped', decoded.out_of_bounds))
+        skips.append(Skip(SkipReason.OUT_OF_BOUNDS, packet.stamp_ns, f'events outside {packet.width} x {packet.height} '
+                          'px dropped', decoded.out_of_bounds))
     return skips
 
 
 def _size_skip(stamp_ns: int, size: tuple[int, int], first: tuple[int, int]) -> Skip:
-    return Skip(SkipReason.SIZE_CHANGED, stamp_ns, f'sensor is (height, width) {size}, the first was {first}: reset the '
-                'node to change it')
+    return Skip(SkipReason.SIZE_CHANGED, stamp_ns, f'sensor is (height, width) {size}, the first was {first}: reset '
+                'the node to change it')

@@ -37,8 +37,8 @@ def encode_evt3(events: Events, *, until_us: int | None = None, vectors: bool = 
 
 def encode_mono(events: Events, time_base_ns: int) -> bytes:
     """`mono` words: t - time_base_ns must be within 32 bits (4.29 s); x < 65536, y < 32768."""
-    fields = [np.asarray(values).astype(np.uint64) for values in (events.t - time_base_ns, events.x, events.y, events.p > 0)]
-    dt, x, y, p = fields
+    dt, x, y, p = (np.asarray(values).astype(np.uint64)
+                   for values in (events.t - time_base_ns, events.x, events.y, events.p > 0))
     return (dt | x << np.uint64(32) | y << np.uint64(48) | p << np.uint64(63)).astype('<u8').tobytes()
 
 

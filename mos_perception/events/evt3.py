@@ -19,7 +19,7 @@ _US = 1000  # ns
 
 
 @numba.njit(nogil=True, cache=True)
-def count_evt3(words):
+def count_evt3(words: np.ndarray) -> int:
     """How many events the words hold, inside the sensor or not."""
     total = 0
     for i in range(len(words)):
@@ -43,13 +43,13 @@ def _time_high(new, state):
 
 
 @numba.njit(nogil=True, cache=True)
-def now_ns(state):
+def now_ns(state: np.ndarray) -> int:
     """Sensor time of the state."""
     return ((state[WRAPS] << 24) + (state[HIGH] << 12) + state[LOW]) * _US
 
 
 @numba.njit(nogil=True, cache=True)
-def seek_time(words, state):
+def seek_time(words: np.ndarray, state: np.ndarray) -> tuple[int, int, int]:
     """Apply words to `state` up to and with the first TIME_LOW that makes a valid time.
 
     Returns (words consumed, unknown words among them, that time or -1). Until times are valid nothing is an event.
@@ -75,7 +75,8 @@ def seek_time(words, state):
 
 
 @numba.njit(nogil=True, cache=True)
-def decode_evt3(words, columns, rows, state, x, y, p, t):
+def decode_evt3(words: np.ndarray, columns: int, rows: int, state: np.ndarray, x: np.ndarray, y: np.ndarray,
+                p: np.ndarray, t: np.ndarray) -> tuple[int, int, int]:
     """Fill x, y, p, t (uint64 ns of sensor time), each count_evt3 + SLACK long; `state` must be ready.
 
     Returns (events inside rows x columns, unknown words, last time that a TIME_LOW completed).

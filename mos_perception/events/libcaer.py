@@ -11,13 +11,15 @@ import numpy as np
 
 
 @numba.njit(nogil=True, cache=True)
-def decode_mono(words, width, height, time_base, x, y, p, t):
+def decode_mono(words: np.ndarray, width: int, height: int, time_base: int, x: np.ndarray, y: np.ndarray,
+                p: np.ndarray, t: np.ndarray) -> tuple[int, int, int, int, int]:
     """uint64 words; arrays as long as `words`."""
     n = 0
     last = np.int64(-1)
     for i in range(len(words)):
         word = words[i]
-        u, v = np.int64((word >> np.uint64(32)) & np.uint64(0xFFFF)), np.int64((word >> np.uint64(48)) & np.uint64(0x7FFF))
+        u = np.int64((word >> np.uint64(32)) & np.uint64(0xFFFF))
+        v = np.int64((word >> np.uint64(48)) & np.uint64(0x7FFF))
         time = time_base + np.int64(word & np.uint64(0xFFFFFFFF))
         x[n], y[n], p[n], t[n] = u, v, word >> np.uint64(63), time
         n += np.int64(u < width) & np.int64(v < height)
@@ -27,7 +29,8 @@ def decode_mono(words, width, height, time_base, x, y, p, t):
 
 
 @numba.njit(nogil=True, cache=True)
-def decode_libcaer(words, width, height, time_base, x, y, p, t):
+def decode_libcaer(words: np.ndarray, width: int, height: int, time_base: int, x: np.ndarray, y: np.ndarray,
+                   p: np.ndarray, t: np.ndarray) -> tuple[int, int, int, int, int]:
     """uint64 words: pixel in the low half, microseconds in the high half; arrays as long as `words`."""
     n = 0
     high = previous = np.int64(0)
@@ -38,7 +41,8 @@ def decode_libcaer(words, width, height, time_base, x, y, p, t):
         high += np.int64(us < previous) << 31
         previous = us
         time = time_base + (high + us) * 1000
-        u, v = np.int64((word >> np.uint64(17)) & np.uint64(0x7FFF)), np.int64((word >> np.uint64(2)) & np.uint64(0x7FFF))
+        u = np.int64((word >> np.uint64(17)) & np.uint64(0x7FFF))
+        v = np.int64((word >> np.uint64(2)) & np.uint64(0x7FFF))
         x[n], y[n], p[n], t[n] = u, v, (word >> np.uint64(1)) & np.uint64(1), time
         n += np.int64(u < width) & np.int64(v < height)
         last = time
@@ -47,8 +51,9 @@ def decode_libcaer(words, width, height, time_base, x, y, p, t):
 
 
 @numba.njit(nogil=True, cache=True)
-def decode_libcaer_cmp(words, width, height, time_base, x, y, p, t, state):
-    """uint16 words; arrays 8 x as long + 8. `state` (3,) int64: column, base row, polarity carry over; time does not."""
+def decode_libcaer_cmp(words: np.ndarray, width: int, height: int, time_base: int, x: np.ndarray, y: np.ndarray,
+                       p: np.ndarray, t: np.ndarray, state: np.ndarray) -> tuple[int, int, int, int, int]:
+    """uint16 words; arrays 8 x as long + 8. `state` int64: column, base row, polarity carry over; time does not."""
     n = found = bad = 0
     column, base, polarity = state[0], state[1], state[2]
     high = low = np.int64(0)

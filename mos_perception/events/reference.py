@@ -6,10 +6,10 @@ plus 2^31 us each time t drops inside a packet.
 `libcaer_cmp` u16, code = bits 12..15: 0 TIME_HIGH(12), 1 TIME_LOW(12), 2 ADDR_X(11), 3 ADDR_Y(11, polarity bit 11; an
 event), 4 VECT_BASE_Y(11, polarity), 5 VECT_8(mask 8, then base += 8); us = time_base / 1000 + (high << 12 | low), where
 high and low start at 0 in each packet. 6 (VECT_12) is defined upstream but never sent: unknown here.
-`evt3` u16: 0 ADDR_Y(11), 2 ADDR_X(11, polarity bit 11; an event), 3 VECT_BASE_X(11, polarity), 4 VECT_12(mask, then base
-+= 12), 5 VECT_8(mask, then base += 8), 6 TIME_LOW(12), 8 TIME_HIGH(12); 7, 10, 14, 15 carry no events; the rest is unknown.
-us = (high << 12 | low) + 2^24 * wraps. No event before a TIME_HIGH followed by a TIME_LOW. A TIME_HIGH below the last is a
-wrap only if it is more than 10 smaller. Row, base, polarity and time carry over between packets.
+`evt3` u16: 0 ADDR_Y(11), 2 ADDR_X(11, polarity bit 11; an event), 3 VECT_BASE_X(11, polarity), 4 VECT_12(mask, then
+base += 12), 5 VECT_8(mask, then base += 8), 6 TIME_LOW(12), 8 TIME_HIGH(12); 7, 10, 14, 15 carry no events; the rest is
+unknown. us = (high << 12 | low) + 2^24 * wraps. No event before a TIME_HIGH followed by a TIME_LOW. A TIME_HIGH below
+the last is a wrap only if it is more than 10 smaller. Row, base, polarity and time carry over between packets.
 (Prophesee EVT 3.0 format description; ros-event-camera/event_camera_codecs.)
 """
 

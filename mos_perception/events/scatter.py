@@ -6,7 +6,7 @@ that is `k * (t - t0) / span` in Q16, at most 2^-16 too high and exact at both e
 
 Two loops give the same grid. `_direct` takes any order of events. `_dense` needs sorted times: it sums one
 run of events between two planes into a scratch image that holds both planes' shares of a pixel in one
-int64, then unpacks it: half the memory traffic, and runs of planes go to different threads.
+int32, then unpacks it: a fraction of the memory traffic, and runs of planes go to different threads.
 """
 
 from __future__ import annotations
@@ -70,37 +70,40 @@ def _direct(grid, x, y, p, t, t0, low, span, m, shift, columns, rows, area, bins
 
 
 @numba.njit(nogil=True, cache=True)
-def _unpack(scratch, left, right, keep):
-    """Move a scratch image (events << 16 low, second shares high) into its two planes and clear it, in one pass.
-
-    `left` holds the shares from the run before (`keep` 1) or nothing yet (0); `right` is written for the first time.
-    """
+def _unpack(scratch, left, right):
+    """Add a scratch image to the planes on both sides of its run and clear it; returns magnitudes as `_direct`."""
+    written = np.int32(0)
     for c in range(len(scratch)):
-        events = np.int32(scratch[c])
-        shares = np.int32((scratch[c] - events) >> 32)
-        left[c] = left[c] * keep + events - shares
-        right[c] = shares
+        events = np.int32(np.int8(scratch[c]))
+        shares = np.int32(np.int32(scratch[c] - events) >> np.int32(8))
+        before = np.int32(left[c] + events * np.int32(65536) - shares)
+        after = np.int32(right[c] + shares)
+        left[c] = before
+        right[c] = after
         scratch[c] = 0
+        written |= np.int32(before ^ np.int32(before >> np.int32(31))) | np.int32(after ^ np.int32(after >> np.int32(31)))
+    return np.int64(written)
 
 
 @numba.njit(nogil=True, cache=True)
 def _dense(grid, x, y, p, t, starts, plane_from, plane_to, t0, low, span, m, shift, columns, rows, area, bins, mask,
            dark_offset, dark_sign):
-    """Write planes `plane_from <= plane < plane_to` from sorted events; those of plane b are starts[b]:starts[b+1].
+    """Add planes `plane_from <= plane < plane_to` from sorted events; those of plane b are starts[b]:starts[b+1].
 
-    Returns (magnitudes as in `_direct`, shown from bit 29; OR of the time steps, negative: not sorted).
+    A scratch pixel: events (signed) in bits 0..7, their second shares above; nearly full, it is added at once.
+    Returns (magnitudes as in `_direct`, OR of the time steps: negative if not sorted).
     """
     width, height = np.uint64(len(columns)), np.uint64(len(rows))
     images = 1 if dark_offset == 0 else 2
-    scratch = np.zeros(images * area, np.int64)
-    unused = np.zeros(area, np.int32)
+    scratch = np.zeros(images * area, np.int32)
+    unused = np.zeros(area, np.int32)  # stands in for planes that are not ours
     dark_cell = (images - 1) * area
     steps = np.int64(0)
-    low_written = np.int64(0)
-    high_written = np.int64(0)
+    written = np.int64(0)
     plane = max(plane_from - 1, 0) if mask else plane_from
     previous = t[max(starts[plane] - 1, 0)]
     while plane < plane_to:
+        has_left, has_right = plane >= plane_from, mask != 0 and plane + 1 < plane_to
         for i in range(starts[plane], starts[plane + 1]):
             steps |= t[i] - previous
             previous = t[i]
@@ -109,20 +112,22 @@ def _dense(grid, x, y, p, t, starts, plane_from, plane_to, t0, low, span, m, shi
             if dt < low or dt > span or u >= width or v >= height:
                 continue
             dark = np.int64(p[i] <= 0)
-            cell = np.uint64(rows[v] + columns[u] + dark * dark_cell)
+            cell = rows[v] + columns[u] + dark * dark_cell
             share = ((dt * m) >> shift) & mask
-            value = scratch[cell] + (65536 + (share << 32)) * (1 + dark * (dark_sign - 1))
-            scratch[cell] = value
-            high_written |= value ^ (value >> 63)
-            low_written |= (value << 32) ^ ((value << 32) >> 63)
+            value = scratch[np.uint64(cell)] + (1 + (share << 8)) * (1 + dark * (dark_sign - 1))
+            scratch[np.uint64(cell)] = value
+            if ((value + 64) & 0xFF) >= 128 or abs(value) >= 1 << 30:
+                at = cell + dark * (dark_offset - dark_cell) + plane * area
+                left = grid[at:at + 1] if has_left else unused[:1]
+                right = grid[at + area:at + area + 1] if has_right else unused[:1]
+                written |= _unpack(scratch[cell:cell + 1], left, right)
         for image in range(images):
             at = image * dark_offset + plane * area
-            left = grid[at:at + area] if plane >= plane_from else unused
-            right = grid[at + area:at + 2 * area] if mask and plane + 1 < plane_to else unused
-            keep = np.int32(1 if mask and plane > 0 else 0)
-            _unpack(scratch[image * area:(image + 1) * area], left, right, keep)
+            left = grid[at:at + area] if has_left else unused
+            right = grid[at + area:at + 2 * area] if has_right else unused
+            written |= _unpack(scratch[image * area:(image + 1) * area], left, right)
         plane += 1
-    return (high_written | low_written) >> 32, steps
+    return written, steps
 
 
 def time_scale(k: int, span: int) -> tuple[int, int]:
@@ -142,12 +147,12 @@ def scatter(events: Events, t0: int, span: int, closed: bool, layout: Layout, th
     rest = (t0, 0 if closed else 1, span, m, shift, layout.columns, layout.rows, layout.area, layout.bins,
             0 if layout.nearest else 0xFFFF, 0 if layout.signed else layout.bins * layout.area,
             -1 if layout.signed else 1)
-    if 8 * len(events) > layout.cells:  # unpacking passes over every cell
-        grid = np.empty(layout.cells, np.int32)
-        written, steps = _dense_threads(grid, arrays, rest, threads if len(events) >= _PARALLEL_FROM else 1)
-        if steps >= 0 and written < 1 << 29:
-            return grid
     grid = np.zeros(layout.cells, np.int32)
+    if 8 * len(events) > layout.cells:  # unpacking passes over every cell
+        written, steps = _dense_threads(grid, arrays, rest, threads if len(events) >= _PARALLEL_FROM else 1)
+        if steps >= 0 and written < 1 << 30:
+            return grid
+        grid = np.zeros(layout.cells, np.int32)
     if _direct(grid, *arrays, *rest) < 1 << 30:
         return grid
     wide = np.zeros(layout.cells, np.int64)
@@ -180,4 +185,5 @@ def _dense_threads(grid: np.ndarray, arrays: tuple, rest: tuple, threads: int) -
     helped = [_HELPERS.submit(work, group) for group in range(1, groups)]
     outcomes = [work(0)]
     outcomes += [work(group) if helper.cancel() else helper.result() for group, helper in enumerate(helped, 1)]
-    return int(np.bitwise_or.reduce([one[0] for one in outcomes])), int(np.bitwise_or.reduce([one[1] for one in outcomes]))
+    written, steps = np.bitwise_or.reduce(np.array(outcomes, np.int64), axis=0)
+    return int(written), int(steps)

@@ -19,6 +19,7 @@ from mos_perception.events.voxel import channels, voxelize
 INPUTS = {'image', 'voxel'}
 OUTPUTS = {'class_logits', 'mask_logits', 'boxes', 'embeddings'}
 STATIC, MOVING = 0, 1
+MIN_VISIBLE = 0.5  # a mask mostly covered by better ones is a second find of the same object
 
 
 class DimosModel:
@@ -94,8 +95,8 @@ def to_instances(outputs: dict[str, np.ndarray], net_size: tuple[int, int], fram
 
     Top `max_objects` of the Q x {static, moving} probabilities (static ones take slots); score = probability x
     mean sigmoid inside the mask at `net_size`; keep the moving ones above `score_threshold`. Here a pixel goes to the
-    best score, and a query that is more likely static is dropped. `parity` does as released: it stays, and masks
-    are painted in top-k order, so that the worst wins. Raises EngineError for outputs that are not finite.
+    best score, and a query is dropped that is more likely static or mostly covered by better ones. `parity` does as
+    released: it stays, and masks are painted in top-k order, so that the worst wins. Raises EngineError for outputs that are not finite.
     """
     logits_q3, masks_qhw, embeddings_qd = (_finite(outputs, name) for name in
                                            ('class_logits', 'mask_logits', 'embeddings'))
@@ -111,7 +112,7 @@ def to_instances(outputs: dict[str, np.ndarray], net_size: tuple[int, int], fram
         kept.sort(key=lambda item: -item[1])
     if parity:
         kept.reverse()
-    masks, boxes, rows = _disjoint([query for query, _ in kept], masks_qhw, frame_size)
+    masks, boxes, rows = _disjoint([query for query, _ in kept], masks_qhw, frame_size, 0.0 if parity else MIN_VISIBLE)
     queries = np.array([kept[row][0] for row in rows], np.int64)
     scores = np.array([kept[row][1] for row in rows], np.float32)
     pair = probs_q3[queries, :2]
@@ -142,18 +143,19 @@ def _upsampled(logits_hw: np.ndarray, size: tuple[int, int], out: np.ndarray | N
     return cv2.resize(logits_hw, (size[1], size[0]), dst=out, interpolation=cv2.INTER_LINEAR)
 
 
-def _disjoint(queries: list[int], masks_qhw: np.ndarray,
-              size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, list[int]]:
-    """Masks (N, H, W) bool, the first query claiming its pixels; their extents (N, 4); the rows that are not empty."""
+def _disjoint(queries: list[int], masks_qhw: np.ndarray, size: tuple[int, int],
+              min_visible: float) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """Masks (N, H, W) bool, the first query claiming its pixels; their extents (N, 4); the rows with enough left."""
     masks = np.empty((len(queries), *size), bool)
     logits, taken = np.empty(size, np.float32), np.zeros(size, bool)  # fresh pages cost more than the arithmetic
     boxes, rows = [], []
     for row, query in enumerate(queries):
         mask = masks[len(rows)]
         np.greater(_upsampled(masks_qhw[query], size, logits), 0, out=mask)
+        whole = np.count_nonzero(mask)
         np.greater(mask, taken, out=mask)
         x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
-        if width:
+        if width and np.count_nonzero(mask) >= min_visible * whole:
             np.logical_or(taken, mask, out=taken)
             boxes.append((x, y, x + width, y + height))
             rows.append(row)

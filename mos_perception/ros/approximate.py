@@ -58,6 +58,7 @@ def window(message: Image, t0_ns: int, t1_ns: int) -> EventWindow:
     counts = data[:height * step].reshape(height, step)[:, :2 * width].reshape(height, width, 2)
     y, x, darker = np.nonzero(counts)
     times = counts[y, x, darker]
-    x, y, p = (np.repeat(field, times) for field in (x.astype(np.uint16), y.astype(np.uint16), (1 - darker).astype(np.uint8)))
+    fields = x.astype(np.uint16), y.astype(np.uint16), (1 - darker).astype(np.uint8)
+    x, y, p = (np.repeat(field, times) for field in fields)
     events = Events(x, y, p, np.full(len(x), (t0_ns + t1_ns + 1) // 2, np.int64))
     return EventWindow(events, t0_ns, t1_ns, height, width)

@@ -156,7 +156,8 @@ def overlay_message(result: Result, pair: Pair) -> Image:
     from mos_perception.visualize import event_picture, overlay
     image = pair.frame.image if pair.frame is not None else event_picture(pair.window.events, pair.size)
     text = f'{result.model_id} {result.modality.value}'
-    return image_message(header(result), overlay(image, result.instances, result.tracks, text, degraded=result.degraded))
+    drawn = overlay(image, result.instances, result.tracks, text, degraded=result.degraded)
+    return image_message(header(result), drawn)
 
 
 def output_message(name: str, result: Result, pair: Pair, with_masks: bool) -> Any:

@@ -84,7 +84,7 @@ class Feed:
     def lost(self, role: str, count: int) -> None:
         """Count messages that the transport says it lost."""
         self._monitor.lost(role, count)
-        self._warn(f'lost_{role}', f'{count} {role} lost on the way: set input_reliable, or check the network and its buffers')
+        self._warn(f'lost_{role}', f'{count} {role} lost on the way: set input_reliable, or check the network')
 
     def skip(self, skip: Skip) -> None:
         """Count an input that gave no result."""

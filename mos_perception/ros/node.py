@@ -73,7 +73,8 @@ class MosNode(LifecycleNode):
             self._undo_configure.append(lambda publisher=publisher: self.destroy_lifecycle_publisher(publisher))
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', qos.output())
         service = self.create_service(Reset, '~/reset', self._on_reset)
-        self._undo_configure += [lambda: self.destroy_publisher(self._diagnostics), lambda: self.destroy_service(service)]
+        self._undo_configure += [lambda: self.destroy_publisher(self._diagnostics),
+                                 lambda: self.destroy_service(service)]
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -97,8 +98,9 @@ class MosNode(LifecycleNode):
         self._undo_activate.append(self._feed.close)
         timer = self.create_timer(1.0, self._report, clock=self._steady)
         self._undo_activate.append(lambda: self.destroy_timer(timer))
-        self._undo_activate.append(self.get_clock().create_jump_callback(
-            JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1)), post_callback=self._on_jump).unregister)
+        backward = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1))
+        jump = self.get_clock().create_jump_callback(backward, post_callback=self._on_jump)
+        self._undo_activate.append(jump.unregister)
         inputs = Inputs(self, self._feed)
         self._undo_activate.append(inputs.close)
         inputs.open(config)

@@ -40,7 +40,7 @@ CLOCK_PERIOD_S = 0.01  # between two messages on /clock, wall time
 
 def parse(args: list[str]) -> argparse.Namespace:
     """The command line, without ROS arguments."""
-    parser = argparse.ArgumentParser(prog='bag_player', description='Play a rosbag2 recording (mcap, sqlite3) in real time.')
+    parser = argparse.ArgumentParser(prog='bag_player', description='Play a rosbag2 recording in real time.')
     parser.add_argument('bag', type=Path, help='rosbag2 folder, .mcap or .db3 file')
     parser.add_argument('--topics', nargs='+', default=[], help='play only these; the default is every topic')
     parser.add_argument('--rate', type=float, default=1.0, help='1 = as recorded')
@@ -48,7 +48,7 @@ def parse(args: list[str]) -> argparse.Namespace:
     parser.add_argument('--clock', action='store_true', help='publish /clock, for nodes with use_sim_time')
     parser.add_argument('--wait-for-subscribers', type=int, metavar='N',
                         help='start when N topics have a subscriber (default: all of --topics, else 1; 0: at once)')
-    parser.add_argument('--wait-timeout', type=float, default=120.0, metavar='S', help='give up waiting after this time')
+    parser.add_argument('--wait-timeout', type=float, default=120.0, metavar='S', help='give up waiting after it')
     parser.add_argument('--start-delay', type=float, default=1.0, metavar='S',
                         help='between the last subscriber and the first message: the subscribers must see us too')
     options = parser.parse_args(args)

@@ -115,7 +115,8 @@ def main(args: list[str] | None = None) -> int:
         return 1
     finally:
         rclpy.try_shutdown()
-    print('\n'.join(f'recorded {count} of {name}' for name, count in sorted(writer.counts.items())) or 'recorded nothing')
+    lines = [f'recorded {count} of {name}' for name, count in sorted(writer.counts.items())]
+    print('\n'.join(lines) or 'recorded nothing')
     return 0
 
 

@@ -90,7 +90,8 @@ class Rig:
         self.client = rclpy.create_node('client')
         self.got: dict[str, list] = {name: [] for name in listen}
         for name in listen:
-            self.client.create_subscription(OUTPUTS[name], f'/mos_perception/{name}', self.got[name].append, qos.output())
+            self.client.create_subscription(OUTPUTS[name], f'/mos_perception/{name}', self.got[name].append,
+                                            qos.output())
         self.images = self.client.create_publisher(Image, '/image', qos.playback(50))
         # One process cannot have two types on one topic.
         config = self.node.config

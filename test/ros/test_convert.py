@@ -10,7 +10,8 @@ from pycocotools import mask as coco
 from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import Image
 
-from mos_perception.datatypes import (Events, EventWindow, Frame, Instances, Modality, Pair, Result, Tracks, WindowStatus)
+from mos_perception.datatypes import (Events, EventWindow, Frame, Instances, Modality, Pair, Result, Tracks,
+                                      WindowStatus)
 from mos_perception.errors import DecodeError, FrameError, MosError
 from mos_perception.ros import approximate, convert
 
@@ -18,8 +19,9 @@ from mos_perception.ros import approximate, convert
 def result(stamp_ns: int = 1_234_567_890_123) -> Result:
     masks = np.zeros((2, 20, 30), bool)
     masks[0, 2:6, 3:9], masks[1, 10:18, 12:30] = True, True
-    instances = Instances(masks, np.array([[3, 2, 9, 6], [12, 10, 30, 18]], np.float32), np.array([0.4, 0.9], np.float32),
-                          np.array([0.2, 0.95], np.float32), np.array([False, True]), np.zeros((2, 4), np.float32))
+    boxes = np.array([[3, 2, 9, 6], [12, 10, 30, 18]], np.float32)
+    instances = Instances(masks, boxes, np.array([0.4, 0.9], np.float32), np.array([0.2, 0.95], np.float32),
+                          np.array([False, True]), np.zeros((2, 4), np.float32))
     tracks = Tracks(np.array([70_000, 3]), np.array([0, 1]), np.array([0.1, 2.5]), instances.boxes,
                     np.array([[1.0, 2.0], [-3.0, 4.0]]), np.array([1, -1]))
     window = EventWindow(Events.empty(), 0, 10, 20, 30, WindowStatus.COMPLETE)

@@ -79,7 +79,8 @@ def test_bad_first_packet(rig, changes, reason):
     assert works_after(bench, 0)
 
 
-@pytest.mark.parametrize('changes, reason', [({'encoding': 'mono'}, 'encoding_changed'), ({'width': 80}, 'size_changed')])
+@pytest.mark.parametrize('changes, reason', [
+    ({'encoding': 'mono'}, 'encoding_changed'), ({'width': 80}, 'size_changed')])
 def test_packet_changes_mid_stream(rig, changes, reason):
     bench = rig()
     assert works_after(bench, 0)
@@ -175,7 +176,8 @@ def test_approximate_without_message_filters(rig, capfd):
     assert 'message_filters, which is not installed' in capfd.readouterr().err
 
 
-@pytest.mark.skipif(importlib.util.find_spec('message_filters') is None, reason='message_filters comes with a ROS distribution')
+@pytest.mark.skipif(importlib.util.find_spec('message_filters') is None,
+                    reason='message_filters comes with a ROS distribution')
 def test_approximate_pairs_by_header_stamp(rig):
     bench = rig(activate=False, sync_policy='approximate')
     assert bench.node.trigger_configure() == TransitionCallbackReturn.SUCCESS

@@ -73,14 +73,14 @@ def test_unknown_parameter_names_the_nearest(start, tiny_model):
 
 def test_out_of_range_ends_with_one_line(start):
     node = start('node', '--ros-args', '-p', 'score_threshold:=3.0')
-    text, _ = node.communicate(timeout=60)
+    text, _ = node.communicate(timeout=120)
     assert node.returncode == 2 and text.strip().count('\n') == 0, text
     assert 'score_threshold is 3.0: must be within [0.0, 1.0]' in text
 
 
 def test_missing_model_ends_with_one_line(start):
     node = start('node', '--ros-args', '-p', 'model:=no_such_model')
-    text, _ = node.communicate(timeout=60)
+    text, _ = node.communicate(timeout=120)
     assert node.returncode == 1 and "no model 'no_such_model'" in text and 'Traceback' not in text, text
 
 
@@ -88,5 +88,5 @@ def test_corrupt_parameter_file_ends_with_one_line(start, tmp_path):
     path = tmp_path / 'bad.yaml'
     path.write_text('/**:\n  ros__parameters: [unclosed\n')
     node = start('node', '--ros-args', '--params-file', str(path))
-    text, _ = node.communicate(timeout=60)
+    text, _ = node.communicate(timeout=120)
     assert node.returncode == 2 and 'bad.yaml' in text and 'Traceback' not in text, text

@@ -5,8 +5,11 @@ import time
 from pathlib import Path
 
 import pytest
+import rclpy
+
 from mos_perception.bag import BagWriter, open_bag
 from mos_perception.ros import convert
+from mos_perception.ros.player import Player, parse
 
 COUNT = 20
 
@@ -32,47 +35,66 @@ def contents(path: Path, topic: str) -> list[bytes]:
 def test_recorded_bytes_equal_played_bytes(bag, tmp_path, start):
     recorder = start('recorder', '--out', str(tmp_path / 'out'), '--count', str(2 * COUNT), '/image', '/events')
     player = start('player', str(bag), '--topics', '/image', '/events', '--rate', '2')
-    text, _ = player.communicate(timeout=60)
+    text, _ = player.communicate(timeout=120)
     assert player.returncode == 0, text
     assert f'played {COUNT} on /image' in text and f'played {COUNT} on /events' in text and 'lateness p50' in text
-    log, _ = recorder.communicate(timeout=20)
+    log, _ = recorder.communicate(timeout=120)
     assert recorder.returncode == 0 and f'recorded {COUNT} of /image' in log, log
     for topic in ('/image', '/events'):
         for played, recorded in zip(contents(bag, topic), contents(tmp_path / 'out', topic), strict=True):
             assert recorded == played.ljust(len(recorded), b'\0') and len(recorded) - len(played) < 4  # DDS pads to 4
 
 
-def test_schedule_is_absolute(bag, start, tmp_path):
+def test_clock_and_idle_timeout(bag, start, tmp_path):
     recorder = start('recorder', '--out', str(tmp_path / 'out'), '--idle-timeout', '1', '/image', '/clock')
     player = start('player', str(bag), '--clock', '--wait-for-subscribers', '1')
-    assert player.wait(60) == 0 and recorder.wait(30) == 0
+    assert player.wait(120) == 0 and recorder.wait(60) == 0
     with open_bag(tmp_path / 'out') as found:
-        times = [item.receive_ns for item in found.messages(['/image'])]
-        assert {topic.name for topic in found.topics} == {'/image', '/clock'}
-    assert len(times) == COUNT
-    assert (times[-1] - times[0]) / 1e9 == pytest.approx((COUNT - 1) * 0.033, abs=0.3)
+        counts = {topic.name: topic.count for topic in found.topics}
+    assert counts['/image'] == COUNT and counts['/clock'] >= 1
+
+
+def test_schedule_is_absolute(bag, ros):
+    """Never early, at the rate asked for; slow publishing is not added up."""
+    times = []
+
+    class Slow:
+        def publish(self, raw: bytes) -> None:
+            times.append(time.monotonic())
+            time.sleep(0.004)
+    node = rclpy.create_node('bag_player')
+    with open_bag(bag) as opened:
+        player = Player(node, opened, parse([str(bag), '--rate', '0.5']))
+        player._publishers = dict.fromkeys(player._publishers, Slow())
+        start = time.monotonic()
+        player.play()
+        stamps = [item.receive_ns for item in opened.messages()]
+    due = [start + (stamp - stamps[0]) / 1e9 / 0.5 for stamp in stamps]
+    late = [at - wanted for at, wanted in zip(times, due, strict=True)]
+    assert min(late) >= 0 and sorted(late)[len(late) // 2] < 0.08  # 0.16 s would have added up
+    node.destroy_node()
 
 
 def test_nobody_listens(bag, start):
     player = start('player', str(bag), '--topics', '/image', '--wait-timeout', '0.5')
-    text, _ = player.communicate(timeout=30)
+    text, _ = player.communicate(timeout=120)
     assert player.returncode == 1 and 'nobody subscribed to /image within 0.5 s' in text
     player = start('player', str(bag), '--wait-for-subscribers', '0', '--start-delay', '0', '--rate', '10')
-    assert player.wait(30) == 0
+    assert player.wait(60) == 0
 
 
 def test_missing_topic_and_missing_bag(bag, start):
     player = start('player', str(bag), '--topics', '/imge')
-    text, _ = player.communicate(timeout=30)
+    text, _ = player.communicate(timeout=120)
     assert player.returncode == 1 and 'no topic /imge' in text and '/image (sensor_msgs/msg/Image, 20)' in text
     player = start('player', str(bag / 'nothing'))
-    text, _ = player.communicate(timeout=30)
+    text, _ = player.communicate(timeout=120)
     assert player.returncode == 1 and 'no such bag' in text and 'Traceback' not in text
 
 
 def test_recorder_refuses_an_existing_bag(bag, start):
     recorder = start('recorder', '--out', str(bag), '/image')
-    text, _ = recorder.communicate(timeout=30)
+    text, _ = recorder.communicate(timeout=120)
     assert recorder.returncode == 1 and 'exists' in text and 'Traceback' not in text
 
 
@@ -80,14 +102,14 @@ def test_player_node_recorder(bag, tmp_path, start, tiny_model):
     node = start('node', '--ros-args', '-p', f'model:={tiny_model}')
     recorder = start('recorder', '--out', str(tmp_path / 'out'), '/mos_perception/instances', '/mos_perception/tracks')
     player = start('player', str(bag), '--topics', '/image', '/events')
-    text, _ = player.communicate(timeout=100)
+    text, _ = player.communicate(timeout=150)
     assert player.returncode == 0, text
     time.sleep(1)
     for process in (recorder, node):
         process.send_signal(signal.SIGINT)
-    log, _ = node.communicate(timeout=20)
+    log, _ = node.communicate(timeout=120)
     assert node.returncode == 0 and 'Traceback' not in log, log
-    assert recorder.wait(20) == 0
+    assert recorder.wait(60) == 0
     with open_bag(tmp_path / 'out') as found:
         stamps = [answer.stamp_ns for _, answer in found.items(['/mos_perception/instances'])]
     assert len(stamps) == len(set(stamps)) and stamps == sorted(stamps)

@@ -17,6 +17,7 @@ from training.export import OUTPUTS, export
 from training.nets.dimos import DimosConfig
 from training.recipes import Recipe
 from training.scenes import render_clip
+from training.scenes.presets import find_preset
 from training.train import save, start
 
 NET = DimosConfig(size=(120, 160), stem=4, channels=(4, 8, 8), blocks=(1, 1, 1), hidden=8, groups=4, queries=5, width=16,
@@ -91,6 +92,6 @@ def test_export_of_another_recipe_is_refused(exported, tmp_path):
 def test_evaluation_scores_model_and_floor_on_the_same_clips(exported):
     _, path = exported
     model = DimosModel(OrtEngine(path, 1), load_card(path))
-    scores = evaluate(model, [render_clip('easy', 1, 'test', duration_s=0.1)], 12)
+    scores = evaluate(model, [render_clip(find_preset('easy', duration_s=0.1), 1, 'test')], 12)
     assert list(scores) == ['frames + events', 'frames only', 'events only', 'classical floor']
     assert all(0 <= row['mIoU_ins'] <= 1 and row['ms_per_frame'] > 0 for row in scores.values())

@@ -29,8 +29,8 @@ def square_clip(seed: int) -> Clip:
     top, left = rng.integers(2, 18), rng.integers(2, 12)
     for i in range(4):
         frames[i, 20:28, 36:46], ids[i, 20:28, 36:46] = 30, 2
-        frames[i, top:top + 10, left + 3 * i:left + 3 * i + 10] = 220
-        ids[i, top:top + 10, left + 3 * i:left + 3 * i + 10] = 1
+        frames[i, top:top + 12, left + 3 * i:left + 3 * i + 12] = 220
+        ids[i, top:top + 12, left + 3 * i:left + 3 * i + 12] = 1
         if i:
             change = frames[i, ..., 0].astype(int) - frames[i - 1, ..., 0]
             y, x = np.nonzero(change)
@@ -103,9 +103,9 @@ def test_a_set_packed_for_other_settings_is_refused(packed, tmp_path):
 def test_one_batch_can_be_learnt_by_heart(packed):
     state = start(RECIPE)
     batch = packed.batch(np.array([0, 3, 6, 9]), np.random.default_rng(0), None)
-    for _ in range(150):
-        terms = train_step(state, batch, RECIPE, 3e-3)
-    assert terms['class'] < 0.05
+    for step in range(150):
+        terms = train_step(state, batch, RECIPE, one_cycle(step / 150, 6e-3, 0.1))
+    assert terms['class'] < 0.1
     logits, masks, boxes, _ = state.network.eval().infer(batch.image, batch.voxel)
     for b in range(4):
         query = int(logits[b].softmax(-1)[:, 1].argmax())
@@ -120,9 +120,12 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(packed):
     batch = packed.batch(np.arange(2), np.random.default_rng(0), None)
     train_step(state, batch, RECIPE, 1e-3)
     before = {name: value.clone() for name, value in state.network.named_parameters()}
-    batch.clean[0, 0, 0, 0] = float('nan')  # reaches the flow loss only
+    bad = batch.clean.clone()
+    bad[0, 0, 0, 0] = float('nan')
     with pytest.raises(TrainingError, match='step 1: loss is nan'):
-        train_step(state, batch, RECIPE, 1e-3)
+        train_step(state, replace(batch, clean=bad), RECIPE, 1e-3)  # reaches the flow loss only
+    with pytest.raises(TrainingError, match='not finite in class_logits'):
+        train_step(state.__class__(start(RECIPE).network, state.optimizer), replace(batch, image=bad), RECIPE, 1e-3)
     for name, value in state.network.named_parameters():
         assert torch.equal(value, before[name]), name
 

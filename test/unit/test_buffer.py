@@ -43,7 +43,8 @@ def test_drop_before_keeps_packets_that_reach_beyond():
     assert buffer.nbytes == 0 and buffer.watermark_ns is None
 
 
-@given(st.lists(st.integers(0, 50), max_size=40).map(sorted), st.integers(-1, 51), st.integers(0, 20), st.integers(1, 7))
+@given(st.lists(st.integers(0, 50), max_size=40).map(sorted), st.integers(-1, 51), st.integers(0, 20),
+       st.integers(1, 7))
 def test_window_equals_filter(times, t0, length, packet):
     buffer = EventBuffer(10 ** 6)
     for start in range(0, len(times), packet):

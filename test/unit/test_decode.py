@@ -39,7 +39,8 @@ def compare(encoding, payloads, height=12, width=40, time_base=0):
 
 
 evt3_words = st.lists(st.one_of(
-    st.integers(0, 0xFFFF), st.integers(0, 15).map(lambda y: ROW | y), st.integers(0, 45).map(lambda x: COLUMN | ON | x),
+    st.integers(0, 0xFFFF), st.integers(0, 15).map(lambda y: ROW | y),
+    st.integers(0, 45).map(lambda x: COLUMN | ON | x),
     st.integers(0, 45).map(lambda x: BASE | x), st.integers(0, 0xFFF).map(lambda mask: VECT_12 | mask),
     st.integers(0, 0xFF).map(lambda mask: VECT_8 | mask), st.integers(0, 0xFFF).map(lambda low: LOW | low),
     st.sampled_from([0, 1, 2, 11, 12, 13, 0xFFF]).map(lambda high: HIGH | high)), max_size=80)
@@ -95,7 +96,8 @@ def test_known_time_without_events():
     assert Decoder('evt3', 12, 40).decode(packet([HIGH | 1, LOW | 9, HIGH | 2])).last_sensor_ns == (4096 + 9) * 1000
 
 
-@pytest.mark.parametrize(('encoding', 'height', 'width'), [('evt2', 10, 10), ('', 10, 10), ('evt3', 0, 10), ('evt3', 10, 20000)])
+@pytest.mark.parametrize(('encoding', 'height', 'width'), [('evt2', 10, 10), ('', 10, 10), ('evt3', 0, 10),
+                                                            ('evt3', 10, 20000)])
 def test_decoder_refuses(encoding, height, width):
     with pytest.raises(DecodeError):
         Decoder(encoding, height, width)
@@ -218,7 +220,8 @@ def messages(path):
 def packets(path):
     for one in messages(path):
         stamp = one.header.stamp.sec * 10 ** 9 + one.header.stamp.nanosec
-        yield EventPacket(stamp, one.encoding, one.height, one.width, one.seq, one.time_base, one.events, one.header.frame_id)
+        yield EventPacket(stamp, one.encoding, one.height, one.width, one.seq, one.time_base, one.events,
+                          one.header.frame_id)
 
 
 RECORDINGS = {'test_events_1': 'test_events_1.db3', 'test_events_2': 'test_events_2_0.mcap'}
@@ -229,7 +232,8 @@ def test_recording_equals_oracle(name, data_dir):
     stream, decoder, oracle, total, last = EventStream(), None, None, 0, -1
     for number, one in enumerate(packets(data_dir / 'events/event_camera_py' / name / RECORDINGS[name])):
         if decoder is None:
-            decoder, oracle = Decoder(one.encoding, one.height, one.width), Reference(one.encoding, one.width, one.height)
+            decoder = Decoder(one.encoding, one.height, one.width)
+            oracle = Reference(one.encoding, one.width, one.height)
         decoded = decoder.decode(one)
         total += len(decoded.x)
         assert decoded.bad_words == decoded.out_of_bounds == 0 and not decoded.truncated

@@ -164,8 +164,8 @@ def test_inputs_of_other_kinds_and_not_changed():
     assert rows.flags.writeable and events.t.flags.writeable
 
 
-@pytest.mark.parametrize('keywords', [{'formulation': 'x'}, {'bins': 0}, {'resize': 'x'}, {'normalise': 'x'}, {'size': None},
-                                      {'out_size': (0, 4)}, {'parity': True, 'formulation': 'e2vid'}])
+@pytest.mark.parametrize('keywords', [{'formulation': 'x'}, {'bins': 0}, {'resize': 'x'}, {'normalise': 'x'},
+                                      {'size': None}, {'out_size': (0, 4)}, {'parity': True, 'formulation': 'e2vid'}])
 def test_refuses(keywords):
     with pytest.raises(ConfigError):
         voxelize(random_events(5, (4, 4), 0, 10), 0, 10, **{'size': (4, 4), **keywords})
