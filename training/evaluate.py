@@ -30,9 +30,10 @@ from training.scenes.presets import PRESETS
 from training.scenes.simulate import render_clip
 from training.scenes.splits import SPLITS
 
-COLUMNS = ('mIoU_ins', 'mIoU01', 'AP_parity', 'AP_strict', 'mIoU_strict', 'precision', 'recall', 'false_per_empty_frame',
-           'ms_per_frame')
-NO_TRACKS = Tracks(*(np.zeros(0, np.int64) for _ in range(3)), np.zeros((0, 4)), np.zeros((0, 2)), np.zeros(0, np.int64))
+COLUMNS = ('mIoU_ins', 'mIoU01', 'AP_parity', 'AP_strict', 'mIoU_strict', 'precision', 'recall',
+           'false_per_empty_frame', 'ms_per_frame')
+NO_TRACKS = Tracks(*(np.zeros(0, np.int64) for _ in range(3)), np.zeros((0, 4)), np.zeros((0, 2)),
+                   np.zeros(0, np.int64))
 
 
 @dataclass
@@ -58,9 +59,10 @@ class Row:
         summary = self.scorer.summary()
         parity, strict = summary['parity'], summary['strict']
         share = summary['frames'] / max(summary['frames_with_gt'], 1)
-        found = (parity['mIoU_ins_valid'], None if parity['mIoU01'] is None else parity['mIoU01'] * share, parity['mAP'],
-                 strict['AP'], strict['mIoU'], strict['motion_precision'], strict['motion_recall'],
-                 self.false_alarms / self.empty_frames if self.empty_frames else None, 1e3 * float(np.median(self.seconds)))
+        found = (parity['mIoU_ins_valid'], None if parity['mIoU01'] is None else parity['mIoU01'] * share,
+                 parity['mAP'], strict['AP'], strict['mIoU'], strict['motion_precision'], strict['motion_recall'],
+                 self.false_alarms / self.empty_frames if self.empty_frames else None,
+                 1e3 * float(np.median(self.seconds)))
         return {name: None if value is None else round(float(value), 4) for name, value in zip(COLUMNS, found)}
 
 
@@ -114,7 +116,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument('--split', choices=SPLITS, default='test')
     parser.add_argument('--clips', type=int, default=20)
     parser.add_argument('--seed', type=int, default=0, help='first clip')
-    parser.add_argument('--min-pixels', type=int, default=12, help='smaller movers are no ground truth (as in training)')
+    parser.add_argument('--min-pixels', type=int, default=12, help='smaller movers are no ground truth')
     parser.add_argument('--threads', type=int, default=0)
     parser.add_argument('--json', action='store_true', help='print JSON instead of the table')
     parser.add_argument('--update-card', action='store_true', help='store the scores in the model card')

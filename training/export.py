@@ -1,4 +1,7 @@
-"""Turn a run's checkpoint into an ONNX file with its card: `python -m training.export --run runs/x --out models/dimos_nano.onnx`."""
+"""Turn a run's checkpoint into an ONNX file with its card.
+
+`python -m training.export --run runs/dimos_nano --out models/dimos_nano.onnx`
+"""
 
 from __future__ import annotations
 
@@ -57,7 +60,8 @@ def parity(network: Dimos, path: Path) -> dict[str, float]:
     image, voxel = example(network)
     wanted = dict(zip(OUTPUTS, network.eval().infer(image, voxel)))
     found = OrtEngine(path, 1).run({'image': image.numpy(), 'voxel': voxel.numpy()})
-    return {name: float(np.abs(found[name] - value.numpy()).max() / value.abs().max()) for name, value in wanted.items()}
+    return {name: float(np.abs(found[name] - value.numpy()).max() / value.abs().max())
+            for name, value in wanted.items()}
 
 
 def card(state: State, recipe: Recipe, path: Path, about: dict) -> ModelCard:

@@ -1,4 +1,6 @@
-"""Train one recipe on packed sets: `python -m training.train --recipe dimos_nano --data runs/train --out runs/x --minutes 60`.
+"""Train one recipe on a packed set.
+
+`python -m training.train --recipe dimos_nano --data runs/set --out runs/dimos_nano --minutes 60 --threads 1`
 
 The learning rate follows one cycle over the run: the fraction done is the larger of steps / --steps and
 elapsed / --minutes. Batches depend on (seed, step) alone, so `--resume` with --steps continues as if never stopped.
@@ -164,8 +166,8 @@ def fit(state: State, data: PackedSet, recipe: Recipe, folder: Path, *, steps: i
                 metrics.write(json.dumps(entry) + '\n')
                 metrics.flush()
                 left = state.seconds * (1 / done - 1) / 60 if done else math.inf
-                print(f'step {state.step}  {100 * done:.1f} %  {left:.1f} min left  {speed:.1f} samples/s  lr {rate:.2e}  '
-                      + _words(state.metrics), flush=True)
+                print(f'step {state.step}  {100 * done:.1f} %  {left:.1f} min left  {speed:.1f} samples/s  '
+                      f'lr {rate:.2e}  ' + _words(state.metrics), flush=True)
                 logged, first, sums = now, state.step, {}
             if done >= 1 or now - saved >= 60 * save_minutes:
                 save(state, recipe, folder, about)

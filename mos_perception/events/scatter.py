@@ -81,7 +81,8 @@ def _unpack(scratch, left, right):
         left[c] = before
         right[c] = after
         scratch[c] = 0
-        written |= np.int32(before ^ np.int32(before >> np.int32(31))) | np.int32(after ^ np.int32(after >> np.int32(31)))
+        written |= np.int32(before ^ np.int32(before >> np.int32(31)))
+        written |= np.int32(after ^ np.int32(after >> np.int32(31)))
     return np.int64(written)
 
 

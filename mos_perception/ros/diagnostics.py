@@ -64,7 +64,7 @@ class Monitor:
             self._skips[skip.reason.value] += skip.count
 
     def lost(self, role: str, count: int) -> None:
-        """The transport lost messages of an input."""
+        """Messages of an input were published but never arrived."""
         with self._lock:
             self._skips[f'lost_{role}'] += count
 

@@ -82,9 +82,10 @@ class Feed:
         return self._worker.stop()
 
     def lost(self, role: str, count: int) -> None:
-        """Count messages that the transport says it lost."""
+        """Count messages that were published but never reached us."""
         self._monitor.lost(role, count)
-        self._warn(f'lost_{role}', f'{count} {role} lost on the way: set input_reliable, or check the network')
+        self._warn(f'lost_{role}', f'{count} {role} lost before the node: the machine is overloaded, or the network '
+                   'drops them (input_reliable, input_depth)')
 
     def skip(self, skip: Skip) -> None:
         """Count an input that gave no result."""

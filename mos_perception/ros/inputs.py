@@ -10,11 +10,6 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 
-try:
-    from rclpy.event_handler import SubscriptionEventCallbacks
-except ImportError:  # Humble
-    from rclpy.qos_event import SubscriptionEventCallbacks
-
 from mos_perception.config import Config
 from mos_perception.errors import ConfigError
 from mos_perception.ros import convert, qos
@@ -72,9 +67,18 @@ class Inputs:
 
     def _subscribe(self, role: str, kind: Any, topic: str, handler: Callable[[Any], None], profile: QoSProfile,
                    raw: bool = False) -> None:
-        lost = SubscriptionEventCallbacks(message_lost=lambda info: self._feed.lost(role, info.total_count_change))
+        last = 0
+
+        def received(message: Any, info: dict[str, Any]) -> None:
+            """Count gaps in the publisher's own numbering: what the network or a full queue dropped before us."""
+            nonlocal last
+            number = info.get('publication_sequence_number') or 0
+            if 0 < last < number - 1:
+                self._feed.lost(role, number - last - 1)
+            last = number
+            handler(message)
         self._subscriptions.append(self._node.create_subscription(
-            kind, topic, handler, profile, raw=raw, event_callbacks=lost, qos_overriding_options=qos.overridable()))
+            kind, topic, received, profile, raw=raw, qos_overriding_options=qos.overridable()))
 
     def close(self) -> None:
         """End the subscriptions."""

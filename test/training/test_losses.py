@@ -61,8 +61,9 @@ def test_total_cost_adds_the_class_probability():
     z = outputs['class_logits'][1, 0, 2].numpy().astype(np.float64)
     p = np.exp(z) / np.exp(z).sum()
     logits, masks = outputs['mask_logits'][1, 0, 2].numpy(), targets.masks[0].numpy()
-    assert table[1, 0, 2, 0] == pytest.approx(20 * np_focal(logits, masks[0]) + np_dice(logits, masks[0]) - p[0], rel=1e-4)
-    assert table[1, 0, 2, 1] == pytest.approx(20 * np_focal(logits, masks[1]) + np_dice(logits, masks[1]) - p[1], rel=1e-4)
+    for n in (0, 1):
+        wanted = 20 * np_focal(logits, masks[n]) + np_dice(logits, masks[n]) - p[n]
+        assert table[1, 0, 2, n] == pytest.approx(wanted, rel=1e-4)
 
 
 def test_matching_is_the_cheapest_assignment_by_brute_force():
@@ -89,7 +90,8 @@ def test_class_loss_weights_the_unmatched_queries_a_tenth():
 
 def test_dice_and_focal_against_numpy():
     logits, target = RNG.normal(size=(3, 20)), RNG.integers(0, 2, (3, 20))
-    found = [f(torch.tensor(logits), torch.tensor(target, dtype=torch.float64)).numpy() for f in (dice_loss, focal_loss)]
+    tensors = torch.tensor(logits), torch.tensor(target, dtype=torch.float64)
+    found = [f(*tensors).numpy() for f in (dice_loss, focal_loss)]
     np.testing.assert_allclose(found[0], [np_dice(a, b) for a, b in zip(logits, target)], rtol=1e-6)
     np.testing.assert_allclose(found[1], [np_focal(a, b) for a, b in zip(logits, target)], rtol=1e-6)
 
@@ -146,8 +148,8 @@ def test_photometric_and_smoothness_against_numpy():
 
 
 def test_flow_loss_is_least_at_the_flow_to_the_previous_frame():
-    scene = torch.nn.functional.interpolate(torch.randn(1, 3, 8, 12, generator=torch.Generator().manual_seed(0)), (32, 60),
-                                            mode='bicubic')
+    seeds = torch.randn(1, 3, 8, 12, generator=torch.Generator().manual_seed(0))
+    scene = torch.nn.functional.interpolate(seeds, (32, 60), mode='bicubic')
     now, before = scene[..., 4:44], scene[..., 8:48]  # what is at x now was at x - 4 before
 
     def loss(x):

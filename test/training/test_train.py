@@ -16,8 +16,8 @@ from training.recipes import Recipe
 from training.scenes.clip import Clip
 from training.train import TrainingError, fit, load, one_cycle, start, train_step
 
-NET = DimosConfig(size=(32, 48), stem=8, channels=(8, 16, 16), blocks=(1, 1, 1), hidden=16, groups=4, queries=4, width=32,
-                  attention_heads=2, feed_forward=32, layers=2)
+NET = DimosConfig(size=(32, 48), stem=8, channels=(8, 16, 16), blocks=(1, 1, 1), hidden=16, groups=4, queries=4,
+                  width=32, attention_heads=2, feed_forward=32, layers=2)
 RECIPE = Recipe('tiny', net=NET, weights=LossWeights(dense=1.0), batch=4, learning_rate=3e-3, mask_stride=2)
 PERIOD = 33_333_333
 
@@ -103,14 +103,14 @@ def test_a_set_packed_for_other_settings_is_refused(packed, tmp_path):
 def test_one_batch_can_be_learnt_by_heart(packed):
     state = start(RECIPE)
     batch = packed.batch(np.array([0, 3, 6, 9]), np.random.default_rng(0), None)
-    for step in range(150):
-        terms = train_step(state, batch, RECIPE, one_cycle(step / 150, 6e-3, 0.1))
-    assert terms['class'] < 0.1
+    for step in range(200):
+        train_step(state, batch, RECIPE, one_cycle(step / 200, 1e-3, 0.1))
     logits, masks, boxes, _ = state.network.eval().infer(batch.image, batch.voxel)
     for b in range(4):
         query = int(logits[b].softmax(-1)[:, 1].argmax())
-        full = torch.nn.functional.interpolate(masks[b, query][None, None], (16, 24), mode='bilinear')[0, 0] > 0
-        truth = batch.targets.masks[b, 1] > 0.5
+        assert float(logits[b].softmax(-1)[query, 1]) > 0.7
+        full = torch.nn.functional.interpolate(masks[b, query][None, None], (32, 48), mode='bilinear')[0, 0] > 0
+        truth = torch.from_numpy(square_clip(b).ids[1] == 1)
         assert float((full & truth).sum() / (full | truth).sum()) > 0.7
         assert float((boxes[b, query] - batch.targets.boxes[b, 1]).abs().max()) < 6
 
@@ -165,5 +165,6 @@ def test_a_checkpoint_of_another_recipe_is_refused(packed, tmp_path):
 
 def test_one_cycle_rises_then_falls():
     values = [one_cycle(f, 1.0, 0.1) for f in (0, 0.05, 0.1, 0.5, 1.0, 2.0)]
-    assert values[0] == pytest.approx(1 / 25) and values[2] == pytest.approx(1) and values[4] == values[5] == pytest.approx(1e-3)
+    assert values[0] == pytest.approx(1 / 25) and values[2] == pytest.approx(1)
+    assert values[4] == values[5] == pytest.approx(1e-3)
     assert values[0] < values[1] < values[2] > values[3] > values[4]

@@ -67,6 +67,8 @@ def test_threads_and_order_do_not_matter(formulation, bins, monkeypatch):
     monkeypatch.setattr(scatter, '_PARALLEL_FROM', 1000)
     size = (20, 30)
     events = random_events(20_000, size, 10_000, 33_333_333)
+    events.x[::7], events.y[::7] = 3, 2  # a hot pixel: more than one scratch pixel holds
+    events.p[::14] = 1
     keywords = {'formulation': formulation, 'bins': bins, 'size': size}
     one = accumulate(events, 10_000, 33_333_333, threads=1, **keywords)
     for threads in (2, 3, 16):

@@ -46,13 +46,13 @@ def pack(clips: Iterable[Clip], count: int, folder: Path, recipe: Recipe, about:
             break
         frames = len(clip.frames)
         if not arrays:
-            shapes = {'images': (frames, height, width, 3), 'voxels': (frames - 1, 2 * recipe.voxel.bins, height, width),
-                      'ids': (frames, height, width), 'moving': (frames, MAX_IDS + 1)}
+            shapes = {'images': (frames, height, width, 3), 'ids': (frames, height, width),
+                      'voxels': (frames - 1, 2 * recipe.voxel.bins, height, width), 'moving': (frames, MAX_IDS + 1)}
             arrays = {name: np.lib.format.open_memmap(folder / f'{name}.npy', 'w+', np.uint8, (count, *shape))
                       for name, shape in shapes.items()}
         if frames != arrays['images'].shape[1] or clip.moving.shape[1] > MAX_IDS + 1:
-            raise ConfigError(f'clip {written} has {frames} frames and {clip.moving.shape[1] - 1} objects: this set takes '
-                              f'{arrays["images"].shape[1]} frames and at most {MAX_IDS} objects; render it again')
+            raise ConfigError(f'clip {written} has {frames} frames and {clip.moving.shape[1] - 1} objects: this set '
+                              f'takes {arrays["images"].shape[1]} frames and at most {MAX_IDS} objects')
         _write(clip, {name: array[written] for name, array in arrays.items()}, recipe)
         written += 1
     for array in arrays.values():
@@ -144,7 +144,8 @@ def normalised(images: np.ndarray) -> Tensor:
     return (torch.from_numpy(images).float() * scale - shift).permute(0, 3, 1, 2)
 
 
-def jitter_and_drop(image: Tensor, voxel: Tensor, rng: np.random.Generator, augment: Augmentation) -> tuple[Tensor, Tensor]:
+def jitter_and_drop(image: Tensor, voxel: Tensor, rng: np.random.Generator,
+                    augment: Augmentation) -> tuple[Tensor, Tensor]:
     """Brightness and contrast of the image, then a missing modality as zeros; never both of one sample."""
     count = len(image)
     contrast = 1 + rng.uniform(-augment.contrast, augment.contrast, (count, 1, 1, 1)).astype(np.float32)
@@ -197,14 +198,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument('--out', type=Path, required=True)
     parser.add_argument('--recipe', choices=sorted(RECIPES), default='dimos_nano')
     given = parser.parse_args(arguments)
+    shards = {folder: sorted(folder.glob('*.npz')) for folder in given.clips}
     # <preset>-<split>-<first seed>-<clips>.npz
-    shards = [path for folder in given.clips for path in sorted(folder.glob('*.npz'))]
-    count = sum(int(path.stem.rsplit('-', 1)[1]) for path in shards)
+    counts = {folder: sum(int(path.stem.rsplit('-', 1)[1]) for path in paths) for folder, paths in shards.items()}
+    count = sum(counts.values())
     if not count:
-        raise ConfigError(f'no clips in {", ".join(map(str, given.clips))}: run python -m training.scenes.cache first')
-    about = ', '.join(f'{sum(int(p.stem.rsplit("-", 1)[1]) for p in shards if p.parent == folder)} clips of {folder.name}'
-                      for folder in given.clips)
-    done = pack((clip for path in shards for clip in load_shard(path)), count, given.out, RECIPES[given.recipe], about)
+        raise ConfigError(f'no clips in {", ".join(map(str, shards))}: run python -m training.scenes.cache first')
+    about = ', '.join(f'{number} clips of {folder.name}' for folder, number in counts.items())
+    clips = (clip for paths in shards.values() for path in paths for clip in load_shard(path))
+    done = pack(clips, count, given.out, RECIPES[given.recipe], about)
     print(f'{given.out}: {done} clips packed ({about})')
 
 

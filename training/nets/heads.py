@@ -29,7 +29,7 @@ class QueryHeads(nn.Module):
         self.box = mlp(width, width // 2, width // 2, 4)
 
     def forward(self, queries: Tensor, mask_features: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries (..., B, Q, d), features (B, m, h, w) -> (..., B, Q, 3), (..., B, Q, h, w), (..., B, Q, 4) xyxy px."""
+        """Queries (..., B, Q, d), features (B, m, h, w) -> class (..., B, Q, 3), mask (..., h, w), box (..., 4) px."""
         features = mask_features.flatten(2)
         masks = (self.mask(queries) @ features).unflatten(-1, mask_features.shape[2:])
         height, width = size
