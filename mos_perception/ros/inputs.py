@@ -73,7 +73,7 @@ class Inputs:
             """Count gaps in the publisher's own numbering: what the network or a full queue dropped before us."""
             nonlocal last
             number = info.get('publication_sequence_number') or 0
-            if 0 < last < number - 1:
+            if 0 < last < number - 1 and self._node.count_publishers(topic) == 1:
                 self._feed.lost(role, number - last - 1)
             last = number
             handler(message)

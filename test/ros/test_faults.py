@@ -1,6 +1,7 @@
 """Bad input: each has one counted reason, the node lives, and the next good input works."""
 
 import importlib.util
+import time
 from array import array
 
 import pytest
@@ -122,6 +123,23 @@ def test_exception_in_a_callback(rig):
     assert bench.wait(lambda: bench.counts().get('exception') == 1)
     bench.node.pipeline.push_frame = real
     assert works_after(bench, 1)
+
+
+def test_frames_dropped_before_the_node_are_counted(rig):
+    bench = rig(events_topic='')
+    bench.send(0, events=False)
+    assert bench.wait_results(1)  # counting starts with the first frame seen
+    real = bench.node.pipeline.push_frame
+
+    def slow(*arguments: object) -> list:
+        time.sleep(0.05)
+        return real(*arguments)
+    bench.node.pipeline.push_frame = slow
+    for n in range(1, 40):
+        bench.send(n, events=False)
+    assert bench.wait(lambda: bench.counts()['frames'] + bench.counts().get('lost_frames', 0) == 40)
+    assert bench.counts()['lost_frames'] > 0
+    bench.node.pipeline.push_frame = real
 
 
 def test_exception_in_the_worker(rig):

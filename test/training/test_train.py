@@ -105,7 +105,8 @@ def test_one_batch_can_be_learnt_by_heart(packed):
     batch = packed.batch(np.array([0, 3, 6, 9]), np.random.default_rng(0), None)
     for step in range(200):
         train_step(state, batch, RECIPE, one_cycle(step / 200, 1e-3, 0.1))
-    logits, masks, boxes, _ = state.network.eval().infer(batch.image, batch.voxel)
+    with torch.no_grad():
+        logits, masks, boxes, _ = state.network.eval().infer(batch.image, batch.voxel)
     for b in range(4):
         query = int(logits[b].softmax(-1)[:, 1].argmax())
         assert float(logits[b].softmax(-1)[query, 1]) > 0.7
