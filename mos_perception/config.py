@@ -35,7 +35,7 @@ class Config:
     sync_policy: str = knob('event_time', 'how frames and events are joined; approximate: already binned event frames by '
                             'header stamp, through message_filters', choices=('event_time', 'approximate'))
     input_reliable: bool = knob(False, 'ask publishers of frames and events for reliable delivery')
-    input_depth: int = knob(64, 'queue depth of the event subscription (frames: 2)', unit='messages', low=1, high=1000)
+    input_depth: int = knob(256, 'queue depth of the event subscription (frames: 2)', unit='messages', low=1, high=1000)
 
     same_view: bool = knob(False, 'frames and events of different size show the same field of view: scale one to the other; '
                            'otherwise such pairs are refused')

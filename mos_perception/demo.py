@@ -47,6 +47,7 @@ def run_demo(options: DemoOptions) -> Path:
         shutil.rmtree(recorded)
     environment = private_graph()
     params = {name: getattr(inputs, name) for name in ('image_topic', 'events_topic', 'events_type')}
+    params |= {'input_reliable': 'true', 'input_depth': '1000'}  # the player keeps all; a camera driver usually does not
     params |= dict(setting.split('=', 1) for setting in options.settings)
     processes = []
     try:

@@ -20,7 +20,7 @@ from mos_perception.datatypes import EventWindow, Events, Frame, Pair, Skip, Ski
 from mos_perception.events.buffer import EventBuffer
 
 JUMP_BACK_NS = 500_000_000   # a stamp this far behind the last one is a new recording, not disorder
-HISTORY_NS = 1_000_000_000   # events kept behind the watermark for frames that arrive late
+HISTORY_NS = 500_000_000    # events kept behind the watermark for frames that arrive late
 
 
 class Synchronizer:

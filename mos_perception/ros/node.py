@@ -177,7 +177,7 @@ class MosNode(LifecycleNode):
         waited_s = time.monotonic() - self._active_since
         if clock.ros_time_is_active and not clock.now().nanoseconds and waited_s > CLOCK_GRACE_S:
             self._warn('clock', 'use_sim_time is set but nothing comes on /clock: start the player with --clock')
-        facts = {'model': pipeline.model.card.id, 'epoch': pipeline.epoch,
+        facts = {'model': pipeline.model_id, 'epoch': pipeline.epoch, 'total events decoded': pipeline.events_in,
                  'event buffer bytes': pipeline.sync.buffer.nbytes,
                  'event clock offset ns': pipeline.stream.clock_offset_ns,
                  **{f'engine {key}': value for key, value in pipeline.model.engine.report().items()}}
