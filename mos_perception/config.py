@@ -51,6 +51,9 @@ class Config:
                                   high=1.0, live=True)
     max_objects: int = knob(0, 'most instances per frame; 0 = as the model card says', low=0, high=65535, live=True)
 
+    track_birth_score: float = knob(0.5, 'a new track starts only from an instance with at least this score; weaker ones '
+                                    'may continue a track, and are published with track id 0 otherwise', low=0.0, high=1.0,
+                                    live=True)
     track_min_iou: float = knob(0.1, 'mask IoU below which two instances are never the same', low=0.0, high=1.0, live=True)
     track_embedding_weight: float = knob(0.3, 'weight of embedding cosine beside mask IoU in the association', low=0.0,
                                          high=1.0, live=True)

@@ -41,10 +41,9 @@ class Tally:
             self.counts['degraded results'] += bool(outcome.degraded)
             for name, value in outcome.stage_ms.items():
                 self._stages.setdefault(name, []).append(value)
-            if outcome.instances.moving.any():
-                self.moved(outcome.stamp_ns)
             for row in outcome.tracks.of_instances(len(outcome.instances))[outcome.instances.moving]:
                 if row >= 0:  # ids are unique within an epoch only
+                    self.moved(outcome.stamp_ns)
                     prefix = f'{outcome.epoch}:' if outcome.epoch else ''
                     self.moved(outcome.stamp_ns, f'{prefix}{outcome.tracks.ids[row]}')
 
@@ -57,7 +56,7 @@ class Tally:
             pairs.append([stamp_ns, stamp_ns])
 
     def intervals_s(self, track: str = '') -> list[tuple[float, float]]:
-        """(first, last) seconds of each stretch in which anything, or a track, moves; gaps to 0.25 s are bridged."""
+        """(first, last) seconds of each stretch in which any track, or this one, moves; gaps to 0.25 s are bridged."""
         return [tuple(round((stamp - self.start_ns) / 1e9, 3) for stamp in pair)
                 for pair in self._moving.get(track, [])]
 

@@ -29,7 +29,7 @@ def colour(track_id: int) -> tuple[int, int, int]:
 
 def overlay(image: np.ndarray, instances: Instances, tracks: Tracks, text: str = '', fps: float | None = None,
             degraded: str = '') -> np.ndarray:
-    """The frame with masks coloured by track, contours, `id score`, velocity arrows and a status line.
+    """The frame with the masks of tracked instances coloured by track, contours, `id score`, velocity arrows and a status line.
 
     `text` is shown at the top left (modality, model), `degraded` in red after it, `fps` at the top right.
     """
@@ -38,7 +38,8 @@ def overlay(image: np.ndarray, instances: Instances, tracks: Tracks, text: str =
     ids = [int(tracks.ids[row]) if row >= 0 else 0 for row in rows]
     scale = _scale(picture)
     for mask, number in zip(instances.masks, ids):
-        _tint(picture, mask, colour(number), scale)
+        if number:  # what no track vouches for is not drawn
+            _tint(picture, mask, colour(number), scale)
     for m in np.flatnonzero(tracks.instance < 0):
         if tracks.states[m] == TrackState.LOST:
             _dashed_box(picture, tracks.boxes[m], colour(int(tracks.ids[m])))
@@ -47,8 +48,8 @@ def overlay(image: np.ndarray, instances: Instances, tracks: Tracks, text: str =
             _arrow(picture, tracks.boxes[row], tracks.velocities[row], colour(number), scale)
     top = _status(picture, text, degraded, fps, scale)
     for box, score, number in zip(instances.boxes, instances.scores, ids):
-        name = f'#{number} {score:.2f}' if number else f'{score:.2f}'
-        _label(picture, name, (int(box[0]), int(box[1])), top, colour(number), scale)
+        if number:
+            _label(picture, f'#{number} {score:.2f}', (int(box[0]), int(box[1])), top, colour(number), scale)
     return picture
 
 

@@ -133,13 +133,13 @@ def _image(head: Header, rows: np.ndarray, size: tuple[int, int], encoding: str,
 
 
 def motion_message(result: Result) -> Motion:
-    """mos_msgs/Motion: flags, in the order of `instances_message`."""
-    found = result.instances
-    order = np.argsort(-found.scores, kind='stable')
-    covered = np.count_nonzero(found.masks[found.moving]) / max(found.size[0] * found.size[1], 1)
-    return Motion(header=header(result), any_moving=bool(found.moving.any()),
-                  track_ids=array('I', track_ids(result)[order].tolist()), is_moving=found.moving[order].tolist(),
-                  moving_fraction=float(covered))
+    """mos_msgs/Motion: flags of the tracked instances, in the order of `instances_message`."""
+    found, ids = result.instances, track_ids(result)
+    order = [n for n in np.argsort(-found.scores, kind='stable').tolist() if ids[n] > 0]
+    flags = found.moving[order].tolist()
+    covered = np.count_nonzero(found.masks[found.moving & (ids > 0)]) / max(found.size[0] * found.size[1], 1)
+    return Motion(header=header(result), any_moving=any(flags), track_ids=array('I', ids[order].tolist()),
+                  is_moving=flags, moving_fraction=float(covered))
 
 
 def tracks_message(result: Result) -> Tracks:

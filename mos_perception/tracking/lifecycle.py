@@ -56,7 +56,8 @@ class TrackStore:
         self.reset()
 
     def configure(self, config: Config) -> None:
-        """Take `track_confirm_s` and `track_lost_s`."""
+        """Take `track_birth_score`, `track_confirm_s` and `track_lost_s`."""
+        self.birth_score = config.track_birth_score
         self.confirm_s, self.lost_s = config.track_confirm_s, config.track_lost_s
 
     def reset(self) -> None:
@@ -84,7 +85,7 @@ class TrackStore:
         self.tracks = [track for track in self.tracks if track.instance >= 0 or self._lives(track)]
         matched = set(seen.values())
         self.tracks += [self._born(instances, row) for row in range(len(instances))
-                        if row not in matched and self._id_left()]
+                        if row not in matched and instances.scores[row] >= self.birth_score and self._id_left()]
         return self.snapshot()
 
     def snapshot(self) -> Tracks:

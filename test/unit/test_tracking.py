@@ -1,5 +1,6 @@
 """Tracks: identities, states and seconds on made-up rectangles."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -45,6 +46,14 @@ def test_moving_objects_keep_their_ids():
     assert last.velocities == pytest.approx(np.array([[-3 / 0.033, 0], [3 / 0.033, 0]]), abs=0.1)
     assert last.ages_s == pytest.approx([0.363, 0.363])
     assert last.boxes[1].tolist() == [43, 10, 73, 40]
+
+
+def test_weak_instances_continue_tracks_but_start_none():
+    tracker = HungarianTracker(Config(track_birth_score=0.5))
+    scores = [0.3, 0.6, 0.2, 0.2]
+    frames = [dataclasses.replace(instances((10, 10, 40, 40)), scores=np.array([score], np.float32)) for score in scores]
+
+    assert [tracks.instance.tolist() for tracks in run(tracker, frames)] == [[], [0], [0], [0]]
 
 
 def test_life_in_seconds():
