@@ -41,10 +41,11 @@ def camera(log: Path, seconds: float) -> None:
     """The camera process: publish on an absolute schedule; write (stamp, time of publish) of all to `log`."""
     import rclpy
     from event_camera_msgs.msg import EventPacket
+    from sensor_msgs.msg import Image
+
     from mos_perception.ros import qos
     from mos_perception.ros.convert import to_stamp
     from mos_perception.ros.transport import prepare_transport
-    from sensor_msgs.msg import Image
     prepare_transport()
     rclpy.init()
     node = rclpy.create_node('camera')
@@ -116,9 +117,10 @@ class Listener:
         """Needs rclpy.init."""
         import rclpy
         from diagnostic_msgs.msg import DiagnosticArray
+        from sensor_msgs.msg import Image
+
         from mos_msgs.msg import Instances
         from mos_perception.ros import qos
-        from sensor_msgs.msg import Image
         self.instances: dict[int, tuple[int, dict[str, float]]] = {}
         self.id_images: dict[int, int] = {}
         self.facts: dict[str, str] = {}
@@ -142,8 +144,9 @@ class Listener:
 def run(model: str, seconds: float) -> tuple[dict[str, Any], Listener, list[float]]:
     """Play, listen. Returns the camera's log, what was heard, and the node's resident MB once per second."""
     import rclpy
-    from mos_perception.ros.transport import prepare_transport
     from rclpy.executors import SingleThreadedExecutor
+
+    from mos_perception.ros.transport import prepare_transport
     prepare_transport()
     rclpy.init()
     listener = Listener()
@@ -155,8 +158,8 @@ def run(model: str, seconds: float) -> tuple[dict[str, Any], Listener, list[floa
                                  f'model:={model}'])
         source = subprocess.Popen([sys.executable, '-m', 'bench.node', '--camera', str(log), '--seconds', str(seconds)])
         try:
-            process, resident, due = psutil.Process(node.pid), [], 0.0
-            timer = listener.node.create_timer(0.2, lambda: source.poll() is not None and executor.shutdown(0))
+            process, resident = psutil.Process(node.pid), []
+            listener.node.create_timer(0.2, lambda: source.poll() is not None and executor.shutdown(0))
 
             def sample() -> None:
                 if listener.instances and node.poll() is None:

@@ -10,8 +10,16 @@ from pathlib import Path
 
 import numpy as np
 
-from mos_perception.engine.card import (ImageSpec, ModelCard, PostprocessSpec, TensorSpec, VoxelSpec, WindowSpec,
-                                        save_card, sha256_of)
+from mos_perception.engine.card import (
+    ImageSpec,
+    ModelCard,
+    PostprocessSpec,
+    TensorSpec,
+    VoxelSpec,
+    WindowSpec,
+    save_card,
+    sha256_of,
+)
 
 HEIGHT, WIDTH, QUERIES, CHANNELS = 120, 160, 4, 8
 

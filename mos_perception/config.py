@@ -25,20 +25,21 @@ def knob(default: Any, text: str, *, unit: str = '', low: float | None = None, h
 class Config:
     """All parameters of a perception node or a replay."""
 
-    model: str = knob('dimos_nano', 'model: a name under models/ or a path to an .onnx file with its card beside it')
+    model: str = knob('dimos_nano', 'a name under models/, or a path to an .onnx file with its card beside it')
     backend: str = knob('auto', 'what runs the network', choices=('auto', 'onnxruntime', 'tensorrt'))
     threads: int = knob(0, 'threads of the network on a CPU; 0 = one per core', low=0, high=256)
 
     image_topic: str = knob('image', 'frames, sensor_msgs/Image; empty: events only')
-    events_topic: str = knob('events', 'events, event_camera_msgs/EventPacket or dvs_msgs/EventArray; empty: frames only')
+    events_topic: str = knob('events', 'events, event_camera_msgs/EventPacket or dvs_msgs/EventArray; empty: frames '
+                             'only')
     events_type: str = knob('event_packet', 'message type on events_topic', choices=('event_packet', 'event_array'))
-    sync_policy: str = knob('event_time', 'how frames and events are joined; approximate: already binned event frames by '
-                            'header stamp, through message_filters', choices=('event_time', 'approximate'))
+    sync_policy: str = knob('event_time', 'how frames and events are joined; approximate: already binned event frames '
+                            'by header stamp, through message_filters', choices=('event_time', 'approximate'))
     input_reliable: bool = knob(False, 'ask publishers of frames and events for reliable delivery')
     input_depth: int = knob(256, 'queue depth of the event subscription (frames: 2)', unit='messages', low=1, high=1000)
 
-    same_view: bool = knob(False, 'frames and events of different size show the same field of view: scale one to the other; '
-                           'otherwise such pairs are refused')
+    same_view: bool = knob(False, 'frames and events of different size show the same field of view: scale one to the '
+                           'other; otherwise such pairs are refused')
     deadline_s: float = knob(0.1, 'longest wait for the events of a frame; after it the result is DEGRADED', unit='s',
                              low=0.0, high=10.0, live=True)
     events_only_rate_hz: float = knob(30.0, 'results per second of event time when there are no frames', unit='Hz',
@@ -51,13 +52,15 @@ class Config:
                                   high=1.0, live=True)
     max_objects: int = knob(0, 'most instances per frame; 0 = as the model card says', low=0, high=65535, live=True)
 
-    track_birth_score: float = knob(0.5, 'a new track starts only from an instance with at least this score; weaker ones '
-                                    'may continue a track, and are published with track id 0 otherwise', low=0.0, high=1.0,
-                                    live=True)
-    track_min_iou: float = knob(0.1, 'mask IoU below which two instances are never the same', low=0.0, high=1.0, live=True)
+    track_birth_score: float = knob(0.5, 'a new track starts only from an instance with at least this score; weaker '
+                                    'ones may continue a track, else they are published with track id 0', low=0.0,
+                                    high=1.0, live=True)
+    track_min_iou: float = knob(0.1, 'mask IoU below which two instances are never the same', low=0.0, high=1.0,
+                                live=True)
     track_embedding_weight: float = knob(0.3, 'weight of embedding cosine beside mask IoU in the association', low=0.0,
                                          high=1.0, live=True)
-    track_confirm_s: float = knob(0.1, 'a track seen for this long is confirmed', unit='s', low=0.0, high=10.0, live=True)
+    track_confirm_s: float = knob(0.1, 'a track seen for this long is confirmed', unit='s', low=0.0, high=10.0,
+                                  live=True)
     track_lost_s: float = knob(1.0, 'a track unseen for this long dies', unit='s', low=0.0, high=60.0, live=True)
 
     force_inference: bool = knob(False, 'infer even when nobody subscribes', live=True)

@@ -102,12 +102,12 @@ class Events:
         return len(self.t)
 
     @staticmethod
-    def empty() -> 'Events':
+    def empty() -> Events:
         """No events, with the right types."""
         return Events(np.empty(0, np.uint16), np.empty(0, np.uint16), np.empty(0, np.uint8), np.empty(0, np.int64))
 
     @staticmethod
-    def concatenate(parts: list['Events']) -> 'Events':
+    def concatenate(parts: list[Events]) -> Events:
         """Join pieces in the order given."""
         if not parts:
             return Events.empty()
@@ -115,7 +115,7 @@ class Events:
             return parts[0]
         return Events(*(np.concatenate([getattr(part, name) for part in parts]) for name in 'xypt'))
 
-    def between(self, t0_ns: int, t1_ns: int) -> 'Events':
+    def between(self, t0_ns: int, t1_ns: int) -> Events:
         """The events with `t0 < t <= t1` (views, no copy)."""
         first, last = np.searchsorted(self.t, [t0_ns, t1_ns], side='right')
         return Events(self.x[first:last], self.y[first:last], self.p[first:last], self.t[first:last])
@@ -179,7 +179,7 @@ class Instances:
         return self.masks.shape[1], self.masks.shape[2]
 
     @staticmethod
-    def empty(height: int, width: int, channels: int = 0) -> 'Instances':
+    def empty(height: int, width: int, channels: int = 0) -> Instances:
         """No instance in an image of this size."""
         return Instances(np.zeros((0, height, width), bool), np.zeros((0, 4), np.float32), np.zeros(0, np.float32),
                          np.zeros(0, np.float32), np.zeros(0, bool), np.zeros((0, channels), np.float32))

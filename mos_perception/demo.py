@@ -45,30 +45,66 @@ def run_demo(options: DemoOptions) -> Path:
     recorded = options.out / 'recorded'
     if recorded.exists():
         shutil.rmtree(recorded)
-    environment = private_graph()
     params = {name: getattr(inputs, name) for name in ('image_topic', 'events_topic', 'events_type')}
-    params |= {'input_reliable': 'true', 'input_depth': '1000'}  # the player keeps all; a camera driver usually does not
+    params |= {'input_reliable': 'true', 'input_depth': '1000'}  # the player keeps all; camera drivers usually do not
     params |= dict(setting.split('=', 1) for setting in options.settings)
-    processes = []
-    try:
-        node = _start('dimos_node', ['mos_perception.ros.node', '--ros-args', *_parameters(params)], environment, options.out)
-        processes.append(node)
-        topics = [f'{NODE}/{name}' for name in OUTPUTS] + ['/diagnostics']
-        recorder = _start('bag_recorder', ['mos_perception.ros.recorder', '--out', str(recorded), *topics], environment, options.out)
-        processes.append(recorder)
-        player = _start('bag_player', ['mos_perception.ros.player', str(options.bag), '--rate', str(options.rate), '--topics',
-                                       *[topic for topic in (inputs.image_topic, inputs.events_topic) if topic]], environment, options.out)
-        processes.append(player)
-        _wait(player, 'bag_player', options.out, others={'dimos_node': node, 'bag_recorder': recorder})
+    outputs = [f'{NODE}/{name}' for name in OUTPUTS] + ['/diagnostics']
+    played = [topic for topic in (inputs.image_topic, inputs.events_topic) if topic]
+    with Processes(options.out) as run:
+        run.start('dimos_node', 'node', '--ros-args', *_parameters(params))
+        run.start('bag_recorder', 'recorder', '--out', str(recorded), *outputs)
+        run.start('bag_player', 'player', str(options.bag), '--rate', str(options.rate), '--topics', *played)
+        run.wait('bag_player')
         time.sleep(2.5)  # the last frame's deadline, and one more report on /diagnostics
-        for name, process in (('bag_recorder', recorder), ('dimos_node', node)):
-            process.send_signal(signal.SIGINT)
-            _wait(process, name, options.out)
-    finally:
-        for process in processes:
-            if process.poll() is None:
-                process.kill()
+        for name in ('bag_recorder', 'dimos_node'):
+            run.interrupt(name)
+            run.wait(name)
     return recorded
+
+
+class Processes:
+    """Processes of one private ROS graph, each with its log file; none outlives the `with` block."""
+
+    def __init__(self, logs: Path) -> None:
+        self._logs = logs
+        self._environment = private_graph()
+        self._running: dict[str, subprocess.Popen] = {}
+
+    def __enter__(self) -> Processes:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for process in self._running.values():
+            process.kill()
+            process.wait()
+
+    def start(self, name: str, module: str, *arguments: str) -> None:
+        """Start `python -m mos_perception.ros.<module>`; output goes to <name>.log."""
+        command = [sys.executable, '-m', f'mos_perception.ros.{module}', *arguments]
+        with (self._logs / f'{name}.log').open('w') as log:
+            self._running[name] = subprocess.Popen(command, env=self._environment, stdout=log, stderr=subprocess.STDOUT)
+
+    def interrupt(self, name: str) -> None:
+        """Ask for an orderly end."""
+        self._running[name].send_signal(signal.SIGINT)
+
+    def wait(self, name: str) -> None:
+        """Until it ends, while the others live. Raises MosError for an exit code or an early end of another."""
+        process = self._running.pop(name)
+        try:
+            while (code := process.poll()) is None:
+                for other, running in self._running.items():
+                    if running.poll() is not None:
+                        raise MosError(f'{other} ended early with code {running.returncode}: {self._tail(other)}')
+                time.sleep(0.1)
+        finally:
+            process.kill()
+        if code not in (0, -signal.SIGINT):
+            raise MosError(f'{name} failed with code {code}: {self._tail(name)}')
+
+    def _tail(self, name: str, count: int = 3) -> str:
+        log = self._logs / f'{name}.log'
+        return ' | '.join(log.read_text(errors='replace').strip().splitlines()[-count:]) or f'nothing in {log}'
 
 
 def private_graph() -> dict[str, str]:
@@ -85,24 +121,3 @@ def _parameters(params: dict[str, str]) -> list[str]:
         text = value if value.replace('.', '', 1).isdigit() or value in ('true', 'false') else json.dumps(value)
         arguments += ['-p', f'{name}:={text}']
     return arguments
-
-
-def _start(name: str, arguments: list[str], environment: dict[str, str], out: Path) -> subprocess.Popen:
-    with (out / f'{name}.log').open('w') as log:
-        return subprocess.Popen([sys.executable, '-m', *arguments], env=environment, stdout=log, stderr=subprocess.STDOUT)
-
-
-def _wait(process: subprocess.Popen, name: str, out: Path, others: dict[str, subprocess.Popen] | None = None) -> None:
-    """Wait for an exit with code 0, while the `others` must stay alive."""
-    while (code := process.poll()) is None:
-        for other, running in (others or {}).items():
-            if running.poll() is not None:
-                raise MosError(f'{other} ended early with code {running.returncode}: {_last_lines(out / f"{other}.log")}')
-        time.sleep(0.1)
-    if code not in (0, -signal.SIGINT):
-        raise MosError(f'{name} failed with code {code}: {_last_lines(out / f"{name}.log")}')
-
-
-def _last_lines(log: Path, count: int = 3) -> str:
-    lines = log.read_text(errors='replace').strip().splitlines()
-    return ' | '.join(lines[-count:]) or f'nothing in {log}'

@@ -17,8 +17,19 @@ from collections.abc import Callable
 from typing import Any
 
 from mos_perception.config import Config
-from mos_perception.datatypes import (EventPacket, Events, Fault, Frame, Instances, Modality, Pair, Result, Skip,
-                                      SkipReason, WindowStatus)
+from mos_perception.datatypes import (
+    EventPacket,
+    Events,
+    Fault,
+    Frame,
+    Instances,
+    Modality,
+    Pair,
+    Result,
+    Skip,
+    SkipReason,
+    WindowStatus,
+)
 from mos_perception.errors import MosError
 from mos_perception.events.decode import EventStream
 from mos_perception.models import Model, load_model
@@ -148,8 +159,8 @@ class Pipeline:
             return
         sensor = (pair.window.height, pair.window.width)
         if sensor != pair.frame.size:
-            raise MosError(f'frame is {pair.frame.size}, event sensor is {sensor} (height, width): set same_view to true '
-                           'if both see the same field of view, or rectify one to the other')
+            raise MosError(f'frame is {pair.frame.size}, event sensor is {sensor} (height, width): set same_view to '
+                           'true if both see the same field of view, or rectify one to the other')
 
 
 def _timed(stages: dict[str, float], name: str, function: Callable[..., Any], *args: Any) -> Any:

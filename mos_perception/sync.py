@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from mos_perception.datatypes import EventWindow, Events, Frame, Pair, Skip, SkipReason, WindowStatus
+from mos_perception.datatypes import Events, EventWindow, Frame, Pair, Skip, SkipReason, WindowStatus
 from mos_perception.events.buffer import EventBuffer
 
 JUMP_BACK_NS = 500_000_000   # a stamp this far behind the last one is a new recording, not disorder

@@ -29,7 +29,7 @@ def colour(track_id: int) -> tuple[int, int, int]:
 
 def overlay(image: np.ndarray, instances: Instances, tracks: Tracks, text: str = '', fps: float | None = None,
             degraded: str = '') -> np.ndarray:
-    """The frame with the masks of tracked instances coloured by track, contours, `id score`, velocity arrows and a status line.
+    """The frame with the masks of tracked instances, contours, `id score`, velocity arrows and a status line.
 
     `text` is shown at the top left (modality, model), `degraded` in red after it, `fps` at the top right.
     """

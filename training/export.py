@@ -17,8 +17,16 @@ import numpy as np
 import onnx
 import torch
 
-from mos_perception.engine.card import (ImageSpec, ModelCard, PostprocessSpec, TensorSpec, VoxelSpec, WindowSpec,
-                                        save_card, sha256_of)
+from mos_perception.engine.card import (
+    ImageSpec,
+    ModelCard,
+    PostprocessSpec,
+    TensorSpec,
+    VoxelSpec,
+    WindowSpec,
+    save_card,
+    sha256_of,
+)
 from mos_perception.engine.ort import OrtEngine
 from mos_perception.errors import EngineError, MosError
 from training.datasets.clips import MEAN, STD

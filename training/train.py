@@ -151,6 +151,7 @@ def fit(state: State, data: PackedSet, recipe: Recipe, folder: Path, *, steps: i
     about = {'data': data.about['about'], 'command': command, 'threads': torch.get_num_threads()}
     begun, offset = time.monotonic(), state.seconds
     saved = logged = begun
+    rate = 0.0
     sums: dict[str, float] = {}
     first = state.step
     with (folder / 'metrics.jsonl').open('a') as metrics:

@@ -34,7 +34,7 @@ class TensorSpec:
         sizes = 'x'.join('?' if size is None else str(size) for size in self.shape)
         return f'{self.name} {self.dtype} {sizes}'
 
-    def accepts(self, other: 'TensorSpec') -> bool:
+    def accepts(self, other: TensorSpec) -> bool:
         """Same name, type and rank, and the same size wherever both state one."""
         return (self.name == other.name and self.dtype == other.dtype and len(self.shape) == len(other.shape)
                 and all(a is None or b is None or a == b for a, b in zip(self.shape, other.shape)))
@@ -154,7 +154,7 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def check(card: ModelCard, engine: 'Engine') -> None:
+def check(card: ModelCard, engine: Engine) -> None:
     """Raise EngineError, listing both sides, unless the graph has exactly the card's inputs and outputs."""
     for side in ('inputs', 'outputs'):
         wanted = {spec.name: spec for spec in getattr(card, side)}

@@ -96,7 +96,8 @@ def to_instances(outputs: dict[str, np.ndarray], net_size: tuple[int, int], fram
     Top `max_objects` of the Q x {static, moving} probabilities (static ones take slots); score = probability x
     mean sigmoid inside the mask at `net_size`; keep the moving ones above `score_threshold`. Here a pixel goes to the
     best score, and a query is dropped that is more likely static or mostly covered by better ones. `parity` does as
-    released: it stays, and masks are painted in top-k order, so that the worst wins. Raises EngineError for outputs that are not finite.
+    released: it stays, and masks are painted in top-k order, so that the worst wins. Raises EngineError for outputs
+    that are not finite.
     """
     logits_q3, masks_qhw, embeddings_qd = (_finite(outputs, name) for name in
                                            ('class_logits', 'mask_logits', 'embeddings'))

@@ -12,11 +12,11 @@ from typing import Any
 import cv2
 import numpy as np
 from builtin_interfaces.msg import Time
-from mos_msgs.msg import Instance, Instances, Motion, StageTime, Track, Tracks
 from pycocotools import mask as coco
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
+from mos_msgs.msg import Instance, Instances, Motion, StageTime, Track, Tracks
 from mos_perception.datatypes import EventPacket, Events, Frame, Modality, Pair, Result
 from mos_perception.errors import DecodeError
 from mos_perception.images import from_ids, from_rgb, to_rgb

@@ -13,14 +13,14 @@ from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from mos_msgs.msg import Instances, Motion, Tracks
-from mos_msgs.srv import Reset
 from rclpy.clock import Clock, ClockType, JumpThreshold
 from rclpy.duration import Duration
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from sensor_msgs.msg import Image
 
+from mos_msgs.msg import Instances, Motion, Tracks
+from mos_msgs.srv import Reset
 from mos_perception import events
 from mos_perception.config import Config
 from mos_perception.datatypes import Pair, Result

@@ -78,7 +78,7 @@ class _Patch:
         self.x, self.y = round(float(box[0])), round(float(box[1]))
         self.height, self.width = mask.shape
 
-    def iou(self, other: '_Patch', dx: int, dy: int) -> float:
+    def iou(self, other: _Patch, dx: int, dy: int) -> float:
         """Mask IoU after moving this one by (dx, dy) px; looks only where the boxes meet."""
         x, y = self.x + dx, self.y + dy
         x0, x1 = max(x, other.x), min(x + self.width, other.x + other.width)
@@ -90,7 +90,7 @@ class _Patch:
         common = np.count_nonzero(mine & theirs)
         return common / max(1, self.area + other.area - common)
 
-    def nearness(self, other: '_Patch', dx: float, dy: float) -> float:
+    def nearness(self, other: _Patch, dx: float, dy: float) -> float:
         """1 at the predicted centre, falling to 0 at one mean box diagonal from it; 0 if the areas differ too much."""
         if max(self.area, other.area) >= MAX_AREA_RATIO * min(self.area, other.area):
             return 0.0

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import rclpy
-from bench.tiny_model import make_tiny_model
 from dvs_msgs.msg import EventArray
 from event_camera_msgs.msg import EventPacket
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
 
+from bench.tiny_model import make_tiny_model
 from mos_perception.datatypes import Events
 from mos_perception.events.encode import encode_evt3
 from mos_perception.ros import convert, qos

@@ -10,8 +10,7 @@ from pycocotools import mask as coco
 from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import Image
 
-from mos_perception.datatypes import (Events, EventWindow, Frame, Instances, Modality, Pair, Result, Tracks,
-                                      WindowStatus)
+from mos_perception.datatypes import Events, EventWindow, Frame, Instances, Modality, Pair, Result, Tracks, WindowStatus
 from mos_perception.errors import DecodeError, FrameError, MosError
 from mos_perception.ros import approximate, convert
 

@@ -8,11 +8,11 @@ import numpy as np
 import psutil
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from mos_msgs.srv import Reset
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rosgraph_msgs.msg import Clock
 
+from mos_msgs.srv import Reset
 from mos_perception.datatypes import Fault
 from mos_perception.ros import convert
 

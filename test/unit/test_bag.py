@@ -12,8 +12,17 @@ from rosbags.typesys import Stores, get_typestore
 
 from mos_perception import messages, results
 from mos_perception.bag import BagWriter, GroundTruth, open_bag
-from mos_perception.datatypes import (EventPacket, Frame, Instances, Modality, Result, Skip, SkipReason, Tracks,
-                                      TrackState)
+from mos_perception.datatypes import (
+    EventPacket,
+    Frame,
+    Instances,
+    Modality,
+    Result,
+    Skip,
+    SkipReason,
+    Tracks,
+    TrackState,
+)
 from mos_perception.errors import BagError, FrameError
 from mos_perception.results import NodeResult, read_result, result_digest
 

@@ -3,6 +3,7 @@
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+
 from mos_perception.datatypes import Events
 from mos_perception.events.buffer import EventBuffer
 

@@ -10,8 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mos_perception.engine import card as cards
-from mos_perception.engine.card import (ImageSpec, ModelCard, PostprocessSpec, TensorSpec, VoxelSpec, WindowSpec,
-                                        check, find_model, load_card, save_card, sha256_of)
+from mos_perception.engine.card import (
+    ImageSpec,
+    ModelCard,
+    PostprocessSpec,
+    TensorSpec,
+    VoxelSpec,
+    WindowSpec,
+    check,
+    find_model,
+    load_card,
+    save_card,
+    sha256_of,
+)
 from mos_perception.errors import EngineError
 
 ABC = 'ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad'  # sha256('abc'), FIPS 180-2 appendix B.1

@@ -3,6 +3,7 @@
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from mos_perception.events.clock import SensorClock
 
 MS = 1_000_000

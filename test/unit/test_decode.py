@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from mos_perception.datatypes import EventPacket, Events, SkipReason
 from mos_perception.errors import DecodeError
 from mos_perception.events import warm_up

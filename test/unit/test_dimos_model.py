@@ -12,8 +12,16 @@ from onnx import TensorProto, helper, numpy_helper
 
 from mos_perception.config import Config
 from mos_perception.datatypes import Events, EventWindow, Frame
-from mos_perception.engine.card import (ImageSpec, ModelCard, PostprocessSpec, TensorSpec, VoxelSpec, WindowSpec,
-                                        save_card, sha256_of)
+from mos_perception.engine.card import (
+    ImageSpec,
+    ModelCard,
+    PostprocessSpec,
+    TensorSpec,
+    VoxelSpec,
+    WindowSpec,
+    save_card,
+    sha256_of,
+)
 from mos_perception.errors import EngineError
 from mos_perception.models import load_model
 from mos_perception.models.dimos import MIN_VISIBLE, DimosModel, image_tensor, to_instances

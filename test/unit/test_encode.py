@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from mos_perception.datatypes import Events
 from mos_perception.events.encode import encode_evt3, encode_libcaer, encode_libcaer_cmp, encode_mono
 from mos_perception.events.reference import Reference

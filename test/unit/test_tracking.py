@@ -51,7 +51,8 @@ def test_moving_objects_keep_their_ids():
 def test_weak_instances_continue_tracks_but_start_none():
     tracker = HungarianTracker(Config(track_birth_score=0.5))
     scores = [0.3, 0.6, 0.2, 0.2]
-    frames = [dataclasses.replace(instances((10, 10, 40, 40)), scores=np.array([score], np.float32)) for score in scores]
+    thing = instances((10, 10, 40, 40))
+    frames = [dataclasses.replace(thing, scores=np.array([score], np.float32)) for score in scores]
 
     assert [tracks.instance.tolist() for tracks in run(tracker, frames)] == [[], [0], [0], [0]]
 

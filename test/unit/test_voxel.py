@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from mos_perception.datatypes import Events, EventWindow
 from mos_perception.errors import ConfigError
 from mos_perception.events import scatter

@@ -1,4 +1,4 @@
-"""Losses, each a plain function checked on toy tensors. 
+"""Losses, each a plain function checked on toy tensors.
 
 Shapes: L layers, B batch, Q queries, N targets, M matches, P pixels.
 """

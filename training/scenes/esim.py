@@ -62,7 +62,7 @@ class Pixels:
     state: np.ndarray
 
     @staticmethod
-    def draw(rng: np.random.Generator, sensor: EventSensor, size: tuple[int, int]) -> 'Pixels':
+    def draw(rng: np.random.Generator, sensor: EventSensor, size: tuple[int, int]) -> Pixels:
         """Thresholds with spread, leak with a log-normal spread of 0.1 decade, a random state between thresholds."""
         mean = log_uniform(rng, sensor.threshold)
         spread = sensor.threshold_sigma * rng.standard_normal((2, *size), np.float32)
@@ -73,7 +73,7 @@ class Pixels:
         return Pixels(on, off, drift, int(rng.uniform(*sensor.refractory_s) * 1e9), state)
 
     @staticmethod
-    def ideal(size: tuple[int, int], threshold: float) -> 'Pixels':
+    def ideal(size: tuple[int, int], threshold: float) -> Pixels:
         """Equal thresholds, no noise, no refractory time, every pixel at its reference."""
         level = np.full(size, threshold, np.float32)
         return Pixels(level, level.copy(), np.zeros(size, np.float32), 0, np.zeros(size, np.float32))
@@ -91,7 +91,7 @@ def crossings(logs: np.ndarray, stamps_ns: np.ndarray, pixels: Pixels) -> np.nda
 
 
 def noise(rng: np.random.Generator, sensor: EventSensor, size: tuple[int, int], end_ns: int) -> np.ndarray:
-    """(E,) int64 packed noise events in [0, end_ns): Poisson shot noise, uneven over the sensor, and a few hot pixels."""
+    """(E,) int64 packed noise events in [0, end_ns): uneven Poisson shot noise and a few hot pixels."""
     height, width = size
     rate = log_uniform(rng, sensor.shot_hz) if sensor.shot_hz[0] > 0 else 0.0
     field = rate * unevenness(rng, size, sensor.shot_unevenness) if sensor.shot_unevenness else np.full(size, rate)
@@ -104,7 +104,7 @@ def noise(rng: np.random.Generator, sensor: EventSensor, size: tuple[int, int], 
 
 
 def unevenness(rng: np.random.Generator, size: tuple[int, int], most: float) -> np.ndarray:
-    """(H, W) float64 factor of mean 1: exp of smooth noise within +- u(0, most), as dark corners and flickering lamps make."""
+    """(H, W) float64 factor of mean 1: exp of smooth noise within +- u(0, most): dark corners, flickering lamps."""
     smooth = value_noise(rng, max(size), int(rng.integers(2, 6)), 2)[:size[0], :size[1]].astype(np.float64)
     factor = np.exp(rng.uniform(0, most) * (2 * smooth - 1))
     return factor / factor.mean()
