@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mos_perception.errors import ConfigError, MosError
+from mos_perception.formats import FORMATS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     from mos_perception import commands
     try:
-        getattr(commands, f'{args.command}_command')(args)
+        getattr(commands, f'{args.command.replace("-", "_")}_command')(args)
     except ConfigError as error:
         return _complain(error, 2)
     except (MosError, OSError) as error:
@@ -40,7 +41,8 @@ def _parser() -> argparse.ArgumentParser:
     _evaluate(commands.add_parser('evaluate', help='score a bag that has ground truth'))
     _show(commands.add_parser('show', help='overlay video, contact sheet and table of recorded node output'))
     _demo(commands.add_parser('demo', help='play a bag to the real node, record, score and show'))
-    _convert(commands.add_parser('convert', help='make a bag from a folder of images'))
+    _convert(commands.add_parser('convert', help='a data set sequence or a folder of images to a bag, and back'))
+    _check_data(commands.add_parser('check-data', help='say what is wrong with a folder of data'))
     topics = commands.add_parser('topics', help='list what a bag holds')
     topics.add_argument('bag', type=Path, metavar='BAG')
     return parser
@@ -87,11 +89,21 @@ def _demo(parser: argparse.ArgumentParser) -> None:
 
 
 def _convert(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('images', type=Path, metavar='DIR', help='images, ordered by name')
-    parser.add_argument('out_bag', type=Path, metavar='BAG', help='folder to write')
-    parser.add_argument('--fps', type=float, default=30.0)
-    parser.add_argument('--topic', default='/camera/image_raw', metavar='NAME')
+    parser.add_argument('source', type=Path, metavar='SOURCE', help='data set, bag, or folder of images by name')
+    parser.add_argument('target', type=Path, metavar='DEST', help='what to write')
+    parser.add_argument('--from', dest='form', choices=('auto', 'images', *FORMATS), default='auto')
+    parser.add_argument('--to', choices=FORMATS, default='bag')
+    parser.add_argument('--sequence', default='', metavar='NAME', help='which one, where SOURCE has several')
+    parser.add_argument('--fps', type=float, help='for sources without times; default: 30, or the data set\'s own')
+    parser.add_argument('--topic', default='/camera/image_raw', metavar='NAME', help='of the frames in a bag')
     parser.add_argument('--storage', choices=('mcap', 'sqlite3'), default='mcap')
+    parser.add_argument('--encoding', choices=('auto', 'evt3', 'mono'), default='auto', help='of the events in a bag')
+
+
+def _check_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('folder', type=Path, metavar='FOLDER', help='a data set, a part of one, or a bag')
+    parser.add_argument('--from', dest='form', choices=('auto', *FORMATS), default='auto')
+    parser.add_argument('--json', type=Path, metavar='PATH', help='write the findings there')
 
 
 if __name__ == '__main__':

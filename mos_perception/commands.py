@@ -15,7 +15,7 @@ from rich.console import Console
 from mos_perception.bag import BagWriter, open_bag
 from mos_perception.config import FIELDS, Config, from_dict
 from mos_perception.datatypes import Fault, Result, Skip
-from mos_perception.errors import ConfigError
+from mos_perception.errors import ConfigError, DatasetError
 from mos_perception.judge import Judge
 from mos_perception.replay import Replay, Step, with_topics
 from mos_perception.results import result_digest
@@ -90,10 +90,39 @@ def demo_command(args: argparse.Namespace) -> None:
 
 
 def convert_command(args: argparse.Namespace) -> None:
-    """`mos convert`: a folder of images to a bag."""
-    from mos_perception.clips import bag_from_images
-    count = bag_from_images(args.images, args.out_bag, args.fps, args.topic, args.storage)
-    print(f'{args.out_bag}: {count} frames on {args.topic}')
+    """`mos convert`: a sequence of a data set into another format, most often a bag; or a folder of images to a bag."""
+    from mos_perception.formats import convert
+    if convert.is_images(args.source, args.form):
+        if args.to != 'bag':
+            raise ConfigError(f'--to is {args.to}: a folder of images becomes a bag only')
+        from mos_perception.clips import bag_from_images
+        count = bag_from_images(args.source, args.target, 30.0 if args.fps is None else args.fps, args.topic,
+                                args.storage)
+        print(f'{args.target}: {count} frames on {args.topic}')
+        return
+    bag = {'encoding': args.encoding, 'storage': args.storage, 'image_topic': args.topic} if args.to == 'bag' else {}
+    sequence, written = convert.convert(args.source, args.target, args.form, args.to, args.sequence, args.fps, **bag)
+    print(f'{written}: {convert.summary(sequence, args.to)}')
+    for note in sequence.notes:
+        print(f'note: {note}')
+
+
+def check_data_command(args: argparse.Namespace) -> None:
+    """`mos check-data`: everything that is wrong with a folder, as a table. Raises DatasetError if any is an error."""
+    from dataclasses import asdict
+
+    from mos_perception.formats.check import check, table
+    findings = check(args.folder, args.form)
+    if findings:
+        Console().print(table(findings))
+    errors = sum(finding.level == 'error' for finding in findings)
+    if args.json is not None:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps([{**asdict(finding), 'level': finding.level, 'remedy': finding.remedy}
+                                         for finding in findings], indent=1) + '\n')
+    print(f'{args.folder}: {errors} errors, {len(findings) - errors} warnings')
+    if errors:
+        raise DatasetError(f'{args.folder} has {errors} errors: see the table')
 
 
 def topics_command(args: argparse.Namespace) -> None:

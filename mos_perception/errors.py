@@ -32,3 +32,7 @@ class EngineError(MosError):
 
 class BagError(MosError):
     """A recording that cannot be read or written; names the file and the topic."""
+
+
+class DatasetError(MosError):
+    """Files of a data set that cannot be read or written; names the file."""

@@ -1,4 +1,4 @@
-"""Score a shipped model on freshly rendered held-out clips, by the robot's own code, beside the classical floor.
+"""Score a shipped model on freshly rendered held-out clips, by the robot's own code, beside the classical floors.
 
 `python -m training.evaluate --model models/dimos_nano.onnx --preset easy --clips 20 --split test`
 """
@@ -18,13 +18,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from mos_perception.datatypes import EventWindow, Frame, Instances, Tracks
+from mos_perception.datatypes import EventWindow, Frame, Instances
 from mos_perception.engine import load_engine
 from mos_perception.engine.card import find_model, load_card, save_card
 from mos_perception.errors import MosError
 from mos_perception.evaluation.score import Scorer
 from mos_perception.models.dimos import DimosModel
-from training.floor import FloorModel
+from training.floors import FLOORS, NO_TRACKS
 from training.scenes.clip import Clip
 from training.scenes.presets import PRESETS
 from training.scenes.simulate import render_clip
@@ -32,8 +32,6 @@ from training.scenes.splits import SPLITS
 
 COLUMNS = ('mIoU_ins', 'mIoU01', 'AP_parity', 'AP_strict', 'mIoU_strict', 'precision', 'recall',
            'false_per_empty_frame', 'ms_per_frame')
-NO_TRACKS = Tracks(*(np.zeros(0, np.int64) for _ in range(3)), np.zeros((0, 4)), np.zeros((0, 2)),
-                   np.zeros(0, np.int64))
 
 
 @dataclass
@@ -79,8 +77,12 @@ def methods(model: DimosModel) -> dict[str, Method]:
 
 
 def evaluate(model: DimosModel, clips: Iterable[Clip], min_pixels: int) -> dict[str, dict[str, float | None]]:
-    """Scores per method over all frames but each clip's first; movers under `min_pixels` are no ground truth."""
-    table = {name: Row(Scorer(min_pixels)) for name in (*methods(model), 'classical floor')}
+    """Scores per method over all frames but each clip's first; movers under `min_pixels` are no ground truth.
+
+    MOG2 has only the clip's own frames to learn the background from: `training.levels` gives it a warm-up.
+    """
+    floors = {f'floor: {name}': kind() for name, kind in FLOORS.items()}
+    table = {name: Row(Scorer(min_pixels)) for name in (*methods(model), *floors)}
     window_ns = round(model.card.window.length_ms * 1e6)
     for clip in clips:
         for name, method in methods(model).items():
@@ -88,12 +90,13 @@ def evaluate(model: DimosModel, clips: Iterable[Clip], min_pixels: int) -> dict[
                 begun = time.perf_counter()
                 found = method(clip.frame(i), clip.window(i, window_ns))
                 table[name].add(clip, i, found, time.perf_counter() - begun)
-        floor = FloorModel()
-        floor.update(clip.frame(0))
-        for i in range(1, len(clip)):
-            begun = time.perf_counter()
-            found = floor.update(clip.frame(i))
-            table['classical floor'].add(clip, i, found, time.perf_counter() - begun)
+        for name, floor in floors.items():
+            floor.reset()
+            floor.update(clip.frame(0), clip.window(0, window_ns))
+            for i in range(1, len(clip)):
+                begun = time.perf_counter()
+                found = floor.update(clip.frame(i), clip.window(i, window_ns))
+                table[name].add(clip, i, found, time.perf_counter() - begun)
     return {name: row.values() for name, row in table.items()}
 
 

@@ -1,6 +1,7 @@
-"""Train one recipe on a packed set.
+"""Train one recipe on a packed set, or on scenes that are rendered meanwhile.
 
 `python -m training.train --recipe dimos_nano --data runs/set --out runs/dimos_nano --minutes 60 --threads 1`
+`python -m training.train --recipe dimos_nano --online train,mid=2 --workers 2 --cache-gb 4 --out runs/x --minutes 60`
 
 The learning rate follows one cycle over the run: the fraction done is the larger of steps / --steps and
 elapsed / --minutes. Batches depend on (seed, step) alone, so `--resume` with --steps continues as if never stopped.
@@ -16,14 +17,16 @@ import sys
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TextIO
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mos_perception.errors import ConfigError, MosError
-from training.datasets.clips import Batch, PackedSet
+from training.datasets.clips import PackedSet
+from training.datasets.online import OnlineSet
+from training.datasets.source import Batch, Source
 from training.losses.flow import flow_loss
 from training.losses.masks import dense_loss, instance_losses
 from training.nets.dimos import Dimos
@@ -119,8 +122,11 @@ def save(state: State, recipe: Recipe, folder: Path, about: dict) -> None:
             old.unlink()
 
 
-def load(folder: Path, recipe: Recipe) -> State:
-    """The state `save` wrote. Raises ConfigError if there is none or it was made by another recipe."""
+def load(folder: Path, recipe: Recipe, data: str = '') -> State:
+    """The state `save` wrote. Raises ConfigError if there is none or it was made by another recipe.
+
+    `data`: what a Source says of itself; a note is printed if the run so far had another.
+    """
     try:
         side = json.loads((folder / 'checkpoint.json').read_text())
     except OSError as error:
@@ -128,6 +134,8 @@ def load(folder: Path, recipe: Recipe) -> State:
     if side['recipe'] != json.loads(json.dumps(asdict(recipe))):
         raise ConfigError(f'the checkpoint in {folder} was made with another recipe than {recipe.name} of this commit: '
                           'restore that commit or start without --resume')
+    if data and side['data'] != data:
+        print(f'note: so far this run had "{side["data"]}", from here on "{data}"', file=sys.stderr)
     state, tensors = start(recipe), load_file(folder / side['weights'])
     state.network.load_state_dict({name[4:]: value for name, value in tensors.items() if name.startswith('net.')})
     moments: dict[int, dict[str, Tensor]] = {}
@@ -144,11 +152,11 @@ def load(folder: Path, recipe: Recipe) -> State:
     return state
 
 
-def fit(state: State, data: PackedSet, recipe: Recipe, folder: Path, *, steps: int = 0, minutes: float = 0.0,
+def fit(state: State, data: Source, recipe: Recipe, folder: Path, *, steps: int = 0, minutes: float = 0.0,
         save_minutes: float = 5.0, log_seconds: float = 20.0, command: str = '') -> State:
     """Run to `steps` or `minutes` of training time (0 = no such limit), whichever comes first; saves and logs."""
     state.network.train()
-    about = {'data': data.about['about'], 'command': command, 'threads': torch.get_num_threads()}
+    about = {'data': data.about, 'command': command, 'threads': torch.get_num_threads()}
     begun, offset = time.monotonic(), state.seconds
     saved = logged = begun
     rate = 0.0
@@ -162,35 +170,53 @@ def fit(state: State, data: PackedSet, recipe: Recipe, folder: Path, *, steps: i
             if state.step > first and (now - logged >= log_seconds or done >= 1):
                 state.metrics = {name: value / (state.step - first) for name, value in sums.items()}
                 speed = (state.step - first) * recipe.batch / (now - logged)
-                entry = {'step': state.step, 'seconds': round(state.seconds, 1), 'done': round(done, 4), 'rate': rate,
-                         'samples_per_s': round(speed, 1), **{k: round(v, 5) for k, v in state.metrics.items()}}
-                metrics.write(json.dumps(entry) + '\n')
-                metrics.flush()
-                left = state.seconds * (1 / done - 1) / 60 if done else math.inf
-                print(f'step {state.step}  {100 * done:.1f} %  {left:.1f} min left  {speed:.1f} samples/s  '
-                      f'lr {rate:.2e}  ' + _words(state.metrics), flush=True)
+                _log(metrics, state, done, rate, {'samples_per_s': round(speed, 1), **data.report()})
                 logged, first, sums = now, state.step, {}
             if done >= 1 or now - saved >= 60 * save_minutes:
                 save(state, recipe, folder, about)
                 saved = now
             if done >= 1:
                 return state
-            rng = np.random.default_rng((recipe.seed, state.step))
-            batch = data.batch(rng.integers(len(data), size=recipe.batch), rng, recipe.augment)
+            batch = data.draw(state.step)
             rate = one_cycle(done, recipe.learning_rate, recipe.warmup)
             for name, value in train_step(state, batch, recipe, rate).items():
                 sums[name] = sums.get(name, 0.0) + value
+
+
+def _log(file: TextIO, state: State, done: float, rate: float, pace: dict[str, float]) -> None:
+    """One line of metrics.jsonl and one on the screen. `pace`: how fast samples are used and made."""
+    file.write(json.dumps({'step': state.step, 'seconds': round(state.seconds, 1), 'done': round(done, 4), 'rate': rate,
+                           **pace, **{k: round(v, 5) for k, v in state.metrics.items()}}) + '\n')
+    file.flush()
+    left = state.seconds * (1 / done - 1) / 60 if done else math.inf
+    made = '  '.join(f'{name} {value:g}' for name, value in pace.items())  # samples_per_s, then those rendered
+    print(f'step {state.step}  {100 * done:.1f} %  {left:.1f} min left  {made}  '
+          f'lr {rate:.2e}  ' + _words(state.metrics), flush=True)
 
 
 def _words(terms: dict) -> str:
     return '  '.join(f'{name} {float(value):.4f}' for name, value in terms.items())
 
 
+def open_data(given: argparse.Namespace, recipe: Recipe) -> Source:
+    """The data set that the command line asks for."""
+    if given.data:
+        return PackedSet(given.data, recipe)
+    return OnlineSet(given.online, recipe, workers=given.workers, device=given.render_device, cache_gb=given.cache_gb,
+                     reuse=given.reuse)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--recipe', choices=sorted(RECIPES), default='dimos_nano')
-    parser.add_argument('--data', type=Path, required=True, help='folder of a packed set (training.datasets.clips)')
+    data = parser.add_mutually_exclusive_group(required=True)
+    data.add_argument('--data', type=Path, help='folder of a packed set (training.datasets.clips)')
+    data.add_argument('--online', metavar='PRESET[=WEIGHT],...', help='scenes rendered while training')
+    parser.add_argument('--workers', type=int, default=1, help='processes that render (--online)')
+    parser.add_argument('--render-device', default='cpu', help='cpu or cuda (--online)')
+    parser.add_argument('--cache-gb', type=float, default=0.0, help='memory for clips to be drawn again (--online)')
+    parser.add_argument('--reuse', type=int, default=0, help='samples of each clip (--online): 1, or 8 with a cache')
     parser.add_argument('--out', type=Path, required=True, help='folder of the run: checkpoint, metrics.jsonl')
     parser.add_argument('--minutes', type=float, default=0.0, help='training time, across resumes')
     parser.add_argument('--steps', type=int, default=0)
@@ -205,10 +231,11 @@ def main(arguments: list[str] | None = None) -> int:
     recipe = RECIPES[given.recipe]
     given.out.mkdir(parents=True, exist_ok=True)
     try:
-        data = PackedSet(given.data, recipe)
-        state = load(given.out, recipe) if given.resume else start(recipe)
-        fit(state, data, recipe, given.out, steps=given.steps, minutes=given.minutes, save_minutes=given.save_minutes,
-            command=' '.join(['python -m training.train', *(sys.argv[1:] if arguments is None else arguments)]))
+        with open_data(given, recipe) as data:
+            state = load(given.out, recipe, data.about) if given.resume else start(recipe)
+            fit(state, data, recipe, given.out, steps=given.steps, minutes=given.minutes,
+                save_minutes=given.save_minutes,
+                command=' '.join(['python -m training.train', *(sys.argv[1:] if arguments is None else arguments)]))
     except MosError as error:
         print(f'training: {error}', file=sys.stderr)
         return 1

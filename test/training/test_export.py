@@ -93,5 +93,6 @@ def test_evaluation_scores_model_and_floor_on_the_same_clips(exported):
     _, path = exported
     model = DimosModel(OrtEngine(path, 1), load_card(path))
     scores = evaluate(model, [render_clip(find_preset('easy', duration_s=0.1), 1, 'test')], 12)
-    assert list(scores) == ['frames + events', 'frames only', 'events only', 'classical floor']
+    assert list(scores) == ['frames + events', 'frames only', 'events only', 'floor: homography', 'floor: mog2',
+                            'floor: events']
     assert all(0 <= row['mIoU_ins'] <= 1 and row['ms_per_frame'] > 0 for row in scores.values())

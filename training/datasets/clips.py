@@ -9,9 +9,10 @@ Shapes: N clips, T frames, K object ids, H W the network's size. A sample is a f
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import cv2
@@ -22,6 +23,7 @@ from torch.nn import functional as F
 
 from mos_perception.errors import ConfigError
 from mos_perception.events.voxel import voxelize
+from training.datasets.source import Batch, Source
 from training.losses.matching import Targets
 from training.recipes import RECIPES, Augmentation, Recipe, VoxelSettings
 from training.scenes.cache import load_shard
@@ -38,22 +40,18 @@ def pack(clips: Iterable[Clip], count: int, folder: Path, recipe: Recipe, about:
     Fewer clips than announced shorten the set; clips must agree in their number of frames. Raises ConfigError.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    height, width = recipe.net.size
     arrays: dict[str, np.ndarray] = {}
     written = 0
-    for clip in clips:
-        if written == count:
-            break
-        frames = len(clip.frames)
+    for clip in itertools.islice(clips, count):
+        rows = clip_arrays(clip, recipe)
         if not arrays:
-            shapes = {'images': (frames, height, width, 3), 'ids': (frames, height, width),
-                      'voxels': (frames - 1, 2 * recipe.voxel.bins, height, width), 'moving': (frames, MAX_IDS + 1)}
-            arrays = {name: np.lib.format.open_memmap(folder / f'{name}.npy', 'w+', np.uint8, (count, *shape))
-                      for name, shape in shapes.items()}
-        if frames != arrays['images'].shape[1] or clip.moving.shape[1] > MAX_IDS + 1:
-            raise ConfigError(f'clip {written} has {frames} frames and {clip.moving.shape[1] - 1} objects: this set '
-                              f'takes {arrays["images"].shape[1]} frames and at most {MAX_IDS} objects')
-        _write(clip, {name: array[written] for name, array in arrays.items()}, recipe)
+            arrays = {name: np.lib.format.open_memmap(folder / f'{name}.npy', 'w+', np.uint8, (count, *row.shape))
+                      for name, row in rows.items()}
+        if rows['images'].shape != arrays['images'].shape[1:]:
+            raise ConfigError(f'clip {written} has {len(clip)} frames: this set takes clips of '
+                              f'{arrays["images"].shape[1]} frames, pack the others apart')
+        for name, row in rows.items():
+            arrays[name][written] = row
         written += 1
     for array in arrays.values():
         array.flush()
@@ -63,15 +61,22 @@ def pack(clips: Iterable[Clip], count: int, folder: Path, recipe: Recipe, about:
     return written
 
 
-def _write(clip: Clip, rows: dict[str, np.ndarray], recipe: Recipe) -> None:
-    """One clip into its rows of the packed arrays."""
-    size = recipe.net.size
-    for i, (frame, ids) in enumerate(zip(clip.frames, clip.ids)):
-        rows['images'][i] = resized(frame, size)
-        rows['ids'][i] = cv2.resize(ids, size[::-1], interpolation=cv2.INTER_NEAREST)
-        if i:
-            rows['voxels'][i - 1] = np.rint(window_voxel(clip, i, recipe.voxel, recipe.window_ns, size) * 255)
-    rows['moving'][:, :clip.moving.shape[1]] = clip.moving
+def clip_arrays(clip: Clip, recipe: Recipe) -> dict[str, np.ndarray]:
+    """What training needs of a clip at the network's size, each uint8.
+
+    `images` (T, H, W, 3), `ids` (T, H, W), `voxels` (T - 1, C, H, W) x 255 of the windows that end at frame 1 and
+    later, `moving` (T, 64). Raises ConfigError for more than 63 objects.
+    """
+    size, objects = recipe.net.size, clip.moving.shape[1]
+    if objects > MAX_IDS + 1:
+        raise ConfigError(f'clip {clip.seed} of {clip.preset} has {objects - 1} objects: training takes at most '
+                          f'{MAX_IDS}, lower the preset\'s movers or look_alikes')
+    voxels = [np.rint(window_voxel(clip, i, recipe.voxel, recipe.window_ns, size) * 255) for i in range(1, len(clip))]
+    moving = np.zeros((len(clip), MAX_IDS + 1), np.uint8)
+    moving[:, :objects] = clip.moving
+    ids = [cv2.resize(image, size[::-1], interpolation=cv2.INTER_NEAREST) for image in clip.ids]
+    return {'images': np.stack([resized(frame, size) for frame in clip.frames]), 'ids': np.stack(ids).astype(np.uint8),
+            'voxels': np.stack(voxels).astype(np.uint8), 'moving': moving}
 
 
 def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -85,57 +90,56 @@ def window_voxel(clip: Clip, frame: int, settings: VoxelSettings, window_ns: int
     return voxelize(clip.window(frame, window_ns), out_size=size, threads=1, **asdict(settings))
 
 
-@dataclass(frozen=True)
-class Batch:
-    """`image` and `voxel` are the network's inputs; `clean` and `previous` normalised images for the flow loss."""
-
-    image: Tensor
-    voxel: Tensor
-    clean: Tensor
-    previous: Tensor
-    targets: Targets
-
-
-class PackedSet:
+class PackedSet(Source):
     """A packed set, open for reading."""
 
     def __init__(self, folder: Path, recipe: Recipe) -> None:
         """Raises ConfigError if the folder holds no set or one packed for other settings."""
         try:
-            self.about = json.loads((folder / 'set.json').read_text())
+            about = json.loads((folder / 'set.json').read_text())
         except OSError as error:
             raise ConfigError(f'no packed set in {folder} ({error}): run python -m training.datasets.clips') from error
         wanted = {'size': list(recipe.net.size), 'voxel': asdict(recipe.voxel), 'window_ns': recipe.window_ns}
-        found = {name: self.about.get(name) for name in wanted}
+        found = {name: about.get(name) for name in wanted}
         if found != wanted:
             raise ConfigError(f'the set in {folder} was packed with {found}, the recipe needs {wanted}: pack it again')
-        self.recipe = recipe
+        self.recipe, self.seed, self.about = recipe, recipe.seed, about['about']
         self.images, self.voxels, self.ids, self.moving = (
             np.load(folder / f'{name}.npy', mmap_mode='r') for name in ('images', 'voxels', 'ids', 'moving'))
-        self.clips, self.frames = self.about['clips'], self.images.shape[1]
+        self.clips, self.frames = about['clips'], self.images.shape[1]
 
     def __len__(self) -> int:
         return self.clips * (self.frames - 1)
 
+    def draw(self, step: int) -> Batch:
+        """The training batch of a step: samples drawn uniformly, with replacement."""
+        rng = self.step_rng(step)
+        return self.batch(rng.integers(len(self), size=self.recipe.batch), rng, self.recipe.augment)
+
     def batch(self, samples: np.ndarray, rng: np.random.Generator, augment: Augmentation | None) -> Batch:
         """The samples (indices below len) as tensors, augmented unless `augment` is None."""
         clips, frames = np.divmod(samples, self.frames - 1)
-        images, previous, ids = self.images[clips, frames + 1], self.images[clips, frames], self.ids[clips, frames + 1]
-        voxels = self.voxels[clips, frames]
-        if augment:
-            for row in range(len(samples)):
-                for axis in (0, 1):
-                    if rng.random() < augment.flip:
-                        images[row], previous[row], ids[row] = (np.flip(x[row], axis) for x in (images, previous, ids))
-                        voxels[row] = np.flip(voxels[row], 1 + axis)
-                if rng.random() < augment.polarity_swap:
-                    voxels[row] = np.roll(voxels[row], voxels.shape[1] // 2, 0)
-        truths = [instances(*pair, self.recipe) for pair in zip(ids, self.moving[clips, frames + 1])]
-        clean, voxel = normalised(images), torch.from_numpy(voxels).float() / 255
-        image = clean
-        if augment:
-            image, voxel = jitter_and_drop(clean, voxel, rng, augment)
-        return Batch(image, voxel, clean, normalised(previous), collate(truths, self.recipe))
+        return make_batch(self.images[clips, frames + 1], self.images[clips, frames], self.ids[clips, frames + 1],
+                          self.voxels[clips, frames], self.moving[clips, frames + 1], self.recipe, rng, augment)
+
+
+def make_batch(images: np.ndarray, previous: np.ndarray, ids: np.ndarray, voxels: np.ndarray, moving: np.ndarray,
+               recipe: Recipe, rng: np.random.Generator, augment: Augmentation | None) -> Batch:
+    """B samples, stacked rows of `clip_arrays`, as tensors; they are changed in place unless `augment` is None."""
+    if augment:
+        for row in range(len(images)):
+            for axis in (0, 1):
+                if rng.random() < augment.flip:
+                    images[row], previous[row], ids[row] = (np.flip(x[row], axis) for x in (images, previous, ids))
+                    voxels[row] = np.flip(voxels[row], 1 + axis)
+            if rng.random() < augment.polarity_swap:
+                voxels[row] = np.roll(voxels[row], voxels.shape[1] // 2, 0)
+    truths = [instances(*pair, recipe) for pair in zip(ids, moving)]
+    clean, voxel = normalised(images), torch.from_numpy(voxels).float() / 255
+    image = clean
+    if augment:
+        image, voxel = jitter_and_drop(clean, voxel, rng, augment)
+    return Batch(image, voxel, clean, normalised(previous), collate(truths, recipe))
 
 
 def normalised(images: np.ndarray) -> Tensor:

@@ -3,5 +3,6 @@
 from training.scenes.clip import Clip
 from training.scenes.presets import PRESETS, Preset
 from training.scenes.simulate import render_clip
+from training.scenes.truth import Truth, render_truth
 
-__all__ = ['Clip', 'PRESETS', 'Preset', 'render_clip']
+__all__ = ['Clip', 'PRESETS', 'Preset', 'Truth', 'render_clip', 'render_truth']

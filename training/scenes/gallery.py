@@ -1,7 +1,9 @@
-"""A contact sheet to look at: `python -m training.scenes.gallery --preset easy --out out/gallery.png`.
+"""A contact sheet to look at: `python -m training.scenes.gallery --preset easy --out out/gallery.jpg`.
 
-One row per clip and kind of picture, one column per frame: the frame, the events of the window before it (red brighter,
-blue darker), and the objects (solid colour and M = moving, outline and S = static).
+One row per kind of picture, one column per frame: the frame, the events of the window before it (red brighter, blue
+darker), the objects (solid and M = moving, outline and S = static, U = the unknown band between), the true flow to the
+next frame (hue = direction, saturation = speed, black = hidden or gone there) and depth (near bright).
+`--all --out docs/gallery/` draws every preset, two clips each.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from training.scenes.clip import Clip
 from training.scenes.presets import PRESETS
 from training.scenes.simulate import render_clip
 from training.scenes.splits import SPLITS
+from training.scenes.truth import Truth, render_truth
 
 _COLOURS = np.array([[230, 60, 60], [60, 180, 75], [255, 200, 25], [70, 110, 230], [245, 130, 48], [145, 60, 180],
                      [70, 220, 230], [240, 50, 230]], np.uint8)
@@ -36,8 +39,11 @@ def event_picture(window: EventWindow) -> np.ndarray:
     return picture
 
 
-def truth_picture(clip: Clip, index: int) -> np.ndarray:
-    """(H, W, 3) uint8: the grey frame with moving objects filled and static ones outlined, each lettered M or S."""
+def truth_picture(clip: Clip, index: int, unknown: np.ndarray | None = None) -> np.ndarray:
+    """(H, W, 3) uint8: the grey frame with moving objects filled and static ones outlined, each lettered M, S or U.
+
+    `unknown` (K + 1,) bool, the objects whose flag says little.
+    """
     picture = np.repeat(clip.frames[index].mean(-1, keepdims=True), 3, -1).astype(np.uint8)
     for number in range(1, clip.moving.shape[1]):
         mask = clip.ids[index] == number
@@ -47,41 +53,89 @@ def truth_picture(clip: Clip, index: int) -> np.ndarray:
         edge = mask & ~cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=0).astype(bool)
         picture[edge if not moves else mask] = colour
         y, x = (int(v.mean()) for v in np.nonzero(mask))
-        cv2.putText(picture, 'M' if moves else 'S', (max(x - 5, 0), y + 5), cv2.FONT_HERSHEY_SIMPLEX, 0.45,
-                    (255, 255, 255), 1, cv2.LINE_AA)
+        letter = 'U' if unknown is not None and unknown[number] else 'M' if moves else 'S'
+        cv2.putText(picture, letter, (max(x - 5, 0), y + 5), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 255), 1,
+                    cv2.LINE_AA)
     return picture
 
 
-def contact_sheet(clips: list[Clip], columns: int = 8) -> np.ndarray:
-    """(rows * H, columns * W, 3) uint8 of evenly chosen frames."""
+def flow_picture(flow: np.ndarray, valid: np.ndarray, most: float) -> np.ndarray:
+    """(H, W, 3) uint8 colour wheel of flow (H, W, 2): hue is direction, full saturation at `most` px."""
+    hue = (np.degrees(np.arctan2(flow[..., 1], flow[..., 0])) % 360 / 2).astype(np.uint8)
+    strong = np.clip(255 * np.linalg.norm(flow, axis=2) / max(most, 1e-6), 0, 255).astype(np.uint8)
+    picture = cv2.cvtColor(np.stack([hue, strong, np.full_like(hue, 255)], -1), cv2.COLOR_HSV2RGB)
+    picture[~valid] = 0
+    return picture
+
+
+def depth_picture(depth: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8: inverse depth from 0.7 m (bright) to 5 m (dark)."""
+    near = np.clip((1 / np.maximum(depth, 0.1) - 1 / 5) / (1 / 0.7 - 1 / 5), 0, 1)
+    return cv2.applyColorMap((255 * near).astype(np.uint8), cv2.COLORMAP_VIRIDIS)[..., ::-1]
+
+
+def contact_sheet(clips: list[Clip], columns: int = 8, truths: list[Truth] | None = None) -> np.ndarray:
+    """(rows * H, columns * W, 3) uint8 of evenly chosen frames; with `truths`, flow and depth below."""
     rows = []
-    for clip in clips:
-        chosen = np.linspace(0, len(clip) - 1, min(columns, len(clip))).round().astype(int)
-        kinds = ([clip.frames[i] for i in chosen], [event_picture(clip.window(i)) for i in chosen],
-                 [truth_picture(clip, i) for i in chosen])
+    for clip, truth in zip(clips, truths or [None] * len(clips)):
+        chosen = np.linspace(0, len(clip) - (2 if truth else 1), min(columns, len(clip))).round().astype(int)
+        kinds = [[clip.frames[i] for i in chosen], [event_picture(clip.window(i)) for i in chosen],
+                 [truth_picture(clip, i, truth.unknown[i] if truth else None) for i in chosen]]
+        if truth:
+            most = float(np.quantile(np.linalg.norm(truth.flow, axis=-1), 0.99))
+            kinds += [[flow_picture(truth.flow[i], truth.flow_valid[i], most) for i in chosen],
+                      [depth_picture(truth.depth[i]) for i in chosen]]
         for pictures in kinds:
             rows.append(np.concatenate([np.pad(picture, ((0, 2), (0, 2), (0, 0))) for picture in pictures], 1))
         rows.append(np.full((4, rows[-1].shape[1], 3), 128, np.uint8))
     return np.concatenate(rows)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Command line; see the module's docstring."""
-    parser = argparse.ArgumentParser(description='Draw a contact sheet of rendered clips.')
-    parser.add_argument('--preset', default='easy', choices=PRESETS)
-    parser.add_argument('--split', default='train', choices=SPLITS)
-    parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--count', type=int, default=4)
-    parser.add_argument('--out', type=Path, default=Path('out/gallery.png'))
-    options = parser.parse_args(arguments)
-    clips = [render_clip(options.preset, options.seed + i, options.split) for i in range(options.count)]
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(options.out), contact_sheet(clips)[..., ::-1])
-    for clip in clips:
+def save_small(path: Path, sheet: np.ndarray, most_bytes: int = 300_000) -> int:
+    """Write the sheet (JPEG quality is lowered, then the size halved, until it fits); returns its bytes."""
+    if path.suffix == '.png':
+        cv2.imwrite(str(path), sheet[..., ::-1])
+        return path.stat().st_size
+    quality = 88
+    while True:
+        _, data = cv2.imencode('.jpg', sheet[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+        if len(data) <= most_bytes or min(sheet.shape[:2]) < 200:
+            path.write_bytes(data.tobytes())
+            return len(data)
+        quality -= 12
+        if quality < 60:
+            sheet, quality = cv2.resize(sheet, None, fx=0.75, fy=0.75, interpolation=cv2.INTER_AREA), 88
+
+
+def draw(preset: str, split: str, seeds: range, path: Path, columns: int) -> None:
+    """Draw the clips of some seeds of a preset into a file and print what is in them."""
+    clips = [render_clip(preset, seed, split) for seed in seeds]
+    truths = [render_truth(preset, seed, split, parts=('dense',)) for seed in seeds]
+    size = save_small(path, contact_sheet(clips, columns, truths))
+    for clip, truth in zip(clips, truths):
         span = (clip.stamps_ns[-1] - clip.stamps_ns[0] + clip.period_ns) * 1e-9
         print(f'{clip.preset} seed {clip.seed}: {len(clip)} frames, {clip.moving.shape[1] - 1} objects, '
+              f'{clip.moving.any(0).sum()} move, {truth.degenerate.sum()} degenerate, '
               f'{len(clip.events) / np.prod(clip.size) / span:.2f} events per pixel and second')
-    print(f'wrote {options.out}')
+    print(f'wrote {path} ({size / 1e3:.0f} kB)')
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line; see the module's docstring."""
+    parser = argparse.ArgumentParser(description='Draw contact sheets of rendered clips.')
+    parser.add_argument('--preset', default='easy', choices=PRESETS)
+    parser.add_argument('--all', action='store_true', help='every preset, into the folder --out')
+    parser.add_argument('--split', default='train', choices=SPLITS)
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--count', type=int, default=2)
+    parser.add_argument('--columns', type=int, default=6)
+    parser.add_argument('--out', type=Path, default=Path('out/gallery.jpg'))
+    options = parser.parse_args(arguments)
+    seeds = range(options.seed, options.seed + options.count)
+    (options.out if options.all else options.out.parent).mkdir(parents=True, exist_ok=True)
+    for preset in PRESETS if options.all else [options.preset]:
+        path = options.out / f'{preset}.jpg' if options.all else options.out
+        draw(preset, options.split, seeds, path, options.columns)
 
 
 if __name__ == '__main__':

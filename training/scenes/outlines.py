@@ -44,6 +44,10 @@ def _petals(rng: np.random.Generator) -> np.ndarray:
     return 0.6 + 0.4 * np.abs(np.cos(rng.integers(3, 7) / 2 * _ANGLES)) ** rng.uniform(0.5, 1.5)
 
 
+def _lobes(rng: np.random.Generator) -> np.ndarray:
+    return np.maximum(np.abs(np.cos(_ANGLES)) ** rng.uniform(0.3, 1), rng.uniform(0.3, 0.5))
+
+
 def _radius_of(points: np.ndarray) -> np.ndarray:
     """(96,) radius over angle of the star-shaped polygon `points` (N, 2), by intersecting each ray with its edge."""
     a, b = points, np.roll(points, -1, 0)
@@ -56,12 +60,26 @@ def _radius_of(points: np.ndarray) -> np.ndarray:
     return np.where((along >= -1e-9) & (along <= 1 + 1e-9) & (radius > 0), radius, np.inf).min(1).clip(max=1.0)
 
 
-_FAMILIES = {'train': (_superellipse, _fourier, _polygon), 'val': (_star,), 'test': (_gear, _petals)}
+def _letter(rng: np.random.Generator) -> np.ndarray:
+    """(96, 2) outer contour of a capital letter."""
+    page = np.zeros((256, 256), np.uint8)
+    cv2.putText(page, 'CEFHKLMNSTVXYZ'[int(rng.integers(14))], (40, 210), cv2.FONT_HERSHEY_DUPLEX, 7, 255, 34)
+    contours, _ = cv2.findContours(page, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    contour = max(contours, key=cv2.contourArea)[:, 0].astype(np.float64)
+    points = contour[np.linspace(0, len(contour), 96, endpoint=False).astype(int)]
+    points = points - (points.min(0) + points.max(0)) / 2
+    return points / np.linalg.norm(points, axis=1).max()
+
+
+_FAMILIES = {'train': (_superellipse, _fourier, _polygon), 'val': (_star,), 'test': (_gear, _petals),
+             'other': (_letter, _lobes)}
 
 
 def outline(rng: np.random.Generator, split: str) -> np.ndarray:
     """(96, 2) float64 points of a random outline of the split's families, farthest point at radius 1."""
     radius = pick(rng, _FAMILIES[split])(rng)
+    if radius.ndim == 2:  # points already
+        return radius
     radius = radius / radius.max()
     return np.stack([radius * np.cos(_ANGLES), radius * np.sin(_ANGLES)], 1)
 

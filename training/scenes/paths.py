@@ -32,8 +32,12 @@ class Track:
 
     def moving(self, times: np.ndarray, window_s: float) -> np.ndarray:
         """(T,) bool: the mean world speed in the `window_s` before each time is above v0."""
+        return self.speed(times, window_s) > MOVING_SPEED
+
+    def speed(self, times: np.ndarray, window_s: float) -> np.ndarray:
+        """(T,) mean world speed in the `window_s` before each time, image widths per second at its depth."""
         length = np.interp(times, self.times, self.travelled) - np.interp(times - window_s, self.times, self.travelled)
-        return length / window_s > MOVING_SPEED
+        return length / window_s
 
     @property
     def still(self) -> bool:
@@ -103,3 +107,41 @@ def sway(rng: np.random.Generator, times: np.ndarray, speed: float,
     frequency = rng.uniform(*bands_hz)
     phase = rng.uniform(0, 2 * np.pi)
     return speed / (2 * np.pi * frequency) * (np.sin(2 * np.pi * frequency * times + phase) - np.sin(phase))
+
+
+def carried(base: Track, offset: np.ndarray, angle: np.ndarray, radius: float) -> Track:
+    """The path of a part at `offset` (G, 3) from `base` turned to `angle` (G,); `radius` as in `roam`."""
+    position = base.position + offset
+    steps = np.linalg.norm(np.gradient(position, axis=0), axis=1) + radius * np.abs(np.gradient(angle))
+    return Track(base.times, position, angle, np.cumsum(steps) / np.median(position[:, 2]))
+
+
+def follow(rng: np.random.Generator, times: np.ndarray, going: np.ndarray, camera: np.ndarray, speed: float,
+           depth: float, limits: tuple[float, float]) -> Track | None:
+    """A path whose velocity is always along that of the camera's centre `camera` (G, 3): its residual against a static
+    world lies on the epipolar lines, as that of something static at another depth does. None where the camera only
+    turns or no start keeps it in view."""
+    pace = np.diff(camera, axis=0, prepend=camera[:1]) * going[:, None]
+    mean = np.linalg.norm(pace, axis=1).mean() / STEP_S
+    if mean < 1e-3:
+        return None
+    factor = float(np.clip(speed * depth / mean, 0.3, 1.5)) * (1 if rng.random() < 0.5 else -1)
+    for _ in range(20):
+        start = np.array([*(rng.uniform(-0.8, 0.8, 2) * limits * depth), depth])
+        position = start + factor * np.cumsum(pace, 0)
+        seen = np.abs((position - camera)[:, :2]) / np.maximum((position - camera)[:, 2:], 0.3)
+        if (seen < np.array(limits) * 1.1).all():
+            steps = np.linalg.norm(np.gradient(position, axis=0), axis=1)
+            return Track(times, position, np.full_like(times, rng.uniform(0, 6.283)), np.cumsum(steps) / depth)
+    return None
+
+
+def crossing(rng: np.random.Generator, track: Track, other: Track, limits: tuple[float, float]) -> Track:
+    """The path shifted (and folded back into `limits`) so that it meets the other, as seen at rest, inside the clip."""
+    at = int(len(track.times) * rng.uniform(0.3, 0.7))
+    depth = float(np.median(track.position[:, 2]))
+    target = other.position[at, :2] / other.position[at, 2] * track.position[at, 2]
+    shifted = track.position.copy()
+    for axis, limit in enumerate(limits):
+        shifted[:, axis] = _fold(shifted[:, axis] + target[axis] - track.position[at, axis], limit * depth)
+    return Track(track.times, shifted, track.angle, track.travelled)

@@ -18,8 +18,10 @@ MAX_DURATION_S = 16.0  # event stamps are packed in 34 bits of nanoseconds
 class EventSensor:
     """Ranges of the event sensor. `threshold` (natural log units) and the noise rates are drawn log-uniformly.
 
-    `shot_unevenness`: natural log by which shot noise may differ over the sensor. Rates are per pixel of the rendered
-    size: a sensor of 4 x 4 as many pixels, binned down, brings 16 times its own.
+    `cutoff_hz`: corner of the low-pass at white, `bandwidth_hz` events per second the read-out carries,
+    `threshold_mismatch` sigma of the clip's factor OFF / ON. `shot_unevenness`: natural log by which shot noise may
+    differ over the sensor. Rates are per pixel of the rendered size: a sensor of 4 x 4 as many pixels, binned down,
+    brings 16 times its own.
     """
 
     threshold: Range = (0.15, 0.6)
@@ -29,16 +31,23 @@ class EventSensor:
     shot_hz: Range = (0.01, 0.5)
     shot_unevenness: float = 0.0
     hot_share: Range = (0.0, 1e-3)
+    cutoff_hz: Range | None = None
+    bandwidth_hz: float | None = None
+    threshold_mismatch: float = 0.0
 
 
 @dataclass(frozen=True)
 class Preset:
     """How scenes of this level are drawn and seen.
 
-    `size` (height, width); counts are inclusive; `area` is the share of the image one object covers;
-    shares (`empty`, `static_camera`, `start_stop`, `camouflage`, `flicker`) are probabilities;
-    `light` scales the photons of the frames, `read_noise` is in 8-bit levels; `step_px` bounds the
-    image motion between two samples.
+    `size` (height, width); counts are inclusive; `area` is the share of the image one object covers. Numbers between 0
+    and 1 are probabilities: per clip for `empty`, `static_camera`, `camera_stops`, `camera_shake`, `ground`, `flicker`,
+    `light_ramp`, `light_step`, `vignette`, `specular`, `shadows`; per object for `start_stop`, `camouflage`,
+    `articulated`, `deforming`, `occluders` (also: per clip, a layer in front of the objects) and `epipolar` (movers
+    along the camera's own direction). `clutter` counts static objects without an id; `translation` is the share of the
+    camera's speed that is no pan; `camera_bob_rad_s` the pace of shake; `shadow_depth` the share of light it takes;
+    `dropped_frames` the share of frames missing; `frame_event_offset_s` how late events are; `light` scales the
+    photons of the frames, `read_noise` is in 8-bit levels; `step_px` bounds the image motion between two samples.
     """
 
     name: str
@@ -47,20 +56,40 @@ class Preset:
     duration_s: float = 8 / 30
     movers: tuple[int, int] = (1, 2)
     look_alikes: tuple[int, int] = (0, 0)
+    clutter: tuple[int, int] = (0, 0)
     empty: float = 0.0
     area: Range = (0.03, 0.12)
     object_speed: Range = (0.6, 1.5)
     spin_rad_s: float = 1.5
     start_stop: float = 0.0
+    articulated: float = 0.0
+    deforming: float = 0.0
+    epipolar: float = 0.0
     static_camera: float = 1.0
     camera_speed: Range = (0.0, 0.0)
+    translation: Range = (0.0, 1.0)
+    camera_stops: float = 0.0
+    camera_shake: float = 0.3
+    camera_bob_rad_s: Range = (0.0, 0.06)
     layers: tuple[int, int] = (1, 1)
+    ground: float = 0.0
     camouflage: float = 0.0
     occlusion: bool = False
+    occluders: float = 0.0
     light: Range = (1.0, 1.0)
+    flicker: float = 0.0
+    flicker_hz: Range = (1.0, 50.0)
+    flicker_share: Range = (0.02, 0.2)
+    light_ramp: float = 0.0
+    light_step: float = 0.0
+    vignette: float = 0.0
+    specular: float = 0.0
+    shadows: float = 0.0
+    shadow_depth: Range = (0.3, 0.7)
     read_noise: float = 1.5
     exposure_s: Range = (0.001, 0.001)
-    flicker: float = 0.0
+    dropped_frames: float = 0.0
+    frame_event_offset_s: Range = (0.0, 0.0)
     step_px: float = 0.7
     sensor: EventSensor = EventSensor()
 
@@ -73,26 +102,19 @@ class Preset:
                               'choose another size')
 
     @property
-    def frame_count(self) -> int:
-        """Frames of a clip."""
+    def frame_slots(self) -> int:
+        """Frames a clip would have if none were dropped."""
         return max(1, round(self.duration_s * self.fps))
 
+    @property
+    def frame_count(self) -> int:
+        """Frames of a clip."""
+        return self.frame_slots - self.dropped_count
 
-_EASY = Preset('easy')
-_MID = Preset('mid', movers=(3, 5), look_alikes=(3, 3), area=(0.006, 0.03), object_speed=(0.15, 0.6), start_stop=0.4,
-              static_camera=0.0, camera_speed=(0.15, 0.45), layers=(2, 3), camouflage=0.2, occlusion=True,
-              light=(0.2, 0.2), exposure_s=(0.008, 0.008))
-_TRAIN = Preset('train', movers=(1, 4), look_alikes=(0, 3), empty=0.1, area=(0.01, 0.12), object_speed=(0.15, 1.5),
-                start_stop=0.3, static_camera=0.6, camera_speed=(0.03, 0.4), layers=(1, 3), camouflage=0.1,
-                occlusion=True, light=(0.1, 1.0), exposure_s=(0.001, 0.01), flicker=0.1, step_px=1.0,
-                sensor=EventSensor(shot_hz=(0.01, 8.0), shot_unevenness=3.0))
-# Sized so that its bag stays under 8 MB: little frame noise (well lit) and a less sensitive event sensor.
-_DEMO = Preset('demo', size=(192, 256), duration_s=3.5, movers=(3, 3), look_alikes=(1, 1), area=(0.02, 0.05),
-               object_speed=(0.15, 0.4), start_stop=0.6, light=(200.0, 200.0), read_noise=0.08,
-               exposure_s=(0.004, 0.004),
-               sensor=EventSensor(threshold=(0.4, 0.5), shot_hz=(0.05, 0.1), leak_hz=(0.01, 0.05),
-                                  hot_share=(0.0, 1e-4)))
-PRESETS = {preset.name: preset for preset in (_EASY, _MID, _TRAIN, _DEMO)}
+    @property
+    def dropped_count(self) -> int:
+        """Frames missing from a clip; the first two always stay."""
+        return min(round(self.dropped_frames * self.frame_slots), max(0, self.frame_slots - 2))
 
 
 def find_preset(preset: Preset | str, **changes: object) -> Preset:
@@ -102,3 +124,6 @@ def find_preset(preset: Preset | str, **changes: object) -> Preset:
             raise ConfigError(f'unknown preset "{preset}": choose one of {", ".join(PRESETS)}')
         preset = PRESETS[preset]
     return replace(preset, **changes) if changes else preset
+
+
+from training.scenes.levels import PRESETS  # noqa: E402  (the named presets are made of the classes above)

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
+
 import numpy as np
 import torch
 
 from mos_perception.datatypes import Events
-from training.scenes import esim
+from training.scenes import esim, kernels
 from training.scenes.clip import Clip
+from training.scenes.geometry import World
 from training.scenes.presets import Preset, find_preset
-from training.scenes.render import Renderer, fastest_px_s
+from training.scenes.render import Painter, Renderer, in_bands, speeds_px_s, spread
 from training.scenes.splits import generator
 from training.scenes.textures import GAMMA
-from training.scenes.world import World, build_world
+from training.scenes.world import build_world
 
 FIRST_STAMP_NS = 1_000_000_000
 _AFTER_S = 0.005            # events go on this long after the last frame
 _SAMPLE_HZ = (120, 2000)    # event samples per second
 _FULL_WELL = 8000           # electrons of a white pixel at light 1
+_BLUR_PX = 1.0              # image motion between two samples of an exposure
+_SPEED_EVERY_S = 0.01       # how often the fastest speed is looked up
+_FRAME_STREAM = 1000        # random stream of the first frame's noise
 
 
 def render_clip(preset: Preset | str, seed: int, split: str = 'train', device: str = 'cpu') -> Clip:
@@ -25,52 +31,121 @@ def render_clip(preset: Preset | str, seed: int, split: str = 'train', device: s
     preset = find_preset(preset)
     world = build_world(preset, seed, split)
     renderer = Renderer(world, preset.size, device)
-    offsets_s = np.arange(preset.frame_count) / preset.fps
+    offsets_s = frame_times(preset, seed, split)
     stamps = FIRST_STAMP_NS + np.round(offsets_s * 1e9).astype(np.int64)
-    sensors = generator(seed, split, 1)
     with torch.inference_mode():
-        probes = np.linspace(offsets_s[0], offsets_s[-1], max(16, 4 * len(offsets_s)))
-        fastest = fastest_px_s(world, preset.size, probes)
-        frames = _expose(renderer, offsets_s, fastest, preset, sensors)
-        events = _events(renderer, offsets_s, fastest, preset, sensors)
+        frames = _expose(renderer, offsets_s, preset, seed, split)
+        events = _events(renderer, offsets_s, preset, seed, split)
         ids = renderer.ids(offsets_s)
-    return Clip(frames, stamps, events, ids, _moving(world, offsets_s, 1 / preset.fps), seed, preset.name)
+    return Clip(frames, stamps, events, ids, moving(world, offsets_s, 1 / preset.fps), seed, preset.name)
 
 
-def _moving(world: World, offsets_s: np.ndarray, window_s: float) -> np.ndarray:
-    """(T, K + 1) bool by object number."""
-    objects = world.objects()
-    moving = np.zeros((len(offsets_s), len(objects) + 1), bool)
-    for surface in objects:
-        moving[:, surface.number] = surface.track.moving(offsets_s, window_s)
-    return moving
+def frame_times(preset: Preset, seed: int, split: str) -> np.ndarray:
+    """(T,) s of the frames that were not dropped; the first is 0."""
+    slots = np.arange(preset.frame_slots)
+    if preset.dropped_count:
+        lost = generator(seed, split, 3).choice(slots[2:], preset.dropped_count, replace=False)
+        slots = np.setdiff1d(slots, lost)
+    return slots / preset.fps
 
 
-def _expose(renderer: Renderer, offsets_s: np.ndarray, fastest: float, preset: Preset,
-            rng: np.random.Generator) -> np.ndarray:
-    """(T, H, W, 3) uint8: mean light over the exposure, shot and read noise, gamma, 8 bits."""
-    exposure = renderer.world.exposure_s
-    count = int(np.clip(np.ceil(fastest * exposure / 0.7) + 1, 1, 16))
-    shifts = ((np.arange(count) + 0.5) / count - 0.5) * exposure
-    light = renderer.images((offsets_s[:, None] + shifts).ravel(), rgb=True)
-    light = light.view(len(offsets_s), count, 3, *preset.size).mean(1)
-    draw = torch.from_numpy(rng.standard_normal(tuple(light.shape), np.float32)).to(light.device)
-    light = light + draw * (light / (_FULL_WELL * renderer.world.light)).sqrt_()
-    levels = light.clamp_(0, 1).pow_(1 / GAMMA).mul_(255)
-    # Read noise reuses the neighbouring channel's shot draws: independent within a channel, half the random numbers.
-    levels += draw.roll(1, 1) * preset.read_noise
-    return levels.round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+def moving(world: World, offsets_s: np.ndarray, window_s: float) -> np.ndarray:
+    """(T, K + 1) bool by object number: some part moved faster than v0 in the `window_s` before."""
+    found = np.zeros((len(offsets_s), world.count + 1), bool)
+    for surface in world.objects():
+        found[:, surface.number] |= surface.track.moving(offsets_s, window_s)
+    return found
 
 
-def _events(renderer: Renderer, offsets_s: np.ndarray, fastest: float, preset: Preset,
-            rng: np.random.Generator) -> Events:
+def _expose(renderer: Renderer, offsets_s: np.ndarray, preset: Preset, seed: int, split: str) -> np.ndarray:
+    """(T, H, W, 3) uint8: mean light over the exposure, shot and read noise, tone curve, 8 bits."""
+    exposure, well = renderer.world.exposure_s, _FULL_WELL * renderer.world.light
+    frames = np.empty((len(offsets_s), *preset.size, 3), np.uint8)
+    speeds = speeds_px_s(renderer.world, preset.size, offsets_s)
+    curve = tone_curve(split)
+
+    def expose(index: int) -> None:
+        count = int(np.clip(np.ceil(speeds[index] * exposure / _BLUR_PX) + 1, 1, 16))
+        times = offsets_s[index] + ((np.arange(count) + 0.5) / count - 0.5) * exposure
+        if renderer.compiled:
+            light = renderer.painter(times, rgb=True).rows(slice(0, preset.size[0]))
+        else:
+            light = renderer.images(times, rgb=True).mean(0)[:, None].cpu().numpy()
+        draws = generator(seed, split, _FRAME_STREAM + index).standard_normal((3, *preset.size), np.float32)
+        kernels.develop(frames[index], light, draws, np.float32(well), np.float32(preset.read_noise), curve)
+
+    for _ in spread(expose, range(len(offsets_s))) if renderer.compiled else map(expose, range(len(offsets_s))):
+        pass
+    return frames
+
+
+def tone_curve(split: str) -> np.ndarray:
+    """(4096,) float32 8-bit levels over the root of linear light; split `other` has a camera of more contrast."""
+    root = np.linspace(0, 1, 4096)
+    levels = root ** (2 / GAMMA)
+    if split == 'other':
+        levels = 0.5 * levels + 0.5 * levels * levels * (3 - 2 * levels)
+    return (255 * levels).astype(np.float32)
+
+
+def sample_times(world: World, size: tuple[int, int], start_s: float, end_s: float, step_px: float) -> np.ndarray:
+    """(S,) s from start to end between which nothing moves more than about `step_px`, the flicker is followed too."""
+    at = np.linspace(start_s, end_s, max(2, int(np.ceil((end_s - start_s) / _SPEED_EVERY_S)) + 1))
+    speeds = speeds_px_s(world, size, at)
+    around = np.maximum(np.maximum(speeds, np.roll(speeds, 1)), np.roll(speeds, -1))
+    around[[0, -1]] = np.maximum(speeds[[0, -1]], speeds[[1, -2]])
+    low, high = _SAMPLE_HZ
+    rate = np.clip(np.maximum(around / step_px, 4 * world.flicker[1]), low, high)
+    passed = np.concatenate([[0], np.cumsum((rate[1:] + rate[:-1]) / 2 * np.diff(at))])
+    return np.interp(np.linspace(0, passed[-1], int(np.ceil(passed[-1])) + 1), passed, at)
+
+
+def noise_events(preset: Preset, seed: int, split: str) -> np.ndarray:
+    """(E,) int64 packed: the clip's noise events, drawn from a stream of their own."""
+    return esim.noise(generator(seed, split, 2), preset.sensor, preset.size, int(_span_s(preset) * 1e9))
+
+
+def event_delay_s(preset: Preset, seed: int, split: str) -> float:
+    """How late the clip's events are against its frames, s."""
+    return float(generator(seed, split, 6).uniform(*preset.frame_event_offset_s))
+
+
+def _span_s(preset: Preset) -> float:
+    """Length of the events, s: from one frame period before the first frame until after the last slot."""
+    return preset.frame_slots / preset.fps + _AFTER_S
+
+
+def _rows(pixels: esim.Pixels, rows: slice) -> esim.Pixels:
+    """The sensor's pixels of some image rows."""
+    parts = {f.name: getattr(pixels, f.name) for f in fields(pixels)}
+    return replace(pixels, **{name: np.ascontiguousarray(value[rows]) for name, value in parts.items()
+                              if isinstance(value, np.ndarray) and value.ndim == 2})
+
+
+def _events(renderer: Renderer, offsets_s: np.ndarray, preset: Preset, seed: int, split: str) -> Events:
     """Events from one frame period before the first frame until after the last; sampled by the known speed."""
-    before = 1 / preset.fps
-    length = before + offsets_s[-1] + _AFTER_S
-    rate = float(np.clip(max(fastest / preset.step_px, 4 * renderer.world.flicker[1]), *_SAMPLE_HZ))
-    times = np.linspace(0, length, int(np.ceil(length * rate)) + 1)
-    logs = renderer.images(times - before, rgb=False)[:, 0].add_(esim.LOG_EPS).log_().cpu().numpy()
+    rng = generator(seed, split, 4)
+    before, length = 1 / preset.fps, _span_s(preset)
+    late = event_delay_s(preset, seed, split)
+    times = sample_times(renderer.world, preset.size, -before - late, length - before - late, preset.step_px)
+    stamps = np.round((times - times[0]) * 1e9).astype(np.int64)
     pixels = esim.Pixels.draw(rng, preset.sensor, preset.size)
-    packed = esim.crossings(logs, np.round(times * 1e9).astype(np.int64), pixels)
-    packed = np.concatenate([packed, esim.noise(rng, preset.sensor, preset.size, int(length * 1e9))])
+    if renderer.compiled:
+        packed = _cross_bands(renderer.painter(times, rgb=False), stamps, pixels)
+    else:
+        logs = renderer.images(times, rgb=False)[:, 0].add_(esim.LOG_EPS).log_()
+        packed = esim.crossings(logs, stamps, pixels)
+    packed = np.concatenate([packed, noise_events(preset, seed, split)])
+    if preset.sensor.bandwidth_hz:
+        packed = esim.read_out(packed, preset.sensor.bandwidth_hz)
     return esim.unpack(packed, FIRST_STAMP_NS - round(before * 1e9))
+
+
+def _cross_bands(painter: Painter, stamps: np.ndarray, pixels: esim.Pixels) -> np.ndarray:
+    """(E,) int64 packed crossings; every band of rows is rendered and crossed by one thread while in its cache."""
+    def work(rows: slice) -> np.ndarray:
+        light = painter.rows(rows)[0]
+        light += esim.LOG_EPS
+        return esim.crossings(np.log(light, out=light), stamps, _rows(pixels, rows)) + (rows.start << 15)
+
+    return np.concatenate(list(in_bands(len(pixels.on), work)))

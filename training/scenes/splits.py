@@ -9,7 +9,7 @@ import numpy as np
 
 from mos_perception.errors import ConfigError
 
-SPLITS = ('train', 'val', 'test')
+SPLITS = ('train', 'val', 'test', 'other')  # 'other': other families and another camera
 T = TypeVar('T')
 
 

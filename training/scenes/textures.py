@@ -111,6 +111,17 @@ def _marks(rng: np.random.Generator, n: int) -> np.ndarray:
     return field.astype(np.float32) / 255
 
 
+def _weave(rng: np.random.Generator, n: int) -> np.ndarray:
+    u, v = _along(rng, n)
+    a, b = (np.sin(np.float32(rng.uniform(8, 30)) * axis + 2 * value_noise(rng, n, 4, 2)) for axis in (u, v))
+    return 0.5 + 0.3 * np.maximum(a, b) + 0.2 * (value_noise(rng, n, 16, 3) - 0.5)
+
+
+def _scales(rng: np.random.Generator, n: int) -> np.ndarray:
+    field = value_noise(rng, n, int(rng.integers(3, 8)), 3) * np.float32(rng.uniform(3, 8))
+    return np.clip(field % 1 * 0.8 + 0.2 * (value_noise(rng, n, 20, 2) - 0.5), 0, 1)
+
+
 @lru_cache(maxsize=32)
 def _photograph(name: str) -> np.ndarray | None:
     """(h, w, 3) uint8 sRGB of at most 640 px a side, None where scikit-image or the file is missing."""
@@ -127,6 +138,8 @@ def _photograph(name: str) -> np.ndarray | None:
 
 
 def _photo(rng: np.random.Generator, n: int, split: str) -> np.ndarray | None:
+    if split not in _PHOTOS:
+        return None
     photo = _photograph(pick(rng, _PHOTOS[split]))
     if photo is None:
         return None
@@ -138,7 +151,8 @@ def _photo(rng: np.random.Generator, n: int, split: str) -> np.ndarray | None:
     return cv2.resize(np.ascontiguousarray(crop), (n, n), interpolation=shape).astype(np.float32) / 255
 
 
-_FAMILIES = {'train': (_noise, _stripes, _spots, _gradient), 'val': (_waves, _marks), 'test': (_checks, _cells)}
+_FAMILIES = {'train': (_noise, _stripes, _spots, _gradient), 'val': (_waves, _marks), 'test': (_checks, _cells),
+             'other': (_weave, _scales)}
 
 
 def _colours(rng: np.random.Generator) -> np.ndarray:

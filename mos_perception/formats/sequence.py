@@ -1,0 +1,145 @@
+"""One recording of a data set, whatever its format. Legend: T frames, H W pixels, E events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mos_perception.datatypes import Events, Frame
+from mos_perception.errors import DatasetError
+
+
+class Stack:
+    """A (T, ...) array whose rows are read from disk when they are asked for: long recordings need no memory.
+
+    Takes an index or a slice; `np.asarray` reads all. Errors of the files are raised then.
+    """
+
+    def __init__(self, count: int, row: Callable[[int], np.ndarray]) -> None:
+        self._count, self._row = count, row
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int | slice) -> np.ndarray:
+        if isinstance(index, slice):
+            rows = [self._row(n) for n in range(*index.indices(self._count))]
+            return np.stack(rows) if rows else np.empty((0, *self.shape[1:]), self.dtype)
+        if not -self._count <= index < self._count:
+            raise IndexError(index)
+        return self._row(int(index) % self._count)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self._row(n) for n in range(self._count))
+
+    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self[:], dtype)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(T, ...); reads the first row."""
+        return (self._count, *(self._row(0).shape if self._count else ()))
+
+    @property
+    def dtype(self) -> np.dtype:
+        """That of the first row."""
+        return self._row(0).dtype if self._count else np.dtype(np.uint8)
+
+
+Rows = np.ndarray | Stack
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """What the sensors saw and what was true. None where the data set does not say.
+
+    `size` (height, width) of the frames and the truth; `stamps_ns` (T,) int64, rising; `frames` (T, H, W, 3) u8 RGB;
+    `events` of a sensor of `event_size` (height, width), sorted by time, on the clock of the stamps; `ids` (T, H, W)
+    u16 of the visible object, 0 background, stable over time; `moving` per frame: id -> moves; `boxes` per frame:
+    id -> (x0, y0, x1, y1) px, far edges exclusive; `flow` (T - 1, H, W, 2) f32 px, x then y, to the next frame; `depth`
+    (T, H, W) f32 m, 0 unknown; `pictured`, `labelled` (T,) bool: which rows of `frames` and of `ids` are real (None:
+    all); `notes`: what the reader had to change, for a person to read.
+    """
+
+    name: str
+    size: tuple[int, int]
+    stamps_ns: np.ndarray
+    frames: Rows | None = None
+    events: Events | None = None
+    event_size: tuple[int, int] | None = None
+    ids: Rows | None = None
+    moving: tuple[dict[int, bool], ...] | None = None
+    boxes: tuple[dict[int, tuple[float, float, float, float]], ...] | None = None
+    flow: Rows | None = None
+    depth: Rows | None = None
+    pictured: np.ndarray | None = None
+    labelled: np.ndarray | None = None
+    split: str = ''
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.stamps_ns)
+
+    def frame(self, index: int) -> Frame | None:
+        """Frame `index` as the runtime sees it; None where there is none."""
+        if self.frames is None or not (self.pictured is None or self.pictured[index]):
+            return None
+        return Frame(int(self.stamps_ns[index]), np.ascontiguousarray(self.frames[index]))
+
+    def truth(self, index: int) -> np.ndarray | None:
+        """(H, W) u16 ids of frame `index`; None where there are none."""
+        if self.ids is None or not (self.labelled is None or self.labelled[index]):
+            return None
+        return self.ids[index]
+
+    def flags(self, index: int) -> dict[int, bool]:
+        """id -> moves of what is visible in frame `index`.
+
+        A data set that does not say annotates what moves, so all its objects count as moving there, as in the papers.
+        """
+        ids = self.truth(index)
+        seen = [] if ids is None else [int(value) for value in np.unique(ids) if value]
+        said = None if self.moving is None else self.moving[index]
+        return {number: True if said is None else bool(said.get(number, False)) for number in seen}
+
+    def shifted(self, by_ns: int) -> Sequence:
+        """The same, `by_ns` later."""
+        events = self.events and Events(self.events.x, self.events.y, self.events.p, self.events.t + by_ns)
+        return replace(self, stamps_ns=self.stamps_ns + by_ns, events=events)
+
+
+def extent_boxes(ids: np.ndarray) -> dict[int, tuple[int, int, int, int]]:
+    """id -> (x0, y0, x1, y1), exclusive far edges, of the (H, W) ids."""
+    boxes = {}
+    for number in (int(value) for value in np.unique(ids) if value):
+        mask = ids == number
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        boxes[number] = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
+    return boxes
+
+
+def clean_events(x: np.ndarray, y: np.ndarray, p: np.ndarray, t_ns: np.ndarray, size: tuple[int, int],
+                 notes: list[str]) -> Events:
+    """Events of a sensor of `size` from raw columns (E,): whole pixels, none outside, sorted by time.
+
+    Polarity above 0 is 1. What was changed goes into `notes`.
+    Raises DatasetError where the columns differ in length.
+    """
+    lengths = [len(column) for column in (x, y, p, t_ns)]
+    if len(set(lengths)) != 1:
+        raise DatasetError(f'event columns x, y, p, t have {lengths} rows: they must agree; fetch the file again')
+    height, width = size
+    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    outside = len(x) - int(np.count_nonzero(inside))
+    if outside:
+        notes.append(f'{outside} events outside {width} x {height} px dropped')
+        x, y, p, t_ns = x[inside], y[inside], p[inside], t_ns[inside]
+    t_ns = np.asarray(t_ns, np.int64)
+    rank: slice | np.ndarray = slice(None)
+    if (t_ns[1:] < t_ns[:-1]).any():
+        notes.append('events were not in order of time: sorted')
+        rank = np.argsort(t_ns, kind='stable')
+    return Events(np.asarray(x).astype(np.uint16)[rank], np.asarray(y).astype(np.uint16)[rank],
+                  (np.asarray(p) > 0).astype(np.uint8)[rank], t_ns[rank])

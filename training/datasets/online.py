@@ -1,0 +1,222 @@
+"""Scenes rendered while training: no disk, no end. `python -m training.train --online train,mid=2 --workers 2 ...`
+
+Which sample goes where is settled beforehand by (seed, step), never by how fast the clips come. Clips are numbered from
+0; clip c is the preset drawn with weights by (seed, c), with its own seed. A clip is drawn `reuse` times:
+
+    block        0   1   2   3   4  ...        R = reuse, D clips to a block, R D samples to a block
+    stream 0     2   3   4   5   6             stream r plays, in an order of its own, the clips that stream 0
+    stream 1     1   2   3   4   5             played r blocks before; sample s belongs to stream s mod R
+    stream R-1   0   1   2   3   4
+
+so a batch mixes clips of R ages, each sample of a clip is another frame (while there are frames), and memory holds
+the R D clips of `cache_gb`. Without a cache R is 1: every clip is new. The first block needs R D clips at once, so the
+first R D samples come at the pace of rendering. On one device the bytes are the same for any number of workers; 'cpu'
+and 'cuda' differ by rounding.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from functools import lru_cache
+
+import numpy as np
+
+from mos_perception.errors import ConfigError
+from training.datasets.clips import MAX_IDS, clip_arrays, make_batch
+from training.datasets.source import Batch, Source
+from training.datasets.workers import Workers
+from training.recipes import Augmentation, Recipe
+from training.scenes import render_clip
+from training.scenes.mosis2d import PRESETS_2D, Preset2D, render_clip_2d
+from training.scenes.presets import Preset, find_preset
+from training.scenes.splits import generator
+
+AnyPreset = Preset | Preset2D
+_CACHED_REUSE = 8  # default of `reuse` with a cache
+_NEW_BLOCK = 64    # clips to a block without a cache: only the order within it is at stake
+
+
+def find_scene(name: str) -> AnyPreset:
+    """The preset of that name, 2-D ones included. Raises ConfigError for an unknown one."""
+    return PRESETS_2D[name] if name in PRESETS_2D else find_preset(name)
+
+
+def parse_presets(text: str) -> dict[AnyPreset, float]:
+    """'train,mid=2' -> presets with weights. Raises ConfigError for an unknown name or a weight that is not above 0."""
+    weights: dict[AnyPreset, float] = {}
+    for part in text.split(','):
+        name, _, weight = part.partition('=')
+        try:
+            preset = find_scene(name.strip())
+            weights[preset] = weights.get(preset, 0.0) + float(weight or 1)
+        except ValueError as error:
+            raise ConfigError(f'weight "{weight}" of preset {name} is no number: write {name}=2') from error
+    return weights
+
+
+def render_arrays(preset: AnyPreset, seed: int, split: str, device: str, recipe: Recipe) -> dict[str, np.ndarray]:
+    """The arrays of one clip that training needs (see `clip_arrays`), rendered on the device."""
+    render = render_clip_2d if isinstance(preset, Preset2D) else render_clip
+    return clip_arrays(render(preset, seed, split, device), recipe)
+
+
+class Schedule:
+    """Which clip sample s is of: see the module's docstring. `reuse` >= 1 draws of a clip, `block` >= 1 clips."""
+
+    def __init__(self, seed: int, reuse: int, block: int) -> None:
+        self.seed, self.reuse, self.block = seed, reuse, block
+        self._order = lru_cache(4 * reuse)(self._shuffled)
+
+    def at(self, sample: int) -> tuple[int, int]:
+        """(clip, stream) of a sample; the clip is never drawn again after stream reuse - 1."""
+        turn, stream = divmod(sample, self.reuse)
+        block, place = divmod(turn, self.block)
+        return (block + self.reuse - 1 - stream) * self.block + int(self._order(block, stream)[place]), stream
+
+    def _shuffled(self, block: int, stream: int) -> np.ndarray:
+        return np.random.default_rng((self.seed, 1, block, stream)).permutation(self.block)
+
+
+class OnlineSet(Source):
+    """An endless set: `draw(step)` gives the batch that (seed, step) names, rendering ahead in the background."""
+
+    def __init__(self, presets: str | AnyPreset | Mapping[AnyPreset, float], recipe: Recipe, seed: int | None = None, *,
+                 split: str = 'train', workers: int = 1, device: str = 'cpu', cache_gb: float = 0.0, reuse: int = 0,
+                 ahead: int = 0) -> None:
+        """`presets`: a name, 'train,mid=2', or presets with weights; `seed`: default the recipe's.
+
+        `workers`: processes that render, 0 = the caller does. `cache_gb`: memory for clips to draw again; `reuse`:
+        samples drawn of each (default 8 with a cache, else 1). `ahead`: clips rendered before they are needed, at most
+        (default: a batch and 4 per worker). Raises ConfigError.
+        """
+        if isinstance(presets, str):
+            presets = parse_presets(presets)
+        self.weights = dict(presets) if isinstance(presets, Mapping) else {presets: 1.0}
+        self.recipe, self.seed, self.split, self.device = recipe, recipe.seed if seed is None else seed, split, device
+        reuse = reuse or (_CACHED_REUSE if cache_gb else 1)
+        self._check(workers, cache_gb, reuse)
+        block = max(1, int(cache_gb * 1e9 / reuse / self._clip_bytes())) if cache_gb else _NEW_BLOCK
+        self.schedule = Schedule(self.seed, reuse, block)
+        self.ahead = ahead or recipe.batch + 4 * workers
+        names = ', '.join(f'{preset.name}={weight:g}' for preset, weight in self.weights.items())
+        self.about = (f'online {names}, split {split}, seed {self.seed}, on {device}, each clip drawn {reuse} times '
+                      f'in a window of {reuse * block if cache_gb else 1} clips')
+        self._clips: dict[int, dict[str, np.ndarray]] = {}
+        self._asked: set[int] = set()
+        self._next_step = self._cursor = 0
+        self._rendered = self._fresh = 0
+        self._waited, self._since = 0.0, time.monotonic()
+        self._workers = Workers(workers, render_arrays)
+
+    def draw(self, step: int) -> Batch:
+        """The training batch of a step. Steps in order are fast; any other step begins anew there."""
+        first = step * self.recipe.batch
+        if step != self._next_step:
+            self._seek(first)
+        samples = [self.schedule.at(sample) for sample in range(first, first + self.recipe.batch)]
+        rng = self.step_rng(step)
+        self._plan(first)
+        batch = self.batch([(clip, self._frame(clip, stream)) for clip, stream in samples], rng, self.recipe.augment)
+        for clip, stream in samples:
+            if stream == self.schedule.reuse - 1:
+                self._clips.pop(clip, None)
+        self._next_step = step + 1
+        self._plan(first + self.recipe.batch)
+        return batch
+
+    def batch(self, samples: list[tuple[int, int]], rng: np.random.Generator, augment: Augmentation | None) -> Batch:
+        """The samples (clip, frame >= 1) as tensors, augmented unless `augment` is None."""
+        rows = [(self._clip(clip), frame) for clip, frame in samples]
+        stacks = [np.stack([arrays[name][frame - back] for arrays, frame in rows]) for name, back in
+                  (('images', 0), ('images', 1), ('ids', 0), ('voxels', 1), ('moving', 0))]
+        return make_batch(*stacks, self.recipe, rng, augment)
+
+    def scene(self, clip: int) -> tuple[AnyPreset, int]:
+        """(preset, scene seed) of a clip."""
+        presets = list(self.weights)
+        shares = np.array([self.weights[preset] for preset in presets])
+        chosen = np.random.default_rng((self.seed, 2, clip)).choice(len(presets), p=shares / shares.sum())
+        return presets[chosen], (self.seed << 32) + clip
+
+    def report(self) -> dict[str, float]:
+        """New samples rendered per second, draws of a clip, and the share of time spent waiting, since last asked."""
+        now = time.monotonic()
+        passed = max(now - self._since, 1e-9)
+        numbers = {'rendered_per_s': round(self._fresh / passed, 1), 'reuse': self.schedule.reuse,
+                   'waited': round(self._waited / passed, 3)}
+        self._fresh, self._waited, self._since = 0, 0.0, now
+        return numbers
+
+    def close(self) -> None:
+        """Stop the workers."""
+        self._workers.close()
+        self._clips.clear()
+
+    @property
+    def pids(self) -> list[int]:
+        """Process numbers of the workers."""
+        return self._workers.pids
+
+    def _check(self, workers: int, cache_gb: float, reuse: int) -> None:
+        generator(0, self.split, 0)  # raises for an unknown split
+        for preset, weight in self.weights.items():
+            if not 0 < weight < float('inf'):
+                raise ConfigError(f'the weight of preset {preset.name} is {weight:g}: it must be above 0')
+        if not self.weights or workers < 0 or not 0 <= cache_gb < 1e6 or reuse < 1 or not 0 <= self.seed < 2**31:
+            raise ConfigError(f'{len(self.weights)} presets, workers {workers}, cache {cache_gb} GB, reuse {reuse}, '
+                              f'seed {self.seed}: give a preset, nothing below 0 and a seed below 2^31')
+        if reuse > 1 and not cache_gb:
+            raise ConfigError(f'each clip is to be drawn {reuse} times, which needs memory to keep it: give --cache-gb')
+        if short := [preset.name for preset in self.weights if preset.frame_count < 2]:
+            raise ConfigError(f'clips of preset {short[0]} have 1 frame, a sample needs 2: use a longer duration_s')
+
+    def _clip_bytes(self) -> int:
+        """Bytes of the longest clip's arrays."""
+        pixels = self.recipe.net.size[0] * self.recipe.net.size[1]
+        frames = max(preset.frame_count for preset in self.weights)
+        return frames * (4 * pixels + MAX_IDS + 1) + (frames - 1) * 2 * self.recipe.voxel.bins * pixels
+
+    def _frame(self, clip: int, stream: int) -> int:
+        """The frame that the stream takes of a clip."""
+        frames = len(self._clip(clip)['images']) - 1
+        order = np.random.default_rng((self.seed, 3, clip, stream // frames)).permutation(frames)
+        return 1 + int(order[stream % frames])
+
+    def _seek(self, sample: int) -> None:
+        """Begin anew at a sample."""
+        self._workers.cancel()
+        self._asked.clear()
+        self._clips.clear()
+        self._cursor = sample
+
+    def _plan(self, sample: int) -> None:
+        """Ask for the clips that the samples from `sample` on need, in that order, as far ahead as allowed."""
+        self._cursor = max(self._cursor, sample)
+        limit = sample + self.recipe.batch
+        while self._cursor < limit or len(self._asked) < self.ahead:
+            self._ask(self.schedule.at(self._cursor)[0])
+            self._cursor += 1
+
+    def _ask(self, clip: int, first: bool = False) -> None:
+        if clip not in self._clips and clip not in self._asked:
+            self._asked.add(clip)
+            self._workers.submit(clip, (*self.scene(clip), self.split, self.device, self.recipe), first)
+
+    def _clip(self, clip: int) -> dict[str, np.ndarray]:
+        """A clip's arrays, waiting for them."""
+        if clip not in self._clips:
+            begun = time.monotonic()
+            self._ask(clip, first=True)
+            self._clips[clip] = self._workers.take(clip, lambda seconds: self._note(clip, seconds))
+            self._asked.discard(clip)
+            self._rendered += 1
+            self._fresh += len(self._clips[clip]['images']) - 1
+            self._waited += time.monotonic() - begun
+        return self._clips[clip]
+
+    def _note(self, clip: int, seconds: float) -> None:
+        preset, seed = self.scene(clip)
+        print(f'waiting {seconds:.0f} s for clip {clip} ({preset.name}, seed {seed}); {self._rendered} rendered so far',
+              file=sys.stderr, flush=True)

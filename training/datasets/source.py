@@ -1,0 +1,54 @@
+"""What the training loop asks of a data set, wherever its samples come from."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from types import TracebackType
+
+import numpy as np
+from torch import Tensor
+
+from training.losses.matching import Targets
+from training.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`image` and `voxel` are the network's inputs; `clean` and `previous` normalised images for the flow loss."""
+
+    image: Tensor
+    voxel: Tensor
+    clean: Tensor
+    previous: Tensor
+    targets: Targets
+
+
+class Source(ABC):
+    """A set of samples, used in a `with` block. `about` goes into the checkpoint and says what the samples are."""
+
+    about: str
+    recipe: Recipe
+    seed: int
+
+    @abstractmethod
+    def draw(self, step: int) -> Batch:
+        """The training batch of a step, augmented; it depends on `seed` and the step alone."""
+
+    def report(self) -> dict[str, float]:
+        """Numbers for the log line since the last call, by name."""
+        return {}
+
+    def close(self) -> None:  # noqa: B027 (most have nothing to let go)
+        """Let go of processes and files; nothing can be drawn afterwards."""
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.close()
+
+    def step_rng(self, step: int) -> np.random.Generator:
+        """The random numbers of a step."""
+        return np.random.default_rng((self.seed, step))

@@ -1,0 +1,290 @@
+"""Compiled loops of the CPU renderer: a plane sweep per image row, near to far, that stops where the view is full.
+
+Legend: S samples, N surfaces (far to near), H W pixels, C colours. A surface's texture is C + 1 numbers a texel (colour
+times alpha, alpha) in one flat float32 array; `kinds` has one number a texel; `shapes` (N, 4) int64 holds its first
+texel, its side, whether it is mirrored and whether it is light only; `inverse` (S, N, 3, 3) goes from pixels to its
+plane, `bends` (S, N, 3) is its warp, `boxes` (S, N, 4) the x0, y0, x1, y1 that hold it. All kernels release the GIL and
+never touch a row that is not theirs.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numba
+import numpy as np
+
+f32, i32 = np.float32, np.int32
+K0, K1 = f32(2.1), f32(2.7)  # geometry.DEFORM_TURNS
+EMPTY, MIXED, FULL = 0, 1, 2  # whether the four texels from one on are all transparent, all opaque
+_FAST = {'contract', 'nsz', 'arcp', 'reassoc'}
+_NEAR_FULL = f32(1e-3)  # light behind this little transmittance is left out (a quarter of a grey level)
+
+
+@numba.njit(nogil=True, cache=True, inline='always')
+def _texel(u, v, mirrored, side):
+    """(column, row) in texels of plane coordinates, or a column below -1e8 outside of the texture."""
+    if mirrored:
+        u = abs((u - 1) - 4 * math.floor((u - 1) * 0.25) - 2) - 1
+        v = abs((v - 1) - 4 * math.floor((v - 1) * 0.25) - 2) - 1
+    elif not (-1 <= u <= 1 and -1 <= v <= 1):
+        return -1e9, 0.0
+    top = side - 1.0
+    return (min(max((u + 1) * 0.5 * side - 0.5, 0.0), top), min(max((v + 1) * 0.5 * side - 0.5, 0.0), top))
+
+
+@numba.njit(nogil=True, cache=True, error_model='numpy', fastmath=_FAST)
+def _aim(m, bend, mirrored, side, y, xs, at, wx, wy):
+    """Where the pixels (`xs`, y) of a row meet a surface: `at` the texel (-1: nowhere), its weights `wx`, `wy`."""
+    one, half, two, four = f32(1), f32(0.5), f32(2), f32(4)
+    top, last, scale = f32(side - 1), i32(side - 2), f32(side * 0.5)
+    a0, b0, c0 = m[0, 1] * y + m[0, 2], m[1, 1] * y + m[1, 2], m[2, 1] * y + m[2, 2]
+    a1, b1, c1 = m[0, 0], m[1, 0], m[2, 0]
+    if bend[0] > 0:
+        for x in range(len(xs)):
+            near = one / (c0 + c1 * xs[x])
+            u, v = (a0 + a1 * xs[x]) * near, (b0 + b1 * xs[x]) * near
+            wx[x] = u + bend[0] * math.sin(K0 * v + bend[1])
+            wy[x] = v + bend[0] * math.sin(K1 * u + bend[2])
+    else:
+        for x in range(len(xs)):
+            near = one / (c0 + c1 * xs[x])
+            wx[x], wy[x] = (a0 + a1 * xs[x]) * near, (b0 + b1 * xs[x]) * near
+    limit = f32(1e30) if mirrored else one
+    if mirrored:
+        for x in range(len(xs)):
+            u, v = wx[x] - one, wy[x] - one
+            wx[x] = abs(u - four * np.floor(u / four) - two) - one
+            wy[x] = abs(v - four * np.floor(v / four) - two) - one
+    for x in range(len(xs)):
+        u, v = wx[x], wy[x]
+        reach = max(abs(u), abs(v)) if c0 + c1 * xs[x] > 0 else f32(2e30)
+        u = min(max((u + one) * scale - half, f32(0)), top)
+        v = min(max((v + one) * scale - half, f32(0)), top)
+        i, j = min(i32(u), last), min(i32(v), last)
+        at[x] = j * i32(side) + i if reach <= limit else i32(-1)
+        wx[x], wy[x] = u - f32(i), v - f32(j)
+
+
+@numba.njit(nogil=True, cache=True, error_model='numpy', fastmath=_FAST)
+def _lay(row, left, texture, kinds, side, channels, at, wx, wy):
+    """Add a surface's light to `row` (C, w) where the view is not full, and take its cover from `left` (w,)."""
+    stride = channels + 1
+    pitch = side * stride
+    for x in range(len(at)):
+        rest = left[x]
+        if rest < _NEAR_FULL or at[x] < 0:
+            continue
+        kind = kinds[at[x]]
+        if kind == EMPTY:
+            continue
+        p = at[x] * stride
+        q = p + pitch
+        w11 = wx[x] * wy[x] * rest
+        w10, w01 = wx[x] * rest - w11, wy[x] * rest - w11
+        w00 = rest - w10 - w01 - w11
+        if kind == FULL:
+            left[x] = 0
+        else:
+            left[x] = rest - (w00 * texture[p + channels] + w10 * texture[p + stride + channels] +
+                              w01 * texture[q + channels] + w11 * texture[q + stride + channels])
+        row[0, x] += w00 * texture[p] + w10 * texture[p + stride] + w01 * texture[q] + w11 * texture[q + stride]
+        if channels == 3:
+            row[1, x] += (w00 * texture[p + 1] + w10 * texture[p + 5] + w01 * texture[q + 1] + w11 * texture[q + 5])
+            row[2, x] += (w00 * texture[p + 2] + w10 * texture[p + 6] + w01 * texture[q + 2] + w11 * texture[q + 6])
+
+
+@numba.njit(nogil=True, cache=True, error_model='numpy')
+def composite(out, row0, textures, kinds, shapes, inverse, bends, boxes, skip, base, cover):
+    """Fill `out` (C, S, rows, W), the image rows from `row0` on.
+
+    Surfaces with `skip` (N,) are in `base` (C, rows, W) already: it is copied wherever no other surface's box reaches.
+    `cover` (rows, W) scales the light (vignette).
+    """
+    channels, samples, rows, width = out.shape
+    left, at = np.empty(width, np.float32), np.empty(width, np.int32)
+    wx, wy = np.empty(width, np.float32), np.empty(width, np.float32)
+    xs = np.arange(width).astype(np.float32)
+    row = np.empty((channels, width), np.float32)
+    for r in range(rows):
+        y = row0 + r
+        for k in range(samples):
+            row[:] = 0
+            left[:] = 1
+            if skip.any():
+                left[:] = 0
+                for n in range(len(shapes)):
+                    if not skip[n] and boxes[k, n, 1] <= y < boxes[k, n, 3]:
+                        left[boxes[k, n, 0]:boxes[k, n, 2]] = 1
+                for c in range(channels):
+                    for x in range(width):
+                        row[c, x] = base[c, r, x] * (f32(1) - left[x])
+            for n in range(len(shapes) - 1, -1, -1):
+                x0, x1 = boxes[k, n, 0], boxes[k, n, 2]
+                if x0 < x1 and boxes[k, n, 1] <= y < boxes[k, n, 3]:
+                    texel, side = shapes[n, 0], shapes[n, 1]
+                    here, u, v = at[x0:x1], wx[x0:x1], wy[x0:x1]
+                    _aim(inverse[k, n], bends[k, n], shapes[n, 2] > 0, side, f32(y), xs[x0:x1], here, u, v)
+                    _lay(row[:, x0:x1], left[x0:x1], textures[texel * (channels + 1):], kinds[texel:], side, channels,
+                         here, u, v)
+            for c in range(channels):
+                for x in range(width):
+                    out[c, k, r, x] = row[c, x] * cover[r, x]
+
+
+@numba.njit(nogil=True, cache=True, error_model='numpy', inline='always')
+def coverage(alphas, shape, m, bend, x, y):
+    """(alpha, u, v, 1 / depth) of one surface at the pixel; alpha 0 outside. `alphas` flat (one number a texel)."""
+    depth = m[2, 0] * x + m[2, 1] * y + m[2, 2]
+    if depth <= 0:
+        return 0.0, 0.0, 0.0, 0.0
+    u, v = (m[0, 0] * x + m[0, 1] * y + m[0, 2]) / depth, (m[1, 0] * x + m[1, 1] * y + m[1, 2]) / depth
+    tu, tv = u, v
+    if bend[0] > 0:
+        tu, tv = u + bend[0] * math.sin(K0 * v + bend[1]), v + bend[0] * math.sin(K1 * u + bend[2])
+    side = shape[1]
+    fx, fy = _texel(tu, tv, shape[2], side)
+    if fx < 0:
+        return 0.0, u, v, depth
+    x0, y0 = int(fx), int(fy)
+    wx, wy = fx - x0, fy - y0
+    right, below = (1 if x0 + 1 < side else 0), (side if y0 + 1 < side else 0)
+    at = shape[0] + y0 * side + x0
+    value = ((1 - wx) * (1 - wy) * alphas[at] + wx * (1 - wy) * alphas[at + right] +
+             (1 - wx) * wy * alphas[at + below] + wx * wy * alphas[at + right + below])
+    return value, u, v, depth
+
+
+@numba.njit(nogil=True, cache=True, error_model='numpy', fastmath=_FAST, inline='always')
+def _half_covered(alphas, kinds, side, at, wx, wy):
+    """Whether the surface's bilinear alpha is a half or more at the texel `at` with weights wx, wy."""
+    if at < 0 or kinds[at] == EMPTY:
+        return False
+    if kinds[at] == FULL:
+        return True
+    top = alphas[at] + wx * (alphas[at + 1] - alphas[at])
+    below = alphas[at + side] + wx * (alphas[at + side + 1] - alphas[at + side])
+    return top + wy * (below - top) >= f32(0.5)
+
+
+@numba.njit(nogil=True, cache=True, error_model='numpy')
+def first_hit(index, amodal, alphas, kinds, shapes, numbers, inverse, bends, boxes):
+    """`index` (T, H, W) int16 <- nearest surface half covering each pixel; `amodal` (T, K + 1, H, W) |= each object's
+    own extent where its second axis is not empty. Surfaces whose shape says light only are passed by."""
+    times, height, width = index.shape
+    at, xs = np.empty(width, np.int32), np.arange(width).astype(np.float32)
+    wx, wy = np.empty(width, np.float32), np.empty(width, np.float32)
+    for k in range(times):
+        for n in range(len(shapes) - 1, -1, -1):
+            if shapes[n, 3]:
+                continue
+            x0, x1 = boxes[k, n, 0], boxes[k, n, 2]
+            first, side = shapes[n, 0], shapes[n, 1]
+            alpha, kind = alphas[first:first + side * side], kinds[first:first + side * side]
+            whole = amodal.shape[1] > 0 and numbers[n] > 0
+            for y in range(boxes[k, n, 1], boxes[k, n, 3]):
+                _aim(inverse[k, n], bends[k, n], shapes[n, 2] > 0, side, f32(y), xs[x0:x1], at[x0:x1], wx[x0:x1],
+                     wy[x0:x1])
+                row = index[k, y]
+                for x in range(x0, x1):
+                    if (row[x] < 0 or whole) and _half_covered(alpha, kind, side, at[x], wx[x], wy[x]):
+                        if row[x] < 0:
+                            row[x] = n
+                        if whole:
+                            amodal[k, numbers[n], y, x] = True
+
+
+@numba.njit(nogil=True, cache=True, error_model='numpy')
+def hit_events(labels, x, y, slot, alphas, shapes, numbers, inverse, bends, boxes):
+    """`labels` (E,) <- object number of the nearest surface half covering pixel (x, y) at table entry `slot` (E,)."""
+    for e in range(len(labels)):
+        k = slot[e]
+        for n in range(len(shapes) - 1, -1, -1):
+            box = boxes[k, n]
+            if shapes[n, 3] or not (box[0] <= x[e] < box[2] and box[1] <= y[e] < box[3]):
+                continue
+            if coverage(alphas, shapes[n], inverse[k, n], bends[k, n], x[e], y[e])[0] >= 0.5:
+                labels[e] = numbers[n]
+                break
+
+
+@numba.njit(nogil=True, cache=True)
+def extents(boxes, ids):
+    """`boxes` (T, K + 1, 4) int64 of zeros <- x0 y0 x1 y1, ends exclusive, of each number in `ids` (T, H, W)."""
+    for k in range(len(ids)):
+        for y in range(ids.shape[1]):
+            for x in range(ids.shape[2]):
+                n = ids[k, y, x]
+                if n == 0:
+                    continue
+                box = boxes[k, n]
+                if box[3] == 0:
+                    box[0], box[1], box[2] = x, y, x + 1
+                box[0], box[2], box[3] = min(box[0], x), max(box[2], x + 1), y + 1
+
+
+@numba.njit(nogil=True, cache=True, error_model='numpy')
+def carry(u, v, a, b):
+    """Plane coordinates that show with the warp `b` (3,) the texture point that (u, v) shows with the warp `a` (3,)."""
+    if a[0] == 0:
+        return u, v
+    tu, tv = u + a[0] * math.sin(K0 * v + a[1]), v + a[0] * math.sin(K1 * u + a[2])
+    for _ in range(30):  # a contraction: amplitude times K1 is under 0.4
+        u, v = tu - b[0] * math.sin(K0 * v + b[1]), tv - b[0] * math.sin(K1 * u + b[2])
+    return u, v
+
+
+@numba.njit(nogil=True, cache=True, error_model='numpy')
+def geometry(depth, points, flow, valid, index, inverse, forward, poses, bends):
+    """Of one time: `depth` (1, H, W), world `points` (1, H, W, 3), `flow` (1 or 0, H, W, 2) to the next time and
+    `valid`: the point lands inside, among four pixels that show the same surface. `index`, `forward`, `bends` hold this
+    time and the next, where there is one."""
+    height, width = index.shape[1:]
+    for y in range(height):
+        for x in range(width):
+            n = index[0, y, x]
+            if n < 0:
+                continue
+            m = inverse[0, n]
+            away = 1 / (m[2, 0] * x + m[2, 1] * y + m[2, 2])
+            u, v = (m[0, 0] * x + m[0, 1] * y + m[0, 2]) * away, (m[1, 0] * x + m[1, 1] * y + m[1, 2]) * away
+            depth[0, y, x] = away
+            for i in range(3):
+                points[0, y, x, i] = poses[0, n, i, 0] * u + poses[0, n, i, 1] * v + poses[0, n, i, 2]
+            if len(flow) == 0:
+                continue
+            u, v = carry(u, v, bends[0, n], bends[1, n])
+            f = forward[1, n]
+            far = f[2, 0] * u + f[2, 1] * v + f[2, 2]
+            if far <= 0:
+                continue
+            far = 1 / far
+            to_x, to_y = (f[0, 0] * u + f[0, 1] * v + f[0, 2]) * far, (f[1, 0] * u + f[1, 1] * v + f[1, 2]) * far
+            flow[0, y, x, 0], flow[0, y, x, 1] = to_x - x, to_y - y
+            if not (0 <= to_x <= width - 1 and 0 <= to_y <= height - 1):
+                continue
+            x0, y0 = min(int(to_x), width - 2), min(int(to_y), height - 2)
+            after = index[1]
+            valid[0, y, x] = (after[y0, x0] == n and after[y0, x0 + 1] == n and after[y0 + 1, x0] == n and
+                              after[y0 + 1, x0 + 1] == n)
+
+
+@numba.njit(nogil=True, cache=True, error_model='numpy')
+def develop(frame, light, draws, well, read_noise, curve):
+    """`frame` (H, W, 3) uint8 <- linear `light` (3, S, H, W), its mean over S with shot and read noise, through `curve`
+    (n,) of 8-bit levels over sqrt(light) in [0, 1]. `draws` (3, H, W) standard normal; read noise takes the next
+    channel's: independent within a channel, half the random numbers."""
+    samples, height, width = light.shape[1:]
+    top = f32(len(curve) - 1)
+    for y in range(height):
+        for x in range(width):
+            for c in range(3):
+                value = f32(0)
+                for k in range(samples):
+                    value += light[c, k, y, x]
+                value /= f32(samples)
+                value += draws[c, y, x] * math.sqrt(value / well)
+                level = math.sqrt(min(max(value, f32(0)), f32(1))) * top
+                i = min(i32(level), i32(len(curve) - 2))
+                value = curve[i] + (level - i) * (curve[i + 1] - curve[i]) + draws[c - 1, y, x] * read_noise
+                frame[y, x, c] = np.uint8(min(max(value + f32(0.5), f32(0)), f32(255)))
