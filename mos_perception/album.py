@@ -38,7 +38,8 @@ def draw(result: Result | NodeResult, frame: Frame | None, window: EventWindow |
     background = frame.image if frame is not None else events
     if background is None or background.shape[:2] != size:
         background = np.full((*size, 3), 128, np.uint8)
-    moving = int(np.count_nonzero(result.instances.moving))
+    tracked = result.tracks.of_instances(len(result.instances)) >= 0
+    moving = int(np.count_nonzero(result.instances.moving & tracked))
     factor = -(-SMALL_PX // size[0])
     image = overlay(_enlarged(background, factor), *_scaled(result.instances, result.tracks, factor),
                     text=f'{seconds}  {result.modality.value}  {moving} moving', degraded=result.degraded)

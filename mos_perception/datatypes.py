@@ -12,6 +12,8 @@ from enum import Enum
 
 import numpy as np
 
+from mos_perception.errors import SyncError
+
 
 class WindowStatus(str, Enum):
     """How complete the events of a window are."""
@@ -152,6 +154,33 @@ class Pair:
     size: tuple[int, int]
     waited_ms: float = 0.0
     epoch: int = 0
+
+    @property
+    def modality(self) -> Modality:
+        """Which inputs there are."""
+        if self.frame is None:
+            return Modality.EVENTS
+        return Modality.FRAME if self.window is None else Modality.BOTH
+
+    @property
+    def degraded(self) -> str:
+        """What is missing, in words; '' if nothing."""
+        if self.frame is None:
+            return 'no frames'
+        if self.window is None:
+            return 'no events'
+        if self.window.status is WindowStatus.LATE:
+            return 'events late: the window may lack some'
+        return f'{self.window.lost_packets} event packets lost' if self.window.lost_packets else ''
+
+    def check_sizes(self) -> None:
+        """Raise SyncError unless frame and event sensor have the same size."""
+        if self.frame is None or self.window is None:
+            return
+        sensor = (self.window.height, self.window.width)
+        if sensor != self.frame.size:
+            raise SyncError(f'frame is {self.frame.size}, event sensor is {sensor} (height, width): set same_view to '
+                            'true if both see the same field of view, or rectify one to the other')
 
 
 @dataclass(frozen=True)

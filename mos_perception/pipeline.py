@@ -10,26 +10,13 @@ The node and the bag replay drive this very object. `push_*` and `ready` belong 
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
 from mos_perception.config import Config
-from mos_perception.datatypes import (
-    EventPacket,
-    Events,
-    Fault,
-    Frame,
-    Instances,
-    Modality,
-    Pair,
-    Result,
-    Skip,
-    SkipReason,
-    WindowStatus,
-)
+from mos_perception.datatypes import EventPacket, Events, Fault, Frame, Instances, Pair, Result, Skip, SkipReason
 from mos_perception.errors import MosError
 from mos_perception.events.decode import EventStream
 from mos_perception.models import Model, load_model
@@ -44,7 +31,6 @@ class Pipeline:
     def __init__(self, config: Config, model: Model | None = None) -> None:
         self.config = config
         self.model: Model = model if model is not None else load_model(config)
-        self.epoch = 0
         self.sync = Synchronizer(
             side=self.model.card.window.side, length_ns=round(self.model.card.window.length_ms * 1e6),
             deadline_ns=round(config.deadline_s * 1e9), tick_ns=round(1e9 / config.events_only_rate_hz),
@@ -63,14 +49,19 @@ class Pipeline:
         """The model card's id."""
         return self.model.card.id
 
-    def push_packet(self, packet: EventPacket, now_ns: int) -> list[Skip]:
+    @property
+    def epoch(self) -> int:
+        """Counts resets."""
+        return self.sync.epoch
+
+    def push_packet(self, packet: EventPacket) -> list[Skip]:
         """Take one event packet: decode it at once (the encodings are stateful). Never raises."""
         if self.sync.jumped_back(packet.stamp_ns, self._last_packet_ns):
             self.reset()
         self._last_packet_ns = packet.stamp_ns
         return self._take_events(packet.frame_id, lambda: self.stream.push(packet), (packet.height, packet.width))
 
-    def push_events(self, events: Events, size: tuple[int, int], frame_id: str, now_ns: int) -> list[Skip]:
+    def push_events(self, events: Events, size: tuple[int, int], frame_id: str) -> list[Skip]:
         """Take events that came decoded, stamps in ROS time (`dvs_msgs/EventArray`); `size` (height, width)."""
         if len(events):
             if self.sync.jumped_back(int(events.t[0]), self._last_packet_ns):
@@ -91,18 +82,19 @@ class Pipeline:
 
     def ready(self, now_ns: int) -> list[Pair]:
         """Pairs to process now, oldest first."""
-        return self._stamped(self.sync.ready(now_ns))
+        return self.sync.ready(now_ns)
 
     def flush(self) -> list[Pair]:
         """End of the input: the pairs still waiting."""
-        return self._stamped(self.sync.flush())
+        return self.sync.flush()
 
     def process(self, pair: Pair) -> Result | Skip | Fault:
         """One inference: voxel, pre, engine, post, track. Never raises for bad input."""
         stages = {'wait': pair.waited_ms, 'decode': self._decode_ms}
         self._decode_ms = 0.0
         try:
-            self._check_sizes(pair)
+            if not self.config.same_view:
+                pair.check_sizes()
             voxel = _timed(stages, 'voxel', self.model.voxel, pair.window)
             image = _timed(stages, 'pre', self.model.image, pair.frame)
             outputs = _timed(stages, 'engine', self.model.engine.run, self.model.feeds(image, voxel))
@@ -113,9 +105,8 @@ class Pipeline:
                 tracks = _timed(stages, 'track', self.tracker.update, instances, pair.stamp_ns)
         except MosError as error:
             return Fault(pair.stamp_ns, str(error))
-        modality, degraded = _modality(pair)
-        return Result(pair.stamp_ns, pair.frame_id, instances, tracks, pair.window, modality, self.model_id,
-                      pair.epoch, degraded, stages)
+        return Result(pair.stamp_ns, pair.frame_id, instances, tracks, pair.window, pair.modality,
+                      self.model_id, pair.epoch, pair.degraded, stages)
 
     def warm_up(self, size: tuple[int, int] = (480, 640)) -> Instances:
         """One inference on nothing: compiles, allocates and proves that the model runs. Raises EngineError."""
@@ -134,10 +125,9 @@ class Pipeline:
     def reset(self) -> int:
         """Forget everything that depends on the past; returns the new epoch."""
         with self._lock:
-            self.epoch += 1
+            self.sync.reset()
             self.tracker.reset()
         self.stream.reset()
-        self.sync.reset()
         self._last_packet_ns = self._frame_size = None
         return self.epoch
 
@@ -151,17 +141,6 @@ class Pipeline:
         lost = sum(skip.count for skip in skips if skip.reason is SkipReason.PACKET_GAP)
         return skips + self.sync.push_events(events, watermark_ns, size, lost, frame_id)
 
-    def _stamped(self, pairs: list[Pair]) -> list[Pair]:
-        return [dataclasses.replace(pair, epoch=self.epoch) for pair in pairs]
-
-    def _check_sizes(self, pair: Pair) -> None:
-        if pair.frame is None or pair.window is None or self.config.same_view:
-            return
-        sensor = (pair.window.height, pair.window.width)
-        if sensor != pair.frame.size:
-            raise MosError(f'frame is {pair.frame.size}, event sensor is {sensor} (height, width): set same_view to '
-                           'true if both see the same field of view, or rectify one to the other')
-
 
 def _timed(stages: dict[str, float], name: str, function: Callable[..., Any], *args: Any) -> Any:
     """Call and book the milliseconds under `name`."""
@@ -169,16 +148,3 @@ def _timed(stages: dict[str, float], name: str, function: Callable[..., Any], *a
     value = function(*args)
     stages[name] = (time.perf_counter() - start) * 1e3
     return value
-
-
-def _modality(pair: Pair) -> tuple[Modality, str]:
-    """Which inputs a pair has, and what is missing in words ('' if nothing)."""
-    if pair.frame is None:
-        return Modality.EVENTS, 'no frames'
-    if pair.window is None:
-        return Modality.FRAME, 'no events'
-    if pair.window.status is WindowStatus.LATE:
-        return Modality.BOTH, 'events late: the window may lack some'
-    if pair.window.lost_packets:
-        return Modality.BOTH, f'{pair.window.lost_packets} event packets lost'
-    return Modality.BOTH, ''

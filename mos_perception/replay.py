@@ -57,8 +57,8 @@ class Replay:
             return self.pipeline.push_frame(value, now_ns)
         self.packets += 1
         if isinstance(value, EventPacket):
-            return self.pipeline.push_packet(value, now_ns)
-        return self.pipeline.push_events(value.events, (value.height, value.width), value.frame_id, now_ns)
+            return self.pipeline.push_packet(value)
+        return self.pipeline.push_events(value.events, (value.height, value.width), value.frame_id)
 
     def _process(self, pairs: list[Pair]) -> Iterator[Step]:
         for pair in pairs:

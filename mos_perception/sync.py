@@ -32,10 +32,12 @@ class Synchronizer:
         self.deadline_ns, self.tick_ns, self.stale_ns = deadline_ns, tick_ns, stale_ns
         self._frames, self._events = frames, events
         self.buffer = EventBuffer(max_bytes)
+        self.epoch = -1
         self.reset()
 
     def reset(self) -> None:
-        """Forget frames, events and gaps."""
+        """Forget frames, events and gaps; the epoch grows by one."""
+        self.epoch += 1
         self.buffer.reset()
         self._waiting: deque[tuple[Frame, int]] = deque()
         self._gaps: deque[tuple[int, int, int]] = deque()
@@ -153,7 +155,7 @@ class Synchronizer:
             window = EventWindow(self.buffer.window(t0, t1), t0, t1, *self._sensor_size, status, lost)
         size = frame.size if frame is not None else self._sensor_size
         frame_id = frame.frame_id if frame is not None else self._sensor_frame_id
-        return Pair(stamp_ns, frame_id, frame, window, size, waited_ms)
+        return Pair(stamp_ns, frame_id, frame, window, size, waited_ms, self.epoch)
 
     def _ticks(self) -> list[Pair]:
         """Pairs without frames: at a fixed rate of event time where no frames come."""

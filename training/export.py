@@ -78,7 +78,7 @@ def card(state: State, recipe: Recipe, path: Path, about: dict) -> ModelCard:
     specs = [tuple(TensorSpec(s.name, s.shape, s.dtype) for s in side) for side in (engine.inputs, engine.outputs)]
     return ModelCard(
         id=path.stem, architecture='dimos', file=path.name, sha256=sha256_of(path), inputs=specs[0], outputs=specs[1],
-        image=ImageSpec(tuple(map(float, MEAN.round(6))), tuple(map(float, STD.round(6)))),
+        image=ImageSpec(*(tuple(round(float(value), 6) for value in values) for values in (MEAN, STD))),
         voxel=VoxelSpec(voxel.formulation, voxel.bins, voxel.normalise, voxel.norm_floor, voxel.resize),
         window=WindowSpec('before', round(recipe.window_ns / 1e6, 6)),
         # the background query takes one of the Q x 2 slots

@@ -92,8 +92,8 @@ class Inputs:
 
     def _on_packet(self, message: Any) -> None:
         self._feed.take('events', lambda pipeline, now: (
-            pipeline.push_packet(convert.packet(message), now), pipeline.ready(now)))
+            pipeline.push_packet(convert.packet(message)), pipeline.ready(now)))
 
     def _on_event_array(self, raw: bytes) -> None:
         self._feed.take('events', lambda pipeline, now: (
-            pipeline.push_events(*convert.event_array(raw), now), pipeline.ready(now)))
+            pipeline.push_events(*convert.event_array(raw)), pipeline.ready(now)))

@@ -49,3 +49,9 @@ def test_xml_files_parse():
     assert {'mos_msgs', 'rclpy', 'event_camera_msgs', 'message_filters', 'cv_bridge', 'python3-numpy'} <= depends
     profile = ElementTree.parse(ROOT / 'config' / 'fastdds_shm.xml').getroot()
     assert [item.text for item in profile.findall('.//{*}segment_size')] == [str(64 << 20)]
+
+
+def test_measured_pages_are_those_of_the_measurements():
+    from bench import document
+    assert (ROOT / 'docs' / 'performance.md').read_text() == document.performance(), 'run python -m bench.document'
+    assert (ROOT / 'docs' / 'accuracy.md').read_text() == document.accuracy(), 'run python -m bench.document'

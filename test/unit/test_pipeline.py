@@ -37,7 +37,7 @@ def run(pipeline, now_ms=0):
 
 def test_a_frame_with_its_events_gives_a_tracked_instance(pipeline):
     for n, stamp in enumerate(range(10, 80, 10)):
-        assert pipeline.push_packet(packet(stamp, seq=n), 0) == []
+        assert pipeline.push_packet(packet(stamp, seq=n)) == []
     assert pipeline.push_frame(frame(60), 0) == []
     (result,) = run(pipeline)
     assert isinstance(result, Result) and result.modality is Modality.BOTH and result.degraded == ''
@@ -57,17 +57,17 @@ def test_missing_modalities_are_degraded_not_failed(pipeline):
     pipeline.reset()
     results = []
     for n, stamp in enumerate(range(10, 2000, 10)):
-        pipeline.push_packet(packet(stamp, seq=n), 0)
+        pipeline.push_packet(packet(stamp, seq=n))
         results += run(pipeline)
     assert len(results) > 20 and all(r.modality is Modality.EVENTS and r.degraded == 'no frames' for r in results)
 
 
 def test_late_and_lost_events_are_said(pipeline):
-    pipeline.push_packet(packet(50, seq=0), 0)
+    pipeline.push_packet(packet(50, seq=0))
     pipeline.push_frame(frame(60), 0)
     (late,) = run(pipeline, now_ms=1000)
     assert 'late' in late.degraded
-    skips = pipeline.push_packet(packet(100, seq=5), 0)
+    skips = pipeline.push_packet(packet(100, seq=5))
     assert [(skip.reason, skip.count) for skip in skips] == [(SkipReason.PACKET_GAP, 4)]
     pipeline.push_frame(frame(95), 0)
     (lossy,) = run(pipeline)
@@ -75,12 +75,12 @@ def test_late_and_lost_events_are_said(pipeline):
 
 
 def test_size_changes_are_refused_and_the_next_good_input_works(pipeline):
-    pipeline.push_packet(packet(10), 0)
+    pipeline.push_packet(packet(10))
     pipeline.push_frame(frame(5), 0)
     run(pipeline)
     assert pipeline.push_frame(frame(10, (24, 32)), 0)[0].reason is SkipReason.SIZE_CHANGED
-    assert pipeline.push_packet(packet(20, seq=1, size=(24, 32)), 0)[0].reason is SkipReason.SIZE_CHANGED
-    pipeline.push_packet(packet(20, seq=1), 0)
+    assert pipeline.push_packet(packet(20, seq=1, size=(24, 32)))[0].reason is SkipReason.SIZE_CHANGED
+    pipeline.push_packet(packet(20, seq=1))
     pipeline.push_frame(frame(15), 0)
     assert [type(outcome) for outcome in run(pipeline)] == [Result]
 
@@ -88,7 +88,7 @@ def test_size_changes_are_refused_and_the_next_good_input_works(pipeline):
 def test_sizes_that_differ_need_same_view(bright_model):
     for same_view, kind in ((False, Fault), (True, Result)):
         pipeline = Pipeline(Config(same_view=same_view), bright_model)
-        pipeline.push_packet(packet(100), 0)
+        pipeline.push_packet(packet(100))
         pipeline.push_frame(frame(90, (96, 128)), 0)
         (outcome,) = run(pipeline)
         assert isinstance(outcome, kind)
@@ -98,7 +98,7 @@ def test_sizes_that_differ_need_same_view(bright_model):
 def test_a_clock_that_jumps_back_starts_a_new_epoch(pipeline):
     for loop in range(3):
         for n, stamp in enumerate(range(10, 1200, 10)):
-            pipeline.push_packet(packet(stamp, seq=n), 0)
+            pipeline.push_packet(packet(stamp, seq=n))
             if stamp % 30 == 0:
                 pipeline.push_frame(frame(stamp), 0)
         results = run(pipeline)
@@ -107,7 +107,7 @@ def test_a_clock_that_jumps_back_starts_a_new_epoch(pipeline):
 
 
 def test_a_pair_from_before_a_reset_is_void(pipeline):
-    pipeline.push_packet(packet(100), 0)
+    pipeline.push_packet(packet(100))
     pipeline.push_frame(frame(90), 0)
     (pair,) = pipeline.ready(0)
     assert pipeline.reset() == 1
@@ -116,7 +116,7 @@ def test_a_pair_from_before_a_reset_is_void(pipeline):
 
 
 def test_a_failed_inference_is_a_fault_and_the_next_frame_works(pipeline, bright_model, monkeypatch):
-    pipeline.push_packet(packet(100), 0)
+    pipeline.push_packet(packet(100))
     for stamp in (50, 90):
         pipeline.push_frame(frame(stamp), 0)
     first, second = pipeline.ready(0)
@@ -131,7 +131,7 @@ def test_a_failed_inference_is_a_fault_and_the_next_frame_works(pipeline, bright
 def test_event_arrays_take_the_same_path(pipeline):
     t = 1_000 * MS + np.arange(1, 101) * MS
     ones = np.full(100, 20, np.uint16)
-    pipeline.push_events(Events(ones, ones, np.ones(100, np.uint8), t), (HEIGHT, WIDTH), 'camera', 0)
+    pipeline.push_events(Events(ones, ones, np.ones(100, np.uint8), t), (HEIGHT, WIDTH), 'camera')
     pipeline.push_frame(frame(90), 0)
     (result,) = run(pipeline)
     assert len(result.window.events) == 33

@@ -1,0 +1,73 @@
+"""docs/performance.md and docs/accuracy.md from the figures that were measured: no figure is typed by hand.
+
+    python -m bench.events --json bench/results/events.json
+    python -m bench.node --json bench/results/node.json
+    python -m training.evaluate --preset easy --update-card
+    python -m bench.document
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+HEAD = 'Made by `python -m bench.document`; do not edit.\n'
+
+
+def performance() -> str:
+    """docs/performance.md from bench/results/*.json."""
+    parts = ['# Performance\n', HEAD, 'Every table is one run of the command above it; peers took turns with ours in that '
+             'run. Measured on CPUs only: TensorRT and CUDA are not part of this version.\n']
+    for path in sorted((ROOT / 'bench' / 'results').glob('*.json')):
+        data = json.loads(path.read_text())
+        facts = data['machine'] | data['versions']
+        parts += [f'## {data["title"]}\n', f'`python -m bench.{data["bench"]} --json bench/results/{path.name}`\n',
+                  ', '.join(f'{key} {value}' for key, value in facts.items()) + '\n',
+                  table(['measurement', 'ours', 'unit', 'peers', 'bar', 'met'], [_bench_row(row) for row in data['rows']]),
+                  *(f'* {note}' for note in data['notes']), '']
+    return '\n'.join(parts).rstrip() + '\n'
+
+
+def accuracy() -> str:
+    """docs/accuracy.md from the model cards."""
+    parts = ['# Accuracy\n', HEAD, 'All models here are trained and tested on scenes rendered by `training/scenes`, never on '
+             'recorded data; train and test share no seed, texture family or outline family. mIoU ins, mIoU01 and AP '
+             'parity follow the released DIMOS code; mIoU strict, AP strict, precision and recall count false positives. '
+             'The classical floor is dense optical flow minus a homography, on the same clips. Commands: '
+             '`python -m training.evaluate --model NAME --preset PRESET --clips N --update-card`.\n']
+    for path in sorted((ROOT / 'models').glob('*.json')):
+        card = json.loads(path.read_text())
+        made = card['training']
+        parts += [f'## {card["id"]}\n', *(f'* {key}: {made[key]}' for key in made), '']
+        for name, result in card['scores'].items():
+            columns = list(next(iter(result['scores'].values())))
+            rows = [[method, *('-' if values[column] is None else f'{values[column]:.3f}' for column in columns)]
+                    for method, values in result['scores'].items()]
+            parts += [f'### {name}: {result["about"]}, movers from {result["min_pixels"]} px\n',
+                      table(['method', *(column.replace('_', ' ') for column in columns)], rows), '']
+    return '\n'.join(parts).rstrip() + '\n'
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ['---'] * len(head), *rows]
+    return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines) + '\n'
+
+
+def _bench_row(row: dict[str, Any]) -> list[str]:
+    peers = '<br>'.join(f'{name} {value:.4g}' for name, value in row['peers'].items())
+    met = {None: '', True: 'yes', False: 'NO'}[row['met']]
+    return [row['what'], f'{row["ours"]:.4g}', row['unit'], peers, row['bar'], met]
+
+
+def main() -> None:
+    """Write both pages."""
+    for name, text in (('performance', performance()), ('accuracy', accuracy())):
+        (ROOT / 'docs' / f'{name}.md').write_text(text)
+        print(f'docs/{name}.md')
+
+
+if __name__ == '__main__':
+    main()
