@@ -67,6 +67,9 @@ class WholeFile:
         self._reader.open()
         self.topics = [Topic(item.topic, item.msgtype, item.msgcount, tuple(item.ext.offered_qos_profiles))
                        for item in self._reader.connections]
+        nameless = [topic for topic in self.topics if not (topic.name and topic.msgtype)]
+        if nameless:
+            raise BagError(f'{len(nameless)} of {len(self.topics)} topics have no name or no type: the file is damaged')
 
     def messages(self, names: set[str]) -> Iterator[Recorded]:
         """Messages of these topics in recorded order. A damaged .mcap chunk ends it and sets `fault`."""

@@ -4,6 +4,12 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The same examples in every CI run; new ones on a developer's machine, where a find can be looked at.
+settings.register_profile('ci', derandomize=True, deadline=None)
+if os.environ.get('CI'):
+    settings.load_profile('ci')
 
 ROOT = Path(__file__).resolve().parents[1]
 
