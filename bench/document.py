@@ -18,24 +18,25 @@ HEAD = 'Made by `python -m bench.document`; do not edit.\n'
 
 def performance() -> str:
     """docs/performance.md from bench/results/*.json."""
-    parts = ['# Performance\n', HEAD, 'Every table is one run of the command above it; peers took turns with ours in that '
-             'run. Measured on CPUs only: TensorRT and CUDA are not part of this version.\n']
+    parts = ['# Performance\n', HEAD, 'Every table is one run of the command above it; peers took turns with ours in '
+             'that run. Measured on CPUs only: TensorRT and CUDA are not part of this version.\n']
     for path in sorted((ROOT / 'bench' / 'results').glob('*.json')):
         data = json.loads(path.read_text())
         facts = data['machine'] | data['versions']
         parts += [f'## {data["title"]}\n', f'`python -m bench.{data["bench"]} --json bench/results/{path.name}`\n',
                   ', '.join(f'{key} {value}' for key, value in facts.items()) + '\n',
-                  table(['measurement', 'ours', 'unit', 'peers', 'bar', 'met'], [_bench_row(row) for row in data['rows']]),
+                  table(['measurement', 'ours', 'unit', 'peers', 'bar', 'met'], list(map(_bench_row, data['rows']))),
                   *(f'* {note}' for note in data['notes']), '']
     return '\n'.join(parts).rstrip() + '\n'
 
 
 def accuracy() -> str:
     """docs/accuracy.md from the model cards."""
-    parts = ['# Accuracy\n', HEAD, 'All models here are trained and tested on scenes rendered by `training/scenes`, never on '
-             'recorded data; train and test share no seed, texture family or outline family. mIoU ins, mIoU01 and AP '
-             'parity follow the released DIMOS code; mIoU strict, AP strict, precision and recall count false positives. '
-             'The classical floor is dense optical flow minus a homography, on the same clips. Commands: '
+    parts = ['# Accuracy\n', HEAD, 'All models here are trained and tested on scenes rendered by `training/scenes`, '
+             'never on recorded data; train and test share no seed, texture family or outline family. mIoU ins, mIoU01 '
+             'and AP parity follow the released DIMOS code; mIoU strict, AP strict, precision and recall count false '
+             'positives. The floors see the same clips: homography = optical flow minus a homography, mog2 = background '
+             'subtraction, events = event counts after motion compensation. Commands: '
              '`python -m training.evaluate --model NAME --preset PRESET --clips N --update-card`.\n']
     for path in sorted((ROOT / 'models').glob('*.json')):
         card = json.loads(path.read_text())

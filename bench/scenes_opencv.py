@@ -12,6 +12,7 @@ import cv2
 import numba
 import numpy as np
 
+from training.scenes.esim import Pixels
 from training.scenes.geometry import DEFORM_TURNS, Surface, World
 from training.scenes.textures import GAMMA
 
@@ -20,7 +21,7 @@ LOG_EPS = 0.01
 
 
 @numba.njit(cache=True, nogil=True)
-def blend(canvas, sample):
+def blend(canvas: np.ndarray, sample: np.ndarray) -> None:
     """Lay `sample` (h, w, C + 1), colour times alpha and alpha, over `canvas` (h, w, C) in place."""
     height, width, colours = canvas.shape
     for y in range(height):
@@ -31,7 +32,8 @@ def blend(canvas, sample):
 
 
 @numba.njit(cache=True, nogil=True)
-def cross(log, before, state, on, off, start, span, row, out, count):
+def cross(log: np.ndarray, before: np.ndarray, state: np.ndarray, on: np.ndarray, off: np.ndarray, start: int,
+          span: int, row: int, out: np.ndarray, count: int) -> tuple[np.ndarray, int]:
     """Append the packed crossings from image `before` to `log` (both (H, W)); returns (out, count)."""
     height, width = log.shape
     for y in range(height):
@@ -134,7 +136,8 @@ class Painter:
         return canvas
 
 
-def events(world: World, size: tuple[int, int], times: np.ndarray, pixels, first: int, last: int) -> np.ndarray:
+def events(world: World, size: tuple[int, int], times: np.ndarray, pixels: Pixels, first: int,
+           last: int) -> np.ndarray:
     """(E,) int64 packed, unsorted, of the rows `first` ... `last`."""
     painter = Painter(world, size, False, first, last)
     views, gains, fall = painter.views(times), world.gain(times), world.changes.fall(size)
@@ -171,8 +174,8 @@ def frames(world: World, size: tuple[int, int], offsets_s: np.ndarray, counts: n
     return np.stack(images), ids
 
 
-def render(world: World, size: tuple[int, int], times: np.ndarray, pixels, offsets_s: np.ndarray, counts: np.ndarray,
-           threads: int = 2) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def render(world: World, size: tuple[int, int], times: np.ndarray, pixels: Pixels, offsets_s: np.ndarray,
+           counts: np.ndarray, threads: int = 2) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(frames (T, H, W, 3), ids (T, H, W), sorted packed events (E,)) by `threads` threads, each with its rows."""
     cv2.setNumThreads(1)  # the threads are ours: one per band of rows
     edges = np.linspace(0, size[0], threads + 1).astype(int).tolist()

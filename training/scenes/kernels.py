@@ -95,7 +95,9 @@ def _lay(row, left, texture, kinds, side, channels, at, wx, wy):
 
 
 @numba.njit(nogil=True, cache=True, error_model='numpy')
-def composite(out, row0, textures, kinds, shapes, inverse, bends, boxes, skip, base, cover):
+def composite(out: np.ndarray, row0: int, textures: np.ndarray, kinds: np.ndarray, shapes: np.ndarray,
+              inverse: np.ndarray, bends: np.ndarray, boxes: np.ndarray, skip: np.ndarray, base: np.ndarray,
+              cover: np.ndarray) -> None:
     """Fill `out` (C, S, rows, W), the image rows from `row0` on.
 
     Surfaces with `skip` (N,) are in `base` (C, rows, W) already: it is copied wherever no other surface's box reaches.
@@ -133,7 +135,8 @@ def composite(out, row0, textures, kinds, shapes, inverse, bends, boxes, skip, b
 
 
 @numba.njit(nogil=True, cache=True, error_model='numpy', inline='always')
-def coverage(alphas, shape, m, bend, x, y):
+def coverage(alphas: np.ndarray, shape: np.ndarray, m: np.ndarray, bend: np.ndarray, x: float,
+             y: float) -> tuple[float, float, float, float]:
     """(alpha, u, v, 1 / depth) of one surface at the pixel; alpha 0 outside. `alphas` flat (one number a texel)."""
     depth = m[2, 0] * x + m[2, 1] * y + m[2, 2]
     if depth <= 0:
@@ -168,7 +171,8 @@ def _half_covered(alphas, kinds, side, at, wx, wy):
 
 
 @numba.njit(nogil=True, cache=True, error_model='numpy')
-def first_hit(index, amodal, alphas, kinds, shapes, numbers, inverse, bends, boxes):
+def first_hit(index: np.ndarray, amodal: np.ndarray, alphas: np.ndarray, kinds: np.ndarray, shapes: np.ndarray,
+              numbers: np.ndarray, inverse: np.ndarray, bends: np.ndarray, boxes: np.ndarray) -> None:
     """`index` (T, H, W) int16 <- nearest surface half covering each pixel; `amodal` (T, K + 1, H, W) |= each object's
     own extent where its second axis is not empty. Surfaces whose shape says light only are passed by."""
     times, height, width = index.shape
@@ -195,7 +199,9 @@ def first_hit(index, amodal, alphas, kinds, shapes, numbers, inverse, bends, box
 
 
 @numba.njit(nogil=True, cache=True, error_model='numpy')
-def hit_events(labels, x, y, slot, alphas, shapes, numbers, inverse, bends, boxes):
+def hit_events(labels: np.ndarray, x: np.ndarray, y: np.ndarray, slot: np.ndarray, alphas: np.ndarray,
+               shapes: np.ndarray, numbers: np.ndarray, inverse: np.ndarray, bends: np.ndarray,
+               boxes: np.ndarray) -> None:
     """`labels` (E,) <- object number of the nearest surface half covering pixel (x, y) at table entry `slot` (E,)."""
     for e in range(len(labels)):
         k = slot[e]
@@ -209,7 +215,7 @@ def hit_events(labels, x, y, slot, alphas, shapes, numbers, inverse, bends, boxe
 
 
 @numba.njit(nogil=True, cache=True)
-def extents(boxes, ids):
+def extents(boxes: np.ndarray, ids: np.ndarray) -> None:
     """`boxes` (T, K + 1, 4) int64 of zeros <- x0 y0 x1 y1, ends exclusive, of each number in `ids` (T, H, W)."""
     for k in range(len(ids)):
         for y in range(ids.shape[1]):
@@ -224,7 +230,7 @@ def extents(boxes, ids):
 
 
 @numba.njit(nogil=True, cache=True, error_model='numpy')
-def carry(u, v, a, b):
+def carry(u: float, v: float, a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
     """Plane coordinates that show with the warp `b` (3,) the texture point that (u, v) shows with the warp `a` (3,)."""
     if a[0] == 0:
         return u, v
