@@ -241,7 +241,8 @@ def carry(u: float, v: float, a: np.ndarray, b: np.ndarray) -> tuple[float, floa
 
 
 @numba.njit(nogil=True, cache=True, error_model='numpy')
-def geometry(depth, points, flow, valid, index, inverse, forward, poses, bends):
+def geometry(depth: np.ndarray, points: np.ndarray, flow: np.ndarray, valid: np.ndarray, index: np.ndarray,
+             inverse: np.ndarray, forward: np.ndarray, poses: np.ndarray, bends: np.ndarray) -> None:
     """Of one time: `depth` (1, H, W), world `points` (1, H, W, 3), `flow` (1 or 0, H, W, 2) to the next time and
     `valid`: the point lands inside, among four pixels that show the same surface. `index`, `forward`, `bends` hold this
     time and the next, where there is one."""
@@ -276,7 +277,8 @@ def geometry(depth, points, flow, valid, index, inverse, forward, poses, bends):
 
 
 @numba.njit(nogil=True, cache=True, error_model='numpy')
-def develop(frame, light, draws, well, read_noise, curve):
+def develop(frame: np.ndarray, light: np.ndarray, draws: np.ndarray, well: float, read_noise: float,
+            curve: np.ndarray) -> None:
     """`frame` (H, W, 3) uint8 <- linear `light` (3, S, H, W), its mean over S with shot and read noise, through `curve`
     (n,) of 8-bit levels over sqrt(light) in [0, 1]. `draws` (3, H, W) standard normal; read noise takes the next
     channel's: independent within a channel, half the random numbers."""

@@ -72,7 +72,7 @@ def _train() -> Preset:
 
 def _demo() -> Preset:
     """Sized so that its bag stays under 8 MB: little frame noise (well lit) and a less sensitive event sensor."""
-    return Preset('demo', size=(192, 256), duration_s=3.5, movers=(3, 3), look_alikes=(1, 1), area=(0.02, 0.05),
+    return Preset('demo', size=(192, 256), duration_s=3.3, movers=(3, 3), look_alikes=(1, 1), area=(0.02, 0.05),
                   object_speed=(0.15, 0.4), start_stop=0.6, light=(200.0, 200.0), read_noise=0.08,
                   exposure_s=(0.004, 0.004),
                   sensor=EventSensor(threshold=(0.4, 0.5), shot_hz=(0.05, 0.1), leak_hz=(0.01, 0.05),
