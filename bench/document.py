@@ -35,8 +35,8 @@ def accuracy() -> str:
     parts = ['# Accuracy\n', HEAD, 'All models here are trained and tested on scenes rendered by `training/scenes`, '
              'never on recorded data; train and test share no seed, texture family or outline family. mIoU ins, mIoU01 '
              'and AP parity follow the released DIMOS code; mIoU strict, AP strict, precision and recall count false '
-             'positives. The floors see the same clips: homography = optical flow minus a homography, mog2 = background '
-             'subtraction, events = event counts after motion compensation. Commands: '
+             'positives. The floors see the same clips: homography = optical flow minus a homography, mog2 = '
+             'background subtraction, events = event counts after motion compensation. Commands: '
              '`python -m training.evaluate --model NAME --preset PRESET --clips N --update-card`.\n']
     for path in sorted((ROOT / 'models').glob('*.json')):
         card = json.loads(path.read_text())
