@@ -54,12 +54,23 @@ def write_onnx(network: Dimos, path: Path) -> None:
     program = torch.onnx.export(module, example(network), input_names=['image', 'voxel'], output_names=list(OUTPUTS),
                                 opset_version=OPSET, dynamo=True, external_data=False, verbose=False)
     program.save(part, external_data=False)
+    onnx.save(without_traces(onnx.load(part)), part)
     try:
         onnx.checker.check_model(part, full_check=True)
     except onnx.checker.ValidationError as error:
         raise EngineError(f'{part} is not valid ONNX ({error}): the exporter of torch {torch.__version__} broke; '
                           'try another version') from error
     os.replace(part, path)
+
+
+def without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model without the exporter's notes: stack traces with this machine's paths, in every node."""
+    graphs = [model.graph, *model.functions]
+    for item in [model.graph, *(part for graph in graphs for part in graph.node), *model.graph.value_info,
+                 *model.graph.input, *model.graph.output, *model.graph.initializer]:
+        del item.metadata_props[:]
+        item.doc_string = ''
+    return model
 
 
 @torch.no_grad()

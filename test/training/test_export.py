@@ -46,6 +46,7 @@ def test_onnx_file_is_static_single_and_named_as_the_contract_says(exported):
                       'mask_logits': (1, 5, 30, 40), 'boxes': (1, 5, 4), 'embeddings': (1, 5, 16)}
     assert not any(value.data_location == onnx.TensorProto.EXTERNAL for value in graph.initializer)
     assert not list(path.parent.glob('*.data')) and not list(path.parent.glob('*.part*'))
+    assert b'.py' not in path.read_bytes(), 'no stack traces of the exporting machine'
 
 
 def test_onnx_runtime_gives_what_torch_gives_on_a_clip_and_without_a_modality(exported):
