@@ -17,6 +17,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from mos_msgs.msg import Instance, Instances, Motion, StageTime, Track, Tracks
+from mos_perception.config import Config
 from mos_perception.datatypes import EventPacket, Events, Frame, Modality, Pair, Result
 from mos_perception.errors import DecodeError
 from mos_perception.images import from_ids, from_rgb, to_rgb
@@ -79,7 +80,7 @@ def track_ids(result: Result) -> np.ndarray:
     return ids
 
 
-def instances_message(result: Result, with_masks: bool) -> Instances:
+def instances_message(result: Result, with_masks: bool = True, with_digest: bool = True) -> Instances:
     """mos_msgs/Instances, best score first."""
     found = result.instances
     ids, rows = track_ids(result), result.tracks.of_instances(len(found))
@@ -89,7 +90,8 @@ def instances_message(result: Result, with_masks: bool) -> Instances:
     return Instances(
         header=header(result), height=found.size[0], width=found.size[1], modality=_MODALITY[result.modality],
         degraded=bool(result.degraded), degraded_reason=result.degraded, model_id=result.model_id, epoch=result.epoch,
-        event_count=len(window.events) if window else 0, window_digest=window.digest() if window else '',
+        event_count=len(window.events) if window else 0,
+        window_digest=window.digest() if window and with_digest else '',
         instances=[_instance(result, n, int(ids[n]), int(rows[n]), codes[n]) for n in order.tolist()],
         stages=[StageTime(name=name, milliseconds=value) for name, value in result.stage_ms.items()])
 
@@ -160,10 +162,10 @@ def overlay_message(result: Result, pair: Pair) -> Image:
     return image_message(header(result), drawn)
 
 
-def output_message(name: str, result: Result, pair: Pair, with_masks: bool) -> Any:
-    """The message of the output topic `~/<name>`."""
+def output_message(name: str, result: Result, pair: Pair, config: Config) -> Any:
+    """The message of the output topic `~/<name>`; `config` says what the instances message holds."""
     if name == 'instances':
-        return instances_message(result, with_masks)
+        return instances_message(result, config.publish_masks, config.publish_digest)
     if name == 'overlay':
         return overlay_message(result, pair)
     return {'instance_image': instance_image_message, 'motion': motion_message, 'tracks': tracks_message}[name](result)

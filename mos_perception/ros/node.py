@@ -157,7 +157,7 @@ class MosNode(LifecycleNode):
         """Every output somebody listens to. Called by the worker."""
         for name, publisher in self._outputs.items():
             if _has_subscriber(publisher):
-                publisher.publish(convert.output_message(name, result, pair, self.config.publish_masks))
+                publisher.publish(convert.output_message(name, result, pair, self.config))
 
     def _on_jump(self, jump: Any) -> None:
         epoch = self._feed.jumped_to(self.get_clock().now().nanoseconds)

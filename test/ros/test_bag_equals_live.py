@@ -15,7 +15,7 @@ BAG = Path(__file__).resolve().parents[1] / 'bags' / 'demo'
 
 def test_the_node_over_dds_gives_what_the_replay_gives(tmp_path):
     # Slowly and reliably, so that no frame is passed over: a skipped frame would change the tracks after it.
-    settings = ('input_reliable=true', 'deadline_s=5.0', 'threads=1')
+    settings = ('input_reliable=true', 'deadline_s=5.0', 'threads=1', 'publish_digest=true')
     recorded = run_demo(DemoOptions(bag=BAG, out=tmp_path / 'live', rate=0.35, settings=settings))
     with open_bag(recorded) as answers:
         live = {result.stamp_ns: result for result in node_results(answers)}
