@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from mos_perception.datatypes import Instances, Modality, Result, Tracks, TrackState
-from mos_perception.errors import BagError
+from mos_perception.errors import BagError, DatasetError
+from mos_perception.formats.rle import mask_from_coco
 from mos_perception.images import MAX_SIDE
 from mos_perception.messages import INSTANCES, deserialize, header, make, serialize, stamp_ns
 
@@ -138,27 +139,7 @@ def _decode(row: Any, size: tuple[int, int]) -> np.ndarray:
     found = tuple(int(value) for value in row.mask_size)
     if row.mask_encoding != RLE or found != size:
         raise BagError(f'instance mask is {row.mask_encoding!r} of {found} px: must be {RLE!r} of {size} px')
-    runs = _run_lengths(row.mask.tobytes())
-    if min(runs, default=0) < 0 or sum(runs) != size[0] * size[1]:
-        raise BagError(f'instance mask has runs of {sum(runs)} px in all: must be {size[0] * size[1]}')
-    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(size[::-1]).T
-
-
-def _run_lengths(code: bytes) -> list[int]:
-    """Run lengths from a compressed COCO string, 0s first (`rleFrString` of the COCO API).
-
-    Read here and not by pycocotools, which hands out uninitialised memory for runs that are too short.
-    """
-    runs: list[int] = []
-    value = shift = 0
-    for byte in code:
-        digit = byte - 48
-        value |= (digit & 0x1f) << shift
-        shift += 5
-        if digit & 0x20:
-            continue
-        if digit & 0x10:
-            value -= 1 << shift
-        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-        value = shift = 0
-    return runs
+    try:  # not by pycocotools, which hands out uninitialised memory for runs that are too short
+        return mask_from_coco({'size': size, 'counts': row.mask.tobytes().decode('latin-1')})
+    except DatasetError as error:
+        raise BagError(f'instance {error}') from error

@@ -51,8 +51,8 @@ def mask_from_coco(rle: dict[str, Any]) -> np.ndarray:
     try:
         height, width = (int(side) for side in rle['size'])
         counts = rle['counts']
-        runs = runs_from_text(counts.encode()) if isinstance(counts, str) else [int(value) for value in counts]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        runs = runs_from_text(counts.encode('latin-1')) if isinstance(counts, str) else [int(value) for value in counts]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:  # UnicodeError is a ValueError
         raise DatasetError(f'mask record {str(rle)[:60]} is no COCO run-length code: {error!r}') from error
     if min(runs, default=0) < 0 or sum(runs) != height * width:
         raise DatasetError(f'mask has runs of {sum(runs)} px in all: must be {height} x {width} = {height * width}')
