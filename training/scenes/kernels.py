@@ -158,16 +158,27 @@ def coverage(alphas: np.ndarray, shape: np.ndarray, m: np.ndarray, bend: np.ndar
     return value, u, v, depth
 
 
-@numba.njit(nogil=True, cache=True, error_model='numpy', fastmath=_FAST, inline='always')
-def _half_covered(alphas, kinds, side, at, wx, wy):
-    """Whether the surface's bilinear alpha is a half or more at the texel `at` with weights wx, wy."""
-    if at < 0 or kinds[at] == EMPTY:
-        return False
-    if kinds[at] == FULL:
-        return True
-    top = alphas[at] + wx * (alphas[at + 1] - alphas[at])
-    below = alphas[at + side] + wx * (alphas[at + side + 1] - alphas[at + side])
-    return top + wy * (below - top) >= f32(0.5)
+@numba.njit(nogil=True, cache=True, error_model='numpy', fastmath=_FAST)
+def _hit(row, extent, n, alphas, kinds, side, at, wx, wy):
+    """`row` (w,) <- n where nothing nearer is and the surface's bilinear alpha is a half or more; `extent` (w or 0,)
+    <- True wherever it is."""
+    whole = len(extent) > 0
+    for x in range(len(row)):
+        if at[x] < 0 or not (whole or row[x] < 0):
+            continue
+        kind = kinds[at[x]]
+        if kind == EMPTY:
+            continue
+        if kind == MIXED:
+            p, q = at[x], at[x] + side
+            top = alphas[p] + wx[x] * (alphas[p + 1] - alphas[p])
+            below = alphas[q] + wx[x] * (alphas[q + 1] - alphas[q])
+            if top + wy[x] * (below - top) < f32(0.5):
+                continue
+        if row[x] < 0:
+            row[x] = n
+        if whole:
+            extent[x] = True
 
 
 @numba.njit(nogil=True, cache=True, error_model='numpy')
@@ -178,24 +189,19 @@ def first_hit(index: np.ndarray, amodal: np.ndarray, alphas: np.ndarray, kinds: 
     times, height, width = index.shape
     at, xs = np.empty(width, np.int32), np.arange(width).astype(np.float32)
     wx, wy = np.empty(width, np.float32), np.empty(width, np.float32)
+    nowhere = np.empty(0, np.bool_)
     for k in range(times):
         for n in range(len(shapes) - 1, -1, -1):
             if shapes[n, 3]:
                 continue
             x0, x1 = boxes[k, n, 0], boxes[k, n, 2]
             first, side = shapes[n, 0], shapes[n, 1]
-            alpha, kind = alphas[first:first + side * side], kinds[first:first + side * side]
             whole = amodal.shape[1] > 0 and numbers[n] > 0
+            here, u, v = at[x0:x1], wx[x0:x1], wy[x0:x1]
             for y in range(boxes[k, n, 1], boxes[k, n, 3]):
-                _aim(inverse[k, n], bends[k, n], shapes[n, 2] > 0, side, f32(y), xs[x0:x1], at[x0:x1], wx[x0:x1],
-                     wy[x0:x1])
-                row = index[k, y]
-                for x in range(x0, x1):
-                    if (row[x] < 0 or whole) and _half_covered(alpha, kind, side, at[x], wx[x], wy[x]):
-                        if row[x] < 0:
-                            row[x] = n
-                        if whole:
-                            amodal[k, numbers[n], y, x] = True
+                _aim(inverse[k, n], bends[k, n], shapes[n, 2] > 0, side, f32(y), xs[x0:x1], here, u, v)
+                extent = amodal[k, numbers[n], y, x0:x1] if whole else nowhere
+                _hit(index[k, y, x0:x1], extent, n, alphas[first:], kinds[first:], side, here, u, v)
 
 
 @numba.njit(nogil=True, cache=True, error_model='numpy')
@@ -241,39 +247,64 @@ def carry(u: float, v: float, a: np.ndarray, b: np.ndarray) -> tuple[float, floa
 
 
 @numba.njit(nogil=True, cache=True, error_model='numpy')
+def _times(m: np.ndarray, x: float, y: float) -> tuple[float, float, float]:
+    """m (3, 3) times (x, y, 1)."""
+    return (m[0, 0] * x + m[0, 1] * y + m[0, 2], m[1, 0] * x + m[1, 1] * y + m[1, 2],
+            m[2, 0] * x + m[2, 1] * y + m[2, 2])
+
+
+@numba.njit(nogil=True, cache=True, error_model='numpy')
 def geometry(depth: np.ndarray, points: np.ndarray, flow: np.ndarray, valid: np.ndarray, index: np.ndarray,
-             inverse: np.ndarray, forward: np.ndarray, poses: np.ndarray, bends: np.ndarray) -> None:
-    """Of one time: `depth` (1, H, W), world `points` (1, H, W, 3), `flow` (1 or 0, H, W, 2) to the next time and
-    `valid`: the point lands inside, among four pixels that show the same surface. `index`, `forward`, `bends` hold this
-    time and the next, where there is one."""
+             inverse: np.ndarray, rays: np.ndarray, forward: np.ndarray, steps: np.ndarray, bends: np.ndarray) -> None:
+    """Of one time: `depth` (H, W), world `points` (H, W, 3), `flow` (1 or 0, H, W, 2) to the next time and `valid`: the
+    point lands inside, among four pixels that show the same surface.
+
+    `index`, `bends` hold this time and the next, where there is one. (N, 3, 3): `inverse` of now; `rays`, from pixels
+    to world points at depth 1; `forward` of the next time; `steps` = forward . inverse, from pixels now to pixels then.
+    """
     height, width = index.shape[1:]
     for y in range(height):
-        for x in range(width):
-            n = index[0, y, x]
+        end = 0
+        while end < width:  # runs of one surface
+            x, n = end, index[0, y, end]
+            while end < width and index[0, y, end] == n:
+                end += 1
             if n < 0:
                 continue
-            m = inverse[0, n]
-            away = 1 / (m[2, 0] * x + m[2, 1] * y + m[2, 2])
-            u, v = (m[0, 0] * x + m[0, 1] * y + m[0, 2]) * away, (m[1, 0] * x + m[1, 1] * y + m[1, 2]) * away
-            depth[0, y, x] = away
-            for i in range(3):
-                points[0, y, x, i] = poses[0, n, i, 0] * u + poses[0, n, i, 1] * v + poses[0, n, i, 2]
-            if len(flow) == 0:
-                continue
-            u, v = carry(u, v, bends[0, n], bends[1, n])
-            f = forward[1, n]
-            far = f[2, 0] * u + f[2, 1] * v + f[2, 2]
-            if far <= 0:
-                continue
-            far = 1 / far
-            to_x, to_y = (f[0, 0] * u + f[0, 1] * v + f[0, 2]) * far, (f[1, 0] * u + f[1, 1] * v + f[1, 2]) * far
-            flow[0, y, x, 0], flow[0, y, x, 1] = to_x - x, to_y - y
-            if not (0 <= to_x <= width - 1 and 0 <= to_y <= height - 1):
-                continue
-            x0, y0 = min(int(to_x), width - 2), min(int(to_y), height - 2)
-            after = index[1]
-            valid[0, y, x] = (after[y0, x0] == n and after[y0, x0 + 1] == n and after[y0 + 1, x0] == n and
-                              after[y0 + 1, x0 + 1] == n)
+            _depth_run(depth[y], points[y], x, end, y, inverse[n], rays[n])
+            if len(flow):
+                _flow_run(flow[0, y], valid[0, y], x, end, y, n, index[1], inverse[n], forward[n], steps[n], bends[0, n],
+                          bends[1, n])
+
+
+@numba.njit(nogil=True, cache=True, error_model='numpy')
+def _depth_run(depth, points, start, end, y, m, ray):
+    """One row's depth and points of the surface n."""
+    for x in range(start, end):
+        away = 1 / (m[2, 0] * x + m[2, 1] * y + m[2, 2])
+        depth[x] = away
+        for axis in range(3):
+            points[x, axis] = (ray[axis, 0] * x + ray[axis, 1] * y + ray[axis, 2]) * away
+
+
+@numba.njit(nogil=True, cache=True, error_model='numpy')
+def _flow_run(flow, valid, start, end, y, n, after, m, forward, step, bend, then):
+    """One row's flow and its validity, of the surface n."""
+    height, width = after.shape
+    for x in range(start, end):
+        if bend[0] == 0:
+            a, b, far = _times(step, x, y)
+        else:
+            a, b, c = _times(m, x, y)
+            u, v = carry(a / c, b / c, bend, then)
+            a, b, far = _times(forward, u, v)
+        if far <= 0:
+            continue
+        a, b = a / far, b / far
+        flow[x, 0], flow[x, 1] = a - x, b - y
+        if 0 <= a <= width - 1 and 0 <= b <= height - 1:
+            i, j = min(int(a), width - 2), min(int(b), height - 2)
+            valid[x] = after[j, i] == n and after[j, i + 1] == n and after[j + 1, i] == n and after[j + 1, i + 1] == n
 
 
 @numba.njit(nogil=True, cache=True, error_model='numpy')

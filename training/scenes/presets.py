@@ -47,7 +47,9 @@ class Preset:
     along the camera's own direction). `clutter` counts static objects without an id; `translation` is the share of the
     camera's speed that is no pan; `camera_bob_rad_s` the pace of shake; `shadow_depth` the share of light it takes;
     `dropped_frames` the share of frames missing; `frame_event_offset_s` how late events are; `light` scales the
-    photons of the frames, `read_noise` is in 8-bit levels; `step_px` bounds the image motion between two samples.
+    photons of the frames, `read_noise` is in 8-bit levels; `lens_px` is the
+    standard deviation of lens and pixel aperture together; the events' samples are at most `step_px` of image motion
+    and 1 / `sample_hz` apart.
     """
 
     name: str
@@ -90,7 +92,9 @@ class Preset:
     exposure_s: Range = (0.001, 0.001)
     dropped_frames: float = 0.0
     frame_event_offset_s: Range = (0.0, 0.0)
-    step_px: float = 0.7
+    lens_px: float = 0.7
+    step_px: float = 0.5
+    sample_hz: float = 700.0
     sensor: EventSensor = EventSensor()
 
     def __post_init__(self) -> None:

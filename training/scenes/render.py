@@ -50,16 +50,14 @@ class Painter:
                       placement.boxes)
         self._cover = world.changes.fall(size)
         self._gain = world.gain(times)
-        resting = np.array([world.resting(surface) for surface in world.surfaces])
-        self._skip = resting
-        self._samples = len(times)
+        self._skip = np.array([world.resting(surface) for surface in world.surfaces])
 
-    def rows(self, rows: slice) -> np.ndarray:
-        """(C, S, rows, W) float32 linear light."""
-        shape = (self._channels, self._samples, rows.stop - rows.start, self._width)
+    def rows(self, rows: slice, samples: slice = slice(None)) -> np.ndarray:
+        """(C, S, rows, W) float32 linear light, of some of the times."""
+        inverse, bends, boxes = (part[samples] for part in self._view)
+        shape = (self._channels, len(inverse), rows.stop - rows.start, self._width)
         cover = np.ones(shape[2:], np.float32)
         base = np.empty((self._channels, *shape[2:]), np.float32)
-        inverse, bends, boxes = self._view
         textures = self._textures
         if self._skip.any():
             still = np.empty((self._channels, 1, *shape[2:]), np.float32)
@@ -71,7 +69,7 @@ class Painter:
         out = np.empty(shape, np.float32)
         kernels.composite(out, rows.start, textures.flat, textures.kinds, textures.shapes, inverse, bends, boxes,
                           self._skip, base, self._cover[rows])
-        out *= self._gain[:, None, None]
+        out *= self._gain[samples, None, None]
         return out
 
 

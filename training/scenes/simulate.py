@@ -19,7 +19,7 @@ from training.scenes.world import build_world
 
 FIRST_STAMP_NS = 1_000_000_000
 _AFTER_S = 0.005            # events go on this long after the last frame
-_SAMPLE_HZ = (120, 2000)    # event samples per second
+_MOST_HZ = 2000             # event samples per second, however fast something is
 _FULL_WELL = 8000           # electrons of a white pixel at light 1
 _BLUR_PX = 1.0              # image motion between two samples of an exposure
 _SPEED_EVERY_S = 0.01       # how often the fastest speed is looked up
@@ -62,15 +62,17 @@ def _expose(renderer: Renderer, offsets_s: np.ndarray, preset: Preset, seed: int
     exposure, well = renderer.world.exposure_s, _FULL_WELL * renderer.world.light
     frames = np.empty((len(offsets_s), *preset.size, 3), np.uint8)
     speeds = speeds_px_s(renderer.world, preset.size, offsets_s)
+    counts = np.clip(np.ceil(speeds * exposure / _BLUR_PX) + 1, 1, 16).astype(int)
+    times = [at + ((np.arange(count) + 0.5) / count - 0.5) * exposure for at, count in zip(offsets_s, counts)]
     curve = tone_curve(split)
+    painter = renderer.painter(np.concatenate(times), rgb=True) if renderer.compiled else None
+    ends = np.cumsum(counts)
 
     def expose(index: int) -> None:
-        count = int(np.clip(np.ceil(speeds[index] * exposure / _BLUR_PX) + 1, 1, 16))
-        times = offsets_s[index] + ((np.arange(count) + 0.5) / count - 0.5) * exposure
-        if renderer.compiled:
-            light = renderer.painter(times, rgb=True).rows(slice(0, preset.size[0]))
+        if painter:
+            light = painter.rows(slice(0, preset.size[0]), slice(ends[index] - counts[index], ends[index]))
         else:
-            light = renderer.images(times, rgb=True).mean(0)[:, None].cpu().numpy()
+            light = renderer.images(times[index], rgb=True).mean(0)[:, None].cpu().numpy()
         draws = generator(seed, split, _FRAME_STREAM + index).standard_normal((3, *preset.size), np.float32)
         kernels.develop(frames[index], light, draws, np.float32(well), np.float32(preset.read_noise), curve)
 
@@ -88,14 +90,13 @@ def tone_curve(split: str) -> np.ndarray:
     return (255 * levels).astype(np.float32)
 
 
-def sample_times(world: World, size: tuple[int, int], start_s: float, end_s: float, step_px: float) -> np.ndarray:
-    """(S,) s from start to end between which nothing moves more than about `step_px`, the flicker is followed too."""
+def sample_times(world: World, preset: Preset, start_s: float, end_s: float) -> np.ndarray:
+    """(S,) s from start to end as close as the preset's `step_px` and `sample_hz` ask; the flicker is followed too."""
     at = np.linspace(start_s, end_s, max(2, int(np.ceil((end_s - start_s) / _SPEED_EVERY_S)) + 1))
-    speeds = speeds_px_s(world, size, at)
+    speeds = speeds_px_s(world, preset.size, at)
     around = np.maximum(np.maximum(speeds, np.roll(speeds, 1)), np.roll(speeds, -1))
     around[[0, -1]] = np.maximum(speeds[[0, -1]], speeds[[1, -2]])
-    low, high = _SAMPLE_HZ
-    rate = np.clip(np.maximum(around / step_px, 4 * world.flicker[1]), low, high)
+    rate = np.clip(np.maximum(around / preset.step_px, 4 * world.flicker[1]), preset.sample_hz, _MOST_HZ)
     passed = np.concatenate([[0], np.cumsum((rate[1:] + rate[:-1]) / 2 * np.diff(at))])
     return np.interp(np.linspace(0, passed[-1], int(np.ceil(passed[-1])) + 1), passed, at)
 
@@ -127,7 +128,7 @@ def _events(renderer: Renderer, offsets_s: np.ndarray, preset: Preset, seed: int
     rng = generator(seed, split, 4)
     before, length = 1 / preset.fps, _span_s(preset)
     late = event_delay_s(preset, seed, split)
-    times = sample_times(renderer.world, preset.size, -before - late, length - before - late, preset.step_px)
+    times = sample_times(renderer.world, preset, -before - late, length - before - late)
     stamps = np.round((times - times[0]) * 1e9).astype(np.int64)
     pixels = esim.Pixels.draw(rng, preset.sensor, preset.size)
     if renderer.compiled:

@@ -165,13 +165,15 @@ def _dense(world: World, size: tuple[int, int], times: np.ndarray,
     place = Placement.of(world, times, size)
     poses = np.stack([world.poses(surface, times) for surface in world.surfaces], 1)
     count = len(times)
+    rays, steps = poses @ place.inverse, place.forward[1:] @ place.inverse[:-1]
     depth, points = np.zeros((count, *size), np.float32), np.zeros((count, *size, 3), np.float32)
     flow, valid = np.zeros((count - 1, *size, 2), np.float32), np.zeros((count - 1, *size), bool)
 
     def work(at: int) -> None:
-        part, ahead = slice(at, at + 1), slice(at, at + 2)
-        kernels.geometry(depth[part], points[part], flow[part], valid[part], index[ahead],
-                         place.inverse[part], place.forward[ahead], poses[part], place.bends[ahead])
+        one, ahead, then = slice(at, at + 1), slice(at, at + 2), min(at, count - 2)
+        kernels.geometry(depth[at], points[at], flow[one], valid[one], index[ahead], place.inverse[at], rays[at],
+                         place.forward[min(at + 1, count - 1)], steps[then] if count > 1 else rays[at],
+                         place.bends[ahead])
 
     for _ in spread(work, range(count)):
         pass

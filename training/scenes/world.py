@@ -44,7 +44,24 @@ def build_world(preset: Preset, seed: int, split: str) -> World:
     shadows = _shadows(extras, preset, objects, far[0].depth)
     middle = sorted(middle + objects, key=lambda surface: -surface.depth)
     spot = [_highlight(extras, times)] if extras.random() < preset.specular else []
-    return World((*far, *shadows, *middle, *spot), camera, flicker, light, exposure, _changes(extras, preset))
+    seen = [_through_lens(surface, preset) for surface in (*far, *shadows, *middle, *spot)]
+    return World(tuple(seen), camera, flicker, light, exposure, _changes(extras, preset))
+
+
+def _through_lens(surface: Surface, preset: Preset) -> Surface:
+    """The surface blurred once, in its own plane, as lens and pixel aperture blur it at its distance.
+
+    No sensor sees steps sharper than its pixels; light that changes smoothly also needs fewer samples for its events.
+    """
+    if surface.unseen or surface.tilt or preset.lens_px == 0:  # shadows are soft, the ground is blurred by its distance
+        return surface
+    texel_px = 2 * surface.half / surface.depth * preset.size[1] / len(surface.colour)  # focal length = image width
+    colour, alpha = (None if image is None else
+                     cv2.GaussianBlur(image, (0, 0), preset.lens_px / texel_px, borderType=cv2.BORDER_REFLECT)
+                     for image in (surface.colour, surface.alpha))
+    if alpha is not None:
+        alpha = np.round(alpha * 255) / np.float32(255)  # the inside stays 1, the outside 0: both are drawn faster
+    return replace(surface, colour=colour, alpha=alpha)
 
 
 def _changes(rng: np.random.Generator, preset: Preset) -> Light:
