@@ -54,7 +54,7 @@ def opencv_run(preset: Preset, seed: int) -> Callable[[], object]:
     def run() -> object:
         world = build_world(preset, seed, 'train')
         offsets = np.arange(preset.frame_count) / preset.fps
-        counts = np.clip(np.ceil(speeds_px_s(world, preset.size, offsets) * world.exposure_s) + 1, 1, 16).astype(int)
+        counts = np.clip(np.ceil(speeds_px_s(world, preset.size, offsets) * world.exposure_s), 1, 16).astype(int)
         times = sample_times(world, preset, -1 / preset.fps, offsets[-1] + 0.005)
         return scenes_opencv.render(world, preset.size, times, quiet_pixels(preset, seed), offsets, counts)
 
@@ -195,7 +195,8 @@ def bench_gpu(report: Report) -> None:
 def signed_counts(packed: np.ndarray, size: tuple[int, int], bin_ns: int, offset_ns: int = 0) -> np.ndarray:
     """(bins * H * W,) ON minus OFF events per pixel and bin of time; the first bin is `offset_ns` shorter."""
     cells = size[0] * size[1]
-    where = ((packed >> 29) + offset_ns) // bin_ns * cells + ((packed >> 15) & 0x3FFF) * size[1] + ((packed >> 1) & 0x3FFF)
+    when, y, x = ((packed >> 29) + offset_ns) // bin_ns, (packed >> 15) & 0x3FFF, (packed >> 1) & 0x3FFF
+    where = when * cells + y * size[1] + x
     length = (int(SPAN_S * 1e9) // bin_ns + 2) * cells
     return np.bincount(where, 2.0 * (packed & 1) - 1, length)
 

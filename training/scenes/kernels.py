@@ -97,11 +97,11 @@ def _lay(row, left, texture, kinds, side, channels, at, wx, wy):
 @numba.njit(nogil=True, cache=True, error_model='numpy')
 def composite(out: np.ndarray, row0: int, textures: np.ndarray, kinds: np.ndarray, shapes: np.ndarray,
               inverse: np.ndarray, bends: np.ndarray, boxes: np.ndarray, skip: np.ndarray, base: np.ndarray,
-              cover: np.ndarray) -> None:
+              cover: np.ndarray, gain: np.ndarray) -> None:
     """Fill `out` (C, S, rows, W), the image rows from `row0` on.
 
     Surfaces with `skip` (N,) are in `base` (C, rows, W) already: it is copied wherever no other surface's box reaches.
-    `cover` (rows, W) scales the light (vignette).
+    `cover` (rows, W) and `gain` (S,) scale the light (vignette, flicker).
     """
     channels, samples, rows, width = out.shape
     left, at = np.empty(width, np.float32), np.empty(width, np.int32)
@@ -131,7 +131,7 @@ def composite(out: np.ndarray, row0: int, textures: np.ndarray, kinds: np.ndarra
                          here, u, v)
             for c in range(channels):
                 for x in range(width):
-                    out[c, k, r, x] = row[c, x] * cover[r, x]
+                    out[c, k, r, x] = row[c, x] * (cover[r, x] * gain[k])
 
 
 @numba.njit(nogil=True, cache=True, error_model='numpy', inline='always')

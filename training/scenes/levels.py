@@ -66,8 +66,8 @@ def _train() -> Preset:
                   object_speed=(0.1, 1.5), start_stop=0.35, articulated=0.2, deforming=0.2, epipolar=0.05,
                   static_camera=0.4, camera_speed=(0.03, 0.9), camera_stops=0.1, layers=(1, 5), ground=0.3,
                   camouflage=0.15, occlusion=True, occluders=0.1, light=(0.1, 1.0), flicker=0.1, light_ramp=0.1,
-                  light_step=0.05, vignette=0.2, specular=0.1, shadows=0.2, exposure_s=(0.001, 0.01), step_px=1.0, sample_hz=120.0,
-                  sensor=EventSensor(shot_hz=(0.01, 8.0), shot_unevenness=3.0))
+                  light_step=0.05, vignette=0.2, specular=0.1, shadows=0.2, exposure_s=(0.001, 0.01), step_px=1.0,
+                  sample_hz=120.0, sensor=EventSensor(shot_hz=(0.01, 8.0), shot_unevenness=3.0))
 
 
 def _demo() -> Preset:

@@ -56,7 +56,6 @@ class Painter:
         """(C, S, rows, W) float32 linear light, of some of the times."""
         inverse, bends, boxes = (part[samples] for part in self._view)
         shape = (self._channels, len(inverse), rows.stop - rows.start, self._width)
-        cover = np.ones(shape[2:], np.float32)
         base = np.empty((self._channels, *shape[2:]), np.float32)
         textures = self._textures
         if self._skip.any():
@@ -64,12 +63,12 @@ class Painter:
             few = np.flatnonzero(self._skip)
             kernels.composite(still, rows.start, textures.flat, textures.kinds, textures.shapes[few],
                               np.ascontiguousarray(inverse[:1, few]), np.ascontiguousarray(bends[:1, few]),
-                              np.ascontiguousarray(boxes[:1, few]), np.zeros(len(few), bool), base, cover)
+                              np.ascontiguousarray(boxes[:1, few]), np.zeros(len(few), bool), base,
+                              np.ones(shape[2:], np.float32), np.ones(1, np.float32))
             base = still[:, 0]
         out = np.empty(shape, np.float32)
         kernels.composite(out, rows.start, textures.flat, textures.kinds, textures.shapes, inverse, bends, boxes,
-                          self._skip, base, self._cover[rows])
-        out *= self._gain[samples, None, None]
+                          self._skip, base, self._cover[rows], self._gain[samples])
         return out
 
 

@@ -62,7 +62,7 @@ def _expose(renderer: Renderer, offsets_s: np.ndarray, preset: Preset, seed: int
     exposure, well = renderer.world.exposure_s, _FULL_WELL * renderer.world.light
     frames = np.empty((len(offsets_s), *preset.size, 3), np.uint8)
     speeds = speeds_px_s(renderer.world, preset.size, offsets_s)
-    counts = np.clip(np.ceil(speeds * exposure / _BLUR_PX) + 1, 1, 16).astype(int)
+    counts = np.clip(np.ceil(speeds * exposure / _BLUR_PX), 1, 16).astype(int)
     times = [at + ((np.arange(count) + 0.5) / count - 0.5) * exposure for at, count in zip(offsets_s, counts)]
     curve = tone_curve(split)
     painter = renderer.painter(np.concatenate(times), rgb=True) if renderer.compiled else None
