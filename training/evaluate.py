@@ -25,9 +25,8 @@ from mos_perception.errors import MosError
 from mos_perception.evaluation.score import Scorer
 from mos_perception.models.dimos import DimosModel
 from training.floors import FLOORS, NO_TRACKS
+from training.scenes import SCENES, render_clip
 from training.scenes.clip import Clip
-from training.scenes.presets import PRESETS
-from training.scenes.simulate import render_clip
 from training.scenes.splits import SPLITS
 
 COLUMNS = ('mIoU_ins', 'mIoU01', 'AP_parity', 'AP_strict', 'mIoU_strict', 'precision', 'recall',
@@ -115,7 +114,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--model', default='dimos_nano', help='name under models/ or path of an .onnx file')
-    parser.add_argument('--preset', choices=sorted(PRESETS), default='easy')
+    parser.add_argument('--preset', choices=sorted(SCENES), default='easy')
     parser.add_argument('--split', choices=SPLITS, default='test')
     parser.add_argument('--clips', type=int, default=20)
     parser.add_argument('--seed', type=int, default=0, help='first clip')

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,8 @@ from rich.progress import track
 
 from mos_perception.errors import MosError
 from training.floors import FLOORS, mean_scores, score_floor
-from training.scenes import PRESETS, Clip, Preset, render_clip
-from training.scenes.presets import find_preset
+from training.scenes import SCENES, Clip, Preset, render_clip
+from training.scenes.catalog import AnyPreset, find_scene
 from training.scenes.world import World, build_world
 
 SOLVABLE, UNSOLVABLE = 0.6, 0.4
@@ -67,12 +67,14 @@ class Row:
     verdict: str
 
 
-def score_preset(preset: Preset | str, clips: int, seed: int = 0, split: str = 'test', frames: int = 8,
+def score_preset(preset: AnyPreset | str, clips: int, seed: int = 0, split: str = 'test', frames: int = 8,
                  min_pixels: int = 12) -> Row:
     """Every floor on the same `clips` clips, the last `frames` of each."""
-    preset = find_preset(preset)
+    preset = find_scene(preset)
     split = 'other' if preset.name == 'other' else split
-    longer = find_preset(preset, duration_s=(frames + WARM_UP) / preset.fps, dropped_frames=0.0)
+    count = frames + WARM_UP
+    longer = (replace(preset, duration_s=count / preset.fps, dropped_frames=0.0) if isinstance(preset, Preset) else
+              replace(preset, frames=count))
     rendered = [render_clip(longer, seed + i, split) for i in range(clips)]
     scores = {}
     for name, kind in FLOORS.items():
@@ -80,7 +82,8 @@ def score_preset(preset: Preset | str, clips: int, seed: int = 0, split: str = '
         scores[name] = mean_scores(scorer)
     found = {name: score[0] for name, score in scores.items() if score is not None}
     best = max(found, key=lambda name: found[name], default='')
-    measured = measure(longer, rendered, [build_world(longer, seed + i, split) for i in range(clips)], min_pixels)
+    worlds = [build_world(longer, seed + i, split) if isinstance(longer, Preset) else None for i in range(clips)]
+    measured = measure(longer, rendered, worlds, min_pixels)
     return Row(preset.name, split, clips * frames, scores, measured, best,
                verdict(preset.name, found.get(best, 0.0)))
 
@@ -94,11 +97,11 @@ def verdict(name: str, best: float) -> str:
     return ''
 
 
-def measure(preset: Preset, clips: list[Clip], worlds: list[World], min_pixels: int) -> Measured:
-    """What the knobs came to in `clips` and the `worlds` they show."""
+def measure(preset: AnyPreset, clips: list[Clip], worlds: list[World | None], min_pixels: int) -> Measured:
+    """What the knobs came to in `clips` and the `worlds` they show; camera and parallax are NaN for 2-D scenes."""
     camera, residue, areas, movers, rates = [], [], [], [], []
     for clip, world in zip(clips, worlds, strict=True):
-        for shift, parallax in static_motion(world, preset):
+        for shift, parallax in static_motion(world, preset) if world else [(np.nan, np.nan)]:
             camera.append(shift / preset.size[1] * 100 * preset.fps / 30)
             residue.append(parallax / preset.size[1] * 160)
         for i in range(len(clip)):
@@ -138,8 +141,9 @@ def as_markdown(rows: list[Row]) -> str:
     for row in rows:
         m = row.measured
         values = ['-' if score is None else '{:.3f} / {:.3f}'.format(*score) for score in row.scores.values()]
-        cells = [row.preset, *values, row.best, row.verdict, f'{m.camera:.2f}',
-                 f'{m.parallax:.1f} ({m.parallax_high:.1f})', f'{m.area:.2f}', f'{m.movers:.1f}', f'{m.events:.1f}']
+        motion = ['-', '-'] if np.isnan(m.camera) else [f'{m.camera:.2f}', f'{m.parallax:.1f} ({m.parallax_high:.1f})']
+        cells = [row.preset, *values, row.best, row.verdict, *motion, f'{m.area:.2f}', f'{m.movers:.1f}',
+                 f'{m.events:.1f}']
         lines.append('| ' + ' | '.join(cells) + ' |')
     return '\n'.join(lines)
 
@@ -147,7 +151,7 @@ def as_markdown(rows: list[Row]) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description='Score the classical floors on the presets.')
-    parser.add_argument('--presets', nargs='+', choices=PRESETS, default=[name for name in PRESETS if name != 'demo'])
+    parser.add_argument('--presets', nargs='+', choices=SCENES, default=[name for name in SCENES if name != 'demo'])
     parser.add_argument('--clips', type=int, default=8)
     parser.add_argument('--frames', type=int, default=8, help='scored frames per clip')
     parser.add_argument('--seed', type=int, default=0, help='first clip')

@@ -21,7 +21,7 @@ from training.datasets.workers import RenderError, Workers
 from training.nets.dimos import DimosConfig
 from training.recipes import Recipe
 from training.scenes import render_clip
-from training.scenes.mosis2d import Preset2D, render_clip_2d
+from training.scenes.mosis2d import Preset2D
 from training.scenes.presets import find_preset
 from training.train import fit, load, main, start
 
@@ -63,7 +63,7 @@ def test_any_number_of_workers_gives_the_same_batches():
 def test_a_sample_equals_that_of_the_packed_clip(tmp_path):
     with OnlineSet(MIX, RECIPE, workers=0) as data:
         scenes = [data.scene(number) for number in range(5)]
-        clips = [(render_clip if preset is TINY else render_clip_2d)(preset, seed) for preset, seed in scenes]
+        clips = [render_clip(preset, seed) for preset, seed in scenes]
         assert {preset.name for preset, _ in scenes} == {'tiny', 'flat'}
         pack(clips, 5, tmp_path, RECIPE)
         packed = PackedSet(tmp_path, RECIPE)

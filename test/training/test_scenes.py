@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,7 +12,8 @@ import torch
 from mos_perception.bag import open_bag
 from mos_perception.datatypes import EventPacket, Frame
 from mos_perception.errors import BagError, ConfigError
-from training.scenes import PRESETS, Preset, cache, demo_bag, esim, gallery, outlines, paths, render_clip
+from training.scenes import PRESETS, Preset, cache, demo_bag, esim, gallery, outlines, paths, render_clip, textures
+from training.scenes.mosis2d import render_clip_2d
 from training.scenes.presets import EventSensor, find_preset
 from training.scenes.render import Renderer, fastest_px_s
 from training.scenes.splits import SPLITS, generator
@@ -319,6 +321,17 @@ def test_contact_sheet():
     assert sheet.shape == (3 * 50 + 4, 4 * 66, 3) and sheet.dtype == np.uint8
 
 
+def test_two_dimensional_scenes_by_the_same_name_and_commands(tmp_path):
+    """`mosis2d` is drawn, cached and rendered like every other preset."""
+    clip, direct = render_clip('mosis2d', 2), render_clip_2d('mosis2d', 2)
+    assert digest(clip) == digest(direct) and clip.preset == 'mosis2d'
+    gallery.main(['--preset', 'mosis2d', '--count', '1', '--seed', '2', '--out', str(tmp_path / 'sheet.png')])
+    sheet = cv2.imread(str(tmp_path / 'sheet.png'))[..., ::-1]
+    assert np.array_equal(sheet[:128, :128], clip.frames[0])
+    cache.make_cache('mosis2d', 'train', 1, 2, tmp_path / 'shards', 1)
+    assert digest(cache.load_clips(tmp_path / 'shards')[0]) == digest(clip)
+
+
 def test_bag_of_a_clip(tmp_path):
     clip = render_clip(SMALL, 2)
     demo_bag.write_clip(clip, tmp_path / 'bag')
@@ -335,3 +348,10 @@ def test_bag_of_a_clip(tmp_path):
         assert np.array_equal(truth[stamp].ids, clip.ids[index])
         # nothing in a truth message is said of an object that is hidden
         assert all(clip.moving[index, number] == moves for number, moves in truth[stamp].moving.items())
+
+
+def test_every_photograph_has_its_licence_noted():
+    text = (Path(__file__).parents[2] / 'docs' / 'photographs.md').read_text()
+    for split, names in textures._PHOTOS.items():
+        for name in names:
+            assert any(line.startswith(f'| {split} ') and name in line for line in text.splitlines()), name

@@ -7,8 +7,8 @@ from mos_perception.errors import DatasetError
 from mos_perception.formats import module
 from mos_perception.formats.sequence import Sequence
 from training.datasets.sequences import clip_of, sequence_of
+from training.scenes import render_clip
 from training.scenes.presets import find_preset
-from training.scenes.simulate import render_clip
 
 
 @pytest.fixture(scope='module')

@@ -28,19 +28,11 @@ from training.datasets.clips import MAX_IDS, clip_arrays, make_batch
 from training.datasets.source import Batch, Source
 from training.datasets.workers import Workers
 from training.recipes import Augmentation, Recipe
-from training.scenes import render_clip
-from training.scenes.mosis2d import PRESETS_2D, Preset2D, render_clip_2d
-from training.scenes.presets import Preset, find_preset
+from training.scenes.catalog import AnyPreset, find_scene, render_clip
 from training.scenes.splits import generator
 
-AnyPreset = Preset | Preset2D
 _CACHED_REUSE = 8  # default of `reuse` with a cache
 _NEW_BLOCK = 64    # clips to a block without a cache: only the order within it is at stake
-
-
-def find_scene(name: str) -> AnyPreset:
-    """The preset of that name, 2-D ones included. Raises ConfigError for an unknown one."""
-    return PRESETS_2D[name] if name in PRESETS_2D else find_preset(name)
 
 
 def parse_presets(text: str) -> dict[AnyPreset, float]:
@@ -58,8 +50,7 @@ def parse_presets(text: str) -> dict[AnyPreset, float]:
 
 def render_arrays(preset: AnyPreset, seed: int, split: str, device: str, recipe: Recipe) -> dict[str, np.ndarray]:
     """The arrays of one clip that training needs (see `clip_arrays`), rendered on the device."""
-    render = render_clip_2d if isinstance(preset, Preset2D) else render_clip
-    return clip_arrays(render(preset, seed, split, device), recipe)
+    return clip_arrays(render_clip(preset, seed, split, device), recipe)
 
 
 class Schedule:

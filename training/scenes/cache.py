@@ -16,9 +16,8 @@ import numpy as np
 
 from mos_perception.errors import BagError, ConfigError
 from training.scenes import esim
+from training.scenes.catalog import SCENES, render_clip
 from training.scenes.clip import Clip
-from training.scenes.presets import PRESETS
-from training.scenes.simulate import render_clip
 from training.scenes.splits import SPLITS
 
 SHARD = 50
@@ -121,7 +120,7 @@ def make_cache(preset: str, split: str, count: int, seed: int, folder: Path, wor
 def main(arguments: list[str] | None = None) -> None:
     """Command line; see the module's docstring."""
     parser = argparse.ArgumentParser(description='Render clips into a folder of shards.')
-    parser.add_argument('--preset', default='train', choices=PRESETS)
+    parser.add_argument('--preset', default='train', choices=SCENES)
     parser.add_argument('--split', default='train', choices=SPLITS)
     parser.add_argument('--count', type=int, default=1000)
     parser.add_argument('--seed', type=int, default=0)

@@ -16,9 +16,9 @@ from mos_perception.bag import BagWriter, GroundTruth
 from mos_perception.datatypes import EventPacket, Events
 from mos_perception.errors import BagError
 from mos_perception.events.encode import encode_evt3
+from training.scenes.catalog import render_clip
 from training.scenes.clip import Clip
 from training.scenes.presets import find_preset
-from training.scenes.simulate import render_clip
 from training.scenes.splits import SPLITS
 
 IMAGE_TOPIC, EVENTS_TOPIC, FRAME_ID = '/camera/image_raw', '/event_camera/events', 'camera_optical'

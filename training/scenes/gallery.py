@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 
 from mos_perception.datatypes import EventWindow
+from training.scenes.catalog import SCENES, render_clip
 from training.scenes.clip import Clip
 from training.scenes.presets import PRESETS
-from training.scenes.simulate import render_clip
 from training.scenes.splits import SPLITS
 from training.scenes.truth import Truth, render_truth
 
@@ -110,12 +110,13 @@ def save_small(path: Path, sheet: np.ndarray, most_bytes: int = 300_000) -> int:
 def draw(preset: str, split: str, seeds: range, path: Path, columns: int) -> None:
     """Draw the clips of some seeds of a preset into a file and print what is in them."""
     clips = [render_clip(preset, seed, split) for seed in seeds]
-    truths = [render_truth(preset, seed, split, parts=('dense',)) for seed in seeds]
+    # a 2-D scene has no depth, and its frames have no exact flow but the scene's own (training.datasets.mosis2d)
+    truths = [render_truth(preset, seed, split, parts=('dense',)) for seed in seeds] if preset in PRESETS else None
     size = save_small(path, contact_sheet(clips, columns, truths))
-    for clip, truth in zip(clips, truths):
+    for clip in clips:
         span = (clip.stamps_ns[-1] - clip.stamps_ns[0] + clip.period_ns) * 1e-9
         print(f'{clip.preset} seed {clip.seed}: {len(clip)} frames, {clip.moving.shape[1] - 1} objects, '
-              f'{clip.moving.any(0).sum()} move, {truth.degenerate.sum()} degenerate, '
+              f'{clip.moving.any(0).sum()} move, '
               f'{len(clip.events) / np.prod(clip.size) / span:.2f} events per pixel and second')
     print(f'wrote {path} ({size / 1e3:.0f} kB)')
 
@@ -123,7 +124,7 @@ def draw(preset: str, split: str, seeds: range, path: Path, columns: int) -> Non
 def main(arguments: list[str] | None = None) -> None:
     """Command line; see the module's docstring."""
     parser = argparse.ArgumentParser(description='Draw contact sheets of rendered clips.')
-    parser.add_argument('--preset', default='easy', choices=PRESETS)
+    parser.add_argument('--preset', default='easy', choices=SCENES)
     parser.add_argument('--all', action='store_true', help='every preset, into the folder --out')
     parser.add_argument('--split', default='train', choices=SPLITS)
     parser.add_argument('--seed', type=int, default=0)
@@ -133,7 +134,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     seeds = range(options.seed, options.seed + options.count)
     (options.out if options.all else options.out.parent).mkdir(parents=True, exist_ok=True)
-    for preset in PRESETS if options.all else [options.preset]:
+    for preset in SCENES if options.all else [options.preset]:
         path = options.out / f'{preset}.jpg' if options.all else options.out
         draw(preset, options.split, seeds, path, options.columns)
 

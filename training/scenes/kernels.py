@@ -273,13 +273,13 @@ def geometry(depth: np.ndarray, points: np.ndarray, flow: np.ndarray, valid: np.
                 continue
             _depth_run(depth[y], points[y], x, end, y, inverse[n], rays[n])
             if len(flow):
-                _flow_run(flow[0, y], valid[0, y], x, end, y, n, index[1], inverse[n], forward[n], steps[n], bends[0, n],
-                          bends[1, n])
+                _flow_run(flow[0, y], valid[0, y], x, end, y, n, index[1], inverse[n], forward[n], steps[n],
+                          bends[0, n], bends[1, n])
 
 
 @numba.njit(nogil=True, cache=True, error_model='numpy')
 def _depth_run(depth, points, start, end, y, m, ray):
-    """One row's depth and points of the surface n."""
+    """Depth and points of the pixels from `start` to `end` of row y."""
     for x in range(start, end):
         away = 1 / (m[2, 0] * x + m[2, 1] * y + m[2, 2])
         depth[x] = away
@@ -289,7 +289,7 @@ def _depth_run(depth, points, start, end, y, m, ray):
 
 @numba.njit(nogil=True, cache=True, error_model='numpy')
 def _flow_run(flow, valid, start, end, y, n, after, m, forward, step, bend, then):
-    """One row's flow and its validity, of the surface n."""
+    """Flow and its validity of the pixels from `start` to `end` of row y, which show the surface n."""
     height, width = after.shape
     for x in range(start, end):
         if bend[0] == 0:

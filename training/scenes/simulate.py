@@ -26,8 +26,8 @@ _SPEED_EVERY_S = 0.01       # how often the fastest speed is looked up
 _FRAME_STREAM = 1000        # random stream of the first frame's noise
 
 
-def render_clip(preset: Preset | str, seed: int, split: str = 'train', device: str = 'cpu') -> Clip:
-    """The clip of (preset, seed, split): equal arguments give equal bytes on a device."""
+def render_clip_3d(preset: Preset | str, seed: int, split: str = 'train', device: str = 'cpu') -> Clip:
+    """The clip of (preset, seed, split): equal arguments give equal bytes on a device. Raises ConfigError."""
     preset = find_preset(preset)
     world = build_world(preset, seed, split)
     renderer = Renderer(world, preset.size, device)

@@ -1,8 +1,8 @@
 """Surface textures in linear light: procedural families and the photographs that scikit-image ships, split by family.
 
 A family returns an (n, n) float32 field in [0, 1] that three colours are mapped onto, or an (n, n, 3) sRGB picture.
-Photographs (split by file) are used only where scikit-image is installed: without them the same seed gives another
-picture.
+Photographs (split by file; licences in docs/photographs.md) are used only where scikit-image is installed: without them
+the same seed gives another picture.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from training.scenes.splits import pick
 GAMMA = 2.2
 _PHOTOS = {
     'train': ('astronaut.png', 'brick.png', 'camera.png', 'chelsea.png', 'coins.png', 'color.png', 'moon.png',
-              'page.png', 'motorcycle_left.png', 'motorcycle_right.png', 'rocket.jpg'),
+              'page.png', 'rocket.jpg'),
     'val': ('cell.png', 'clock_motion.png', 'retina.jpg', 'text.png'),
     'test': ('coffee.png', 'grass.png', 'gravel.png', 'hubble_deep_field.jpg', 'ihc.png'),
 }
