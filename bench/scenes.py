@@ -1,6 +1,6 @@
 """Rendering scenes beside an OpenCV + Numba loop and evlib's ESIM on the same scenes, in one run.
 
-    python -m bench.scenes [--json PATH] [--scenes 4] [--clips 200]   speed and memory
+    python -m bench.scenes [--json PATH] [--scenes 6] [--clips 1000]  speed and memory
     python -m bench.scenes --fidelity [--json PATH] [--scenes 6]      events against a 16 kHz reference, event rates
 
 Speed bars (346x260, 2 cores): frames + events + truth of a scene-second in 0.6 s, 2 x the OpenCV + Numba loop. Event
@@ -266,13 +266,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--json', help='write the figures here')
     parser.add_argument('--fidelity', action='store_true', help='events against 16 kHz and event rates, no speed')
-    parser.add_argument('--scenes', type=int, default=4)
+    parser.add_argument('--scenes', type=int, default=6)
     parser.add_argument('--threads', type=int, default=2)
-    parser.add_argument('--clips', type=int, default=200, help='clips of the memory test (the bar says 1000), 0 = none')
+    parser.add_argument('--clips', type=int, default=1000, help='clips of the memory test, 0 = none')
     parser.add_argument('--rate-clips', type=int, default=20)
     args = parser.parse_args()
-    report = Report('scenes', 'Scenes: ' + ('event fidelity and rates' if args.fidelity else 'speed and memory'),
-                    ('numpy', 'numba', 'torch', 'opencv-python-headless', 'evlib'))
+    name, title = ('scenes --fidelity', 'event fidelity and rates') if args.fidelity else ('scenes', 'speed and memory')
+    report = Report(name, f'Scenes: {title}', ('numpy', 'numba', 'torch', 'opencv-python-headless', 'evlib'))
     steps = (bench_fidelity, bench_rates) if args.fidelity else (bench_scene_second, bench_event_step, bench_memory)
     for step in steps:
         step(report, args)

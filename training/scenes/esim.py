@@ -21,7 +21,6 @@ from training.scenes.splits import log_uniform
 from training.scenes.textures import value_noise
 
 PACKET_NS = 1_000_000
-BRIGHT_SHOT = 0.25  # v2e: shot noise of a white pixel relative to a black one
 _ROWS = 20          # rows a thread takes at a time
 
 
@@ -197,17 +196,11 @@ def crossings(logs: np.ndarray | torch.Tensor, stamps_ns: np.ndarray, pixels: Pi
     return Crosser(pixels, logs[0], stamps_ns[0], threads, first_row).feed(logs[1:], stamps_ns[1:])
 
 
-def noise(rng: np.random.Generator, sensor: EventSensor, size: tuple[int, int], end_ns: int,
-          light: np.ndarray | None = None) -> np.ndarray:
-    """(E,) int64 packed noise events in [0, end_ns): uneven Poisson shot noise and a few hot pixels.
-
-    With `light` (H, W), mean linear light in [0, 1], shot noise falls linearly to a quarter at white (v2e).
-    """
+def noise(rng: np.random.Generator, sensor: EventSensor, size: tuple[int, int], end_ns: int) -> np.ndarray:
+    """(E,) int64 packed noise events in [0, end_ns): uneven Poisson shot noise and a few hot pixels."""
     height, width = size
     rate = log_uniform(rng, sensor.shot_hz) if sensor.shot_hz[0] > 0 else 0.0
     field = rate * unevenness(rng, size, sensor.shot_unevenness) if sensor.shot_unevenness else np.full(size, rate)
-    if light is not None:
-        field = field * (1 - (1 - BRIGHT_SHOT) * np.clip(light, 0, 1))
     where = np.repeat(np.arange(height * width), rng.poisson(field * end_ns * 1e-9).ravel())
     hot = rng.integers(0, height * width, rng.poisson(rng.uniform(*sensor.hot_share) * height * width))
     where = np.concatenate([where, np.repeat(hot, rng.poisson(rng.uniform(5, 100, len(hot)) * end_ns * 1e-9))])
