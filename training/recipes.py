@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from training.losses.alignment import AlignmentWeights
 from training.losses.masks import LossWeights
-from training.nets.dimos import DimosConfig
+from training.nets.dimos import RELEASED, DimosConfig
 
 
 @dataclass(frozen=True)
@@ -33,17 +34,20 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One training run. `mask_stride`: mask losses at 1/stride of the input (4 = the logits' own size)."""
+    """One training run. `mask_stride`: mask losses at 1/stride of the input (4 = the logits' own size). `frames` of a
+    sample, 1 or 2: the contrast needs two, and the batch then holds `batch` pairs."""
 
     name: str
     net: DimosConfig = field(default_factory=DimosConfig)
     weights: LossWeights = field(default_factory=LossWeights)
+    alignment: AlignmentWeights = field(default_factory=AlignmentWeights)
     voxel: VoxelSettings = field(default_factory=VoxelSettings)
     augment: Augmentation = field(default_factory=Augmentation)
     window_ns: int = 33_333_333
     min_pixels: int = 12
     mask_stride: int = 4
     batch: int = 8
+    frames: int = 1
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
     warmup: float = 0.1
@@ -51,7 +55,23 @@ class Recipe:
     seed: int = 1234
 
 
+_NANO = Recipe('dimos_nano', weights=LossWeights(dense=1.0))  # dense: see losses.masks.dense_loss
+_CODE = AlignmentWeights(contrast=10.0, adversarial=1.0, translation=10.0, detach_reference=False, last_frame_twice=True)
+_RELEASE = Recipe('dimos', RELEASED, LossWeights(census=True), _CODE, frames=2, mask_stride=1, min_pixels=50,
+                  learning_rate=1e-4, weight_decay=1e-6, warmup=0.3)
+# losses of a CPU's scale: the released factors drown the masks' gradient in a narrow network
+_ALL = AlignmentWeights(contrast=0.5, adversarial=0.1, translation=1.0)
+
 RECIPES = {recipe.name: recipe for recipe in (
-    # dense: see losses.masks.dense_loss; the other weights are the paper's
-    Recipe('dimos_nano', weights=LossWeights(dense=1.0)),
+    _NANO,
+    replace(_NANO, name='dimos_nano_full', alignment=_ALL, frames=2, batch=4),
+    replace(_NANO, name='evinsmos_nano', net=DimosConfig(disentangled=False),
+            weights=LossWeights(dense=1.0, box=0.0), alignment=AlignmentWeights(contrast=0.5), frames=2, batch=4),
+    replace(_NANO, name='dimos_small', net=DimosConfig(size=(192, 256), stem=24, channels=(32, 64, 128), blocks=(2, 2, 2),
+                                                       hidden=48, width=96, feed_forward=256, layers=4)),
+    # 16 images in a batch, 400 k steps in the paper: a GPU's work
+    _RELEASE,
+    replace(_RELEASE, name='dimos_projected', net=replace(RELEASED, fusion_width=256)),
+    replace(_RELEASE, name='evinsmos', net=replace(RELEASED, disentangled=False),
+            weights=LossWeights(census=True, box=0.0), alignment=AlignmentWeights(contrast=10.0)),
 )}

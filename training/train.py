@@ -2,6 +2,10 @@
 
 `python -m training.train --recipe dimos_nano --data runs/set --out runs/dimos_nano --minutes 60 --threads 1`
 `python -m training.train --recipe dimos_nano --online train,mid=2 --workers 2 --cache-gb 4 --out runs/x --minutes 60`
+`torchrun --nproc-per-node 2 -m training.train ...`  one process per GPU: `batch` is each one's, gradients are averaged
+`python -m training.train --recipe dimos_nano --smoke`  render, train, export and score a little: does all of it run?
+
+On a GPU the network runs in bfloat16 autocast. The GPU path and nccl have not been run by us: no GPU was at hand.
 
 The learning rate follows one cycle over the run: the fraction done is the larger of steps / --steps and
 elapsed / --minutes. Batches depend on (seed, step) alone, so `--resume` with --steps continues as if never stopped.
@@ -15,20 +19,23 @@ import math
 import os
 import sys
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TextIO
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
 
 from mos_perception.errors import ConfigError, MosError
 from training.datasets.clips import PackedSet
 from training.datasets.online import OnlineSet
 from training.datasets.source import Batch, Source
+from training.losses.alignment import alignment_losses
 from training.losses.flow import flow_loss
 from training.losses.masks import dense_loss, instance_losses
+from training.nets.alignment import Alignment
 from training.nets.dimos import Dimos
 from training.recipes import RECIPES, Recipe
 
@@ -47,17 +54,26 @@ def one_cycle(fraction: float, peak: float, warmup: float) -> float:
     return blend(peak, peak / 1000, (fraction - warmup) / (1 - warmup))
 
 
-def losses(network: Dimos, batch: Batch, recipe: Recipe) -> dict[str, Tensor]:
-    """The weighted loss terms of a batch; their sum is minimised. Raises TrainingError if an output is not finite."""
-    outputs = network(batch.image, batch.voxel)
+def losses(network: Dimos, batch: Batch, recipe: Recipe, alignment: Alignment | None = None,
+           progress: float = 0.0) -> dict[str, Tensor]:
+    """The weighted loss terms of a batch; their sum is minimised. Raises TrainingError if an output is not finite.
+
+    `alignment`: the training-only parts, for recipes that use them; `progress` in [0, 1] of the run.
+    """
+    with torch.autocast(batch.image.device.type, torch.bfloat16, enabled=batch.image.is_cuda):
+        outputs = network(batch.image, batch.voxel)
+    outputs = {name: value.float() for name, value in outputs.items()}
     if bad := [name for name, value in outputs.items() if not torch.isfinite(value).all()]:
         raise TrainingError(f'the network gave values that are not finite in {", ".join(bad)}: check the data, '
                             'or resume from the last checkpoint with a lower learning rate')
     terms = instance_losses(outputs, batch.targets, recipe.weights)
     if recipe.weights.flow:
-        terms['flow'] = recipe.weights.flow * flow_loss(batch.clean, batch.previous, outputs['flow'])
+        flow = flow_loss(batch.clean, batch.previous, outputs['flow'], recipe.weights.census)
+        terms['flow'] = recipe.weights.flow * flow
     if recipe.weights.dense:
         terms['dense'] = recipe.weights.dense * dense_loss(outputs['dense'], batch.targets)
+    if alignment:
+        terms |= alignment_losses(outputs, alignment, recipe.alignment, recipe.frames, progress)
     return terms
 
 
@@ -67,35 +83,48 @@ class State:
 
     network: Dimos
     optimizer: torch.optim.Optimizer
+    alignment: Alignment | None = None
     step: int = 0
     seconds: float = 0.0
     metrics: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def modules(self) -> dict[str, torch.nn.Module]:
+        """What is trained and saved, by the prefix of its tensors' names."""
+        return {'net': self.network} | ({'align': self.alignment} if self.alignment else {})
 
-def start(recipe: Recipe) -> State:
+
+def start(recipe: Recipe, device: torch.device | str = 'cpu') -> State:
     """Fresh weights from the recipe's seed. Vectors (norms, biases, positions) are not decayed."""
     torch.manual_seed(recipe.seed)
     network = Dimos(recipe.net).to(memory_format=torch.channels_last)
-    matrices = [p for p in network.parameters() if p.ndim > 1]
-    vectors = [p for p in network.parameters() if p.ndim <= 1]
+    alignment = None
+    if recipe.alignment.any:
+        alignment = Alignment(network.channels, recipe.net.disentangled).to(memory_format=torch.channels_last)
+    network, alignment = network.to(device), alignment.to(device) if alignment else None
+    parameters = [*network.parameters(), *(alignment.parameters() if alignment else [])]
+    matrices = [p for p in parameters if p.ndim > 1]
+    vectors = [p for p in parameters if p.ndim <= 1]
     optimizer = torch.optim.AdamW([{'params': matrices}, {'params': vectors, 'weight_decay': 0.0}],
                                   lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
-    return State(network, optimizer)
+    return State(network, optimizer, alignment)
 
 
-def train_step(state: State, batch: Batch, recipe: Recipe, rate: float) -> dict[str, float]:
+def train_step(state: State, batch: Batch, recipe: Recipe, rate: float, progress: float = 0.0) -> dict[str, float]:
     """One update. Raises TrainingError before anything changes if the loss or the gradient is not finite."""
     for group in state.optimizer.param_groups:
         group['lr'] = rate
     state.optimizer.zero_grad(set_to_none=True)
-    terms = losses(state.network, batch, recipe)
+    terms = losses(state.network, batch, recipe, state.alignment, progress)
     total = sum(terms.values())
     numbers = {name: float(term.detach()) for name, term in terms.items()} | {'loss': float(total.detach())}
     if not math.isfinite(numbers['loss']):
         raise TrainingError(f'step {state.step}: loss is {numbers["loss"]} ({_words(numbers)}): must be finite; '
                             'resume from the last checkpoint with a lower learning rate')
     total.backward()
-    norm = torch.nn.utils.clip_grad_norm_(state.network.parameters(), recipe.clip_norm)
+    average_gradients(state)
+    trained = [p for module in state.modules.values() for p in module.parameters()]
+    norm = torch.nn.utils.clip_grad_norm_(trained, recipe.clip_norm)
     if not torch.isfinite(norm):
         raise TrainingError(f'step {state.step}: gradient norm is {float(norm)}: must be finite; '
                             'resume from the last checkpoint with a lower learning rate')
@@ -104,9 +133,30 @@ def train_step(state: State, batch: Batch, recipe: Recipe, rate: float) -> dict[
     return numbers | {'gradient': float(norm)}
 
 
+def ranks() -> tuple[int, int]:
+    """(this process' number, how many there are); (0, 1) outside of torchrun."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
+
+
+def average_gradients(state: State) -> None:
+    """Mean over the processes of a distributed run, so that all take the same step."""
+    count = ranks()[1]
+    if count == 1:
+        return
+    for module in state.modules.values():
+        for parameter in module.parameters():
+            if parameter.requires_grad:
+                parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                torch.distributed.all_reduce(parameter.grad)
+                parameter.grad /= count
+
+
 def save(state: State, recipe: Recipe, folder: Path, about: dict) -> None:
     """Weights and moments as step_*.safetensors, then checkpoint.json that names them; each replaced atomically."""
-    tensors = {f'net.{name}': value.contiguous() for name, value in state.network.state_dict().items()}
+    tensors = {f'{part}.{name}': value.contiguous() for part, module in state.modules.items()
+               for name, value in module.state_dict().items()}
     for index, entry in state.optimizer.state_dict()['state'].items():
         tensors |= {f'adam.{index}.{name}': value.contiguous() for name, value in entry.items()}
     weights = folder / f'step_{state.step:07d}.safetensors'
@@ -122,7 +172,7 @@ def save(state: State, recipe: Recipe, folder: Path, about: dict) -> None:
             old.unlink()
 
 
-def load(folder: Path, recipe: Recipe, data: str = '') -> State:
+def load(folder: Path, recipe: Recipe, data: str = '', device: torch.device | str = 'cpu') -> State:
     """The state `save` wrote. Raises ConfigError if there is none or it was made by another recipe.
 
     `data`: what a Source says of itself; a note is printed if the run so far had another.
@@ -136,8 +186,10 @@ def load(folder: Path, recipe: Recipe, data: str = '') -> State:
                           'restore that commit or start without --resume')
     if data and side['data'] != data:
         print(f'note: so far this run had "{side["data"]}", from here on "{data}"', file=sys.stderr)
-    state, tensors = start(recipe), load_file(folder / side['weights'])
-    state.network.load_state_dict({name[4:]: value for name, value in tensors.items() if name.startswith('net.')})
+    state, tensors = start(recipe, device), load_file(folder / side['weights'])
+    for part, module in state.modules.items():
+        module.load_state_dict({name[len(part) + 1:]: value for name, value in tensors.items()
+                                if name.startswith(f'{part}.')})
     moments: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         if name.startswith('adam.'):
@@ -155,31 +207,36 @@ def load(folder: Path, recipe: Recipe, data: str = '') -> State:
 def fit(state: State, data: Source, recipe: Recipe, folder: Path, *, steps: int = 0, minutes: float = 0.0,
         save_minutes: float = 5.0, log_seconds: float = 20.0, command: str = '') -> State:
     """Run to `steps` or `minutes` of training time (0 = no such limit), whichever comes first; saves and logs."""
-    state.network.train()
+    for module in state.modules.values():
+        module.train()
     about = {'data': data.about, 'command': command, 'threads': torch.get_num_threads()}
     begun, offset = time.monotonic(), state.seconds
     saved = logged = begun
     rate = 0.0
     sums: dict[str, float] = {}
-    first = state.step
-    with (folder / 'metrics.jsonl').open('a') as metrics:
+    first, main_process = state.step, ranks()[0] == 0
+    device = next(state.network.parameters()).device
+    with (folder / 'metrics.jsonl').open('a') as metrics, SummaryWriter(str(folder)) as board:
         while True:
             state.seconds = offset + time.monotonic() - begun
             done = max(state.step / steps if steps else 0.0, state.seconds / (60 * minutes) if minutes else 0.0)
             now = time.monotonic()
-            if state.step > first and (now - logged >= log_seconds or done >= 1):
+            if state.step > first and (now - logged >= log_seconds or done >= 1) and main_process:
                 state.metrics = {name: value / (state.step - first) for name, value in sums.items()}
                 speed = (state.step - first) * recipe.batch / (now - logged)
                 _log(metrics, state, done, rate, {'samples_per_s': round(speed, 1), **data.report()})
+                for name, value in {'rate': rate, **state.metrics}.items():
+                    board.add_scalar(name, value, state.step)
                 logged, first, sums = now, state.step, {}
             if done >= 1 or now - saved >= 60 * save_minutes:
-                save(state, recipe, folder, about)
+                if main_process:
+                    save(state, recipe, folder, about)
                 saved = now
             if done >= 1:
                 return state
-            batch = data.draw(state.step)
+            batch = data.draw(state.step).to(device)
             rate = one_cycle(done, recipe.learning_rate, recipe.warmup)
-            for name, value in train_step(state, batch, recipe, rate).items():
+            for name, value in train_step(state, batch, recipe, rate, done).items():
                 sums[name] = sums.get(name, 0.0) + value
 
 
@@ -198,6 +255,14 @@ def _words(terms: dict) -> str:
     return '  '.join(f'{name} {float(value):.4f}' for name, value in terms.items())
 
 
+def distributed() -> torch.device:
+    """Join the other processes if torchrun started this one; the device to use: this process' GPU, or the CPU."""
+    gpu = torch.cuda.is_available()
+    if 'RANK' in os.environ and not torch.distributed.is_initialized():
+        torch.distributed.init_process_group('nccl' if gpu else 'gloo')
+    return torch.device('cuda', int(os.environ.get('LOCAL_RANK', 0))) if gpu else torch.device('cpu')
+
+
 def open_data(given: argparse.Namespace, recipe: Recipe) -> Source:
     """The data set that the command line asks for."""
     if given.data:
@@ -211,28 +276,33 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--recipe', choices=sorted(RECIPES), default='dimos_nano')
     data = parser.add_mutually_exclusive_group(required=True)
+    data.add_argument('--smoke', action='store_true', help='all stages in a minute or two, in a folder that is removed')
     data.add_argument('--data', type=Path, help='folder of a packed set (training.datasets.clips)')
     data.add_argument('--online', metavar='PRESET[=WEIGHT],...', help='scenes rendered while training')
     parser.add_argument('--workers', type=int, default=1, help='processes that render (--online)')
     parser.add_argument('--render-device', default='cpu', help='cpu or cuda (--online)')
     parser.add_argument('--cache-gb', type=float, default=0.0, help='memory for clips to be drawn again (--online)')
     parser.add_argument('--reuse', type=int, default=0, help='samples of each clip (--online): 1, or 8 with a cache')
-    parser.add_argument('--out', type=Path, required=True, help='folder of the run: checkpoint, metrics.jsonl')
+    parser.add_argument('--out', type=Path, help='folder of the run: checkpoint, metrics.jsonl')
     parser.add_argument('--minutes', type=float, default=0.0, help='training time, across resumes')
     parser.add_argument('--steps', type=int, default=0)
     parser.add_argument('--save-minutes', type=float, default=5.0)
     parser.add_argument('--threads', type=int, default=0, help='0 = one per core')
     parser.add_argument('--resume', action='store_true')
     given = parser.parse_args(arguments)
-    if not (given.minutes or given.steps):
-        parser.error('give --minutes or --steps')
     if given.threads:
         torch.set_num_threads(given.threads)
     recipe = RECIPES[given.recipe]
+    if given.smoke:
+        from training.smoke import smoke  # it needs this module
+        return smoke(recipe)
+    if not (given.minutes or given.steps) or not given.out:
+        parser.error('give --out, and --minutes or --steps')
     given.out.mkdir(parents=True, exist_ok=True)
+    device = distributed()
     try:
-        with open_data(given, recipe) as data:
-            state = load(given.out, recipe, data.about) if given.resume else start(recipe)
+        with open_data(given, replace(recipe, seed=recipe.seed + ranks()[0])) as data:
+            state = load(given.out, recipe, data.about, device) if given.resume else start(recipe, device)
             fit(state, data, recipe, given.out, steps=given.steps, minutes=given.minutes,
                 save_minutes=given.save_minutes,
                 command=' '.join(['python -m training.train', *(sys.argv[1:] if arguments is None else arguments)]))

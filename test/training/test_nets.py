@@ -1,12 +1,17 @@
 """Networks: shapes, the arithmetic they claim, and the channel attention against NumPy."""
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 import torch
 
+from mos_perception.errors import ConfigError
 from training.nets.backbone import event_validity
-from training.nets.dimos import Dimos, DimosConfig, count_macs
+from training.nets.dimos import RELEASED, Dimos, DimosConfig, count_macs
 from training.nets.fusion import ChannelCrossAttention
 from training.nets.query_decoder import QueryDecoder, grid_positions
+from training.nets.resnet import load_imagenet, make_backbone
 
 TINY = DimosConfig(size=(36, 52), stem=4, channels=(4, 8, 8), blocks=(1, 1, 1), hidden=8, groups=4, queries=5, width=16,
                    attention_heads=2, feed_forward=16, layers=2)
@@ -88,3 +93,70 @@ def test_every_decoder_layer_s_output_is_normalised():
     out = decoder(torch.randn(2, 16, 3, 4))
     assert out.shape == (3, 2, 7, 16)
     torch.testing.assert_close(out.mean(-1), torch.zeros(3, 2, 7), atol=1e-5, rtol=0)
+
+
+def convolutions(config, size):
+    """G multiply-accumulates of the convolutions alone, without running them."""
+    with torch.device('meta'):
+        network = Dimos(replace(config, size=size))
+    return count_macs(network, (torch.nn.Conv2d,)) / 1e9
+
+
+@pytest.mark.parametrize('change, size, wanted', [
+    ({}, (384, 512), 201.25), ({}, (180, 320), 60.41),
+    ({'disentangled': False}, (384, 512), 87.51), ({'disentangled': False}, (180, 320), 26.07)])
+def test_published_arithmetic(change, size, wanted):
+    """DIMOS and EvInsMOS: dimos.md 0 and 5 (the paper's 201.26 G and 87.52 G)."""
+    assert convolutions(replace(RELEASED, **change), size) == pytest.approx(wanted, abs=0.006)
+
+
+def test_published_parameters_and_the_cheaper_variants():
+    with torch.device('meta'):
+        network = Dimos(RELEASED)
+    count = {name: sum(p.numel() for p in module.parameters()) / 1e6 for name, module in network.named_children()}
+    assert count['image_motion'] == pytest.approx(8.54, abs=0.005)
+    assert sum(count.values()) == pytest.approx(108.7, abs=0.05)
+    assert count['flow'] == pytest.approx(1.15, abs=0.01)
+    small = {name: convolutions(replace(RELEASED, **change), (384, 512)) for name, change in
+             {'projected': {'fusion_width': 256}, 'resnet18': {'backbone': 'resnet18'},
+              'mobilenetv2': {'backbone': 'mobilenetv2'}}.items()}
+    assert small['projected'] < 0.76 * 201.25 and small['resnet18'] == pytest.approx(71, abs=0.5)
+    assert small['mobilenetv2'] < 42
+
+
+@pytest.mark.parametrize('change', [{'backbone': 'resnet18', 'as_released': True}, {'backbone': 'mobilenetv2'},
+                                    {'disentangled': False}, {'fusion_width': 4}])
+def test_every_configuration_trains(change):
+    torch.manual_seed(0)
+    network = Dimos(replace(TINY, **change)).train()
+    out = network(torch.randn(2, 3, 36, 52), torch.rand(2, 10, 36, 52))
+    assert out['mask_logits'].shape == (2, 2, 5, 9, 13) and out['flow'].shape == (2, 2, 18, 26)
+    assert ('image_motion.2' in out) == network.config.disentangled
+    sum(value.float().square().mean() for value in out.values()).backward()
+    still = [name for name, p in network.named_parameters() if p.requires_grad and p.grad is None]
+    assert not still
+
+
+def test_released_norms_and_temperatures_stay():
+    network = Dimos(replace(TINY, backbone='resnet18', as_released=True)).train()
+    assert not network.image_motion.bn1.training and network.event_motion.bn1.training
+    fixed = {name for name, p in network.named_parameters() if not p.requires_grad}
+    assert 'interactions.0.to_motion.attention.temperature' in fixed and 'image_appearance.bn1.weight' in fixed
+    assert not any(name.startswith('event') for name in fixed)
+
+
+def test_imagenet_weights_of_the_same_network_load(tmp_path):
+    source, target = make_backbone('resnet18', 3), make_backbone('resnet18', 10)
+    state = {**source.state_dict(), 'layer4.0.conv1.weight': torch.zeros(1), 'fc.bias': torch.zeros(1000)}
+    torch.save(state, tmp_path / 'resnet18.pth')
+    first = target.conv1.weight.clone()
+    load_imagenet(target, tmp_path / 'resnet18.pth')
+    assert torch.equal(target.layer3[1].conv2.weight, source.layer3[1].conv2.weight)
+    assert torch.equal(target.conv1.weight, first)  # ten channels are not three
+    with pytest.raises(ConfigError, match='another network'):
+        load_imagenet(make_backbone('mobilenetv2', 3), tmp_path / 'resnet18.pth')
+    (tmp_path / 'no.safetensors').write_bytes(b'no')
+    with pytest.raises(ConfigError, match='no readable state dict'):
+        load_imagenet(target, tmp_path / 'no.safetensors')
+    with pytest.raises(ConfigError, match='unknown backbone'):
+        make_backbone('vgg', 3)

@@ -119,26 +119,38 @@ class PackedSet(Source):
     def batch(self, samples: np.ndarray, rng: np.random.Generator, augment: Augmentation | None) -> Batch:
         """The samples (indices below len) as tensors, augmented unless `augment` is None."""
         clips, frames = np.divmod(samples, self.frames - 1)
+        if self.recipe.frames == 2:
+            clips, frames = np.tile(clips, 2), np.concatenate([frames, neighbour(frames, self.frames - 2)])
         return make_batch(self.images[clips, frames + 1], self.images[clips, frames], self.ids[clips, frames + 1],
                           self.voxels[clips, frames], self.moving[clips, frames + 1], self.recipe, rng, augment)
 
 
+def neighbour(frames: np.ndarray, last: int) -> np.ndarray:
+    """The frame after each, or before it at the `last` one."""
+    return np.where(frames < last, frames + 1, frames - 1)
+
+
 def make_batch(images: np.ndarray, previous: np.ndarray, ids: np.ndarray, voxels: np.ndarray, moving: np.ndarray,
                recipe: Recipe, rng: np.random.Generator, augment: Augmentation | None) -> Batch:
-    """B samples, stacked rows of `clip_arrays`, as tensors; they are changed in place unless `augment` is None."""
+    """B samples, stacked rows of `clip_arrays`, as tensors; they are changed in place unless `augment` is None.
+
+    With two frames a sample the second frames follow the first ones and are augmented as they are.
+    """
+    samples = len(images) // recipe.frames
     if augment:
-        for row in range(len(images)):
-            for axis in (0, 1):
-                if rng.random() < augment.flip:
+        for sample in range(samples):
+            flips, swap = rng.random(2) < augment.flip, rng.random() < augment.polarity_swap
+            for row in range(sample, len(images), samples):
+                for axis in np.flatnonzero(flips):
                     images[row], previous[row], ids[row] = (np.flip(x[row], axis) for x in (images, previous, ids))
                     voxels[row] = np.flip(voxels[row], 1 + axis)
-            if rng.random() < augment.polarity_swap:
-                voxels[row] = np.roll(voxels[row], voxels.shape[1] // 2, 0)
+                if swap:
+                    voxels[row] = np.roll(voxels[row], voxels.shape[1] // 2, 0)
     truths = [instances(*pair, recipe) for pair in zip(ids, moving)]
     clean, voxel = normalised(images), torch.from_numpy(voxels).float() / 255
     image = clean
     if augment:
-        image, voxel = jitter_and_drop(clean, voxel, rng, augment)
+        image, voxel = jitter_and_drop(clean, voxel, rng, augment, recipe.frames)
     return Batch(image, voxel, clean, normalised(previous), collate(truths, recipe))
 
 
@@ -148,13 +160,15 @@ def normalised(images: np.ndarray) -> Tensor:
     return (torch.from_numpy(images).float() * scale - shift).permute(0, 3, 1, 2)
 
 
-def jitter_and_drop(image: Tensor, voxel: Tensor, rng: np.random.Generator,
-                    augment: Augmentation) -> tuple[Tensor, Tensor]:
-    """Brightness and contrast of the image, then a missing modality as zeros; never both of one sample."""
-    count = len(image)
+def jitter_and_drop(image: Tensor, voxel: Tensor, rng: np.random.Generator, augment: Augmentation,
+                    frames: int = 1) -> tuple[Tensor, Tensor]:
+    """Brightness and contrast of the image, then a missing modality as zeros; never both of one sample. Blocks of `frames`
+    share their draws."""
+    count = len(image) // frames
     contrast = 1 + rng.uniform(-augment.contrast, augment.contrast, (count, 1, 1, 1)).astype(np.float32)
     shift = rng.uniform(-augment.brightness, augment.brightness, (count, 1, 1, 1)).astype(np.float32) / STD.mean()
     draw = rng.random(count)
+    contrast, shift, draw = (np.concatenate([value] * frames) for value in (contrast, shift, draw))
     no_image = draw < augment.drop_image
     no_events = (draw >= augment.drop_image) & (draw < augment.drop_image + augment.drop_events)
     keep_image, keep_events = (torch.from_numpy((~gone).astype(np.float32))[:, None, None, None]

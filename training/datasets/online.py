@@ -24,7 +24,7 @@ from functools import lru_cache
 import numpy as np
 
 from mos_perception.errors import ConfigError
-from training.datasets.clips import MAX_IDS, clip_arrays, make_batch
+from training.datasets.clips import MAX_IDS, clip_arrays, make_batch, neighbour
 from training.datasets.source import Batch, Source
 from training.datasets.workers import Workers
 from training.recipes import Augmentation, Recipe
@@ -120,6 +120,8 @@ class OnlineSet(Source):
     def batch(self, samples: list[tuple[int, int]], rng: np.random.Generator, augment: Augmentation | None) -> Batch:
         """The samples (clip, frame >= 1) as tensors, augmented unless `augment` is None."""
         rows = [(self._clip(clip), frame) for clip, frame in samples]
+        if self.recipe.frames == 2:
+            rows += [(arrays, 1 + int(neighbour(frame - 1, len(arrays['images']) - 2))) for arrays, frame in rows]
         stacks = [np.stack([arrays[name][frame - back] for arrays, frame in rows]) for name, back in
                   (('images', 0), ('images', 1), ('ids', 0), ('voxels', 1), ('moving', 0))]
         return make_batch(*stacks, self.recipe, rng, augment)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import TracebackType
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from training.losses.matching import Targets
@@ -22,6 +23,12 @@ class Batch:
     clean: Tensor
     previous: Tensor
     targets: Targets
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch on a device."""
+        labels, masks, boxes = (getattr(self.targets, name).to(device) for name in ('labels', 'masks', 'boxes'))
+        images = (value.to(device) for value in (self.image, self.voxel, self.clean, self.previous))
+        return Batch(*images, Targets(labels, masks, boxes))
 
 
 class Source(ABC):

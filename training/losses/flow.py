@@ -33,12 +33,29 @@ def smoothness_loss(image: Tensor, flow: Tensor) -> Tensor:
     return total
 
 
-def flow_loss(image: Tensor, previous: Tensor, flow: Tensor) -> Tensor:
+def census(image: Tensor, size: int = 7) -> Tensor:
+    """(B, 3, H, W) -> (B, size^2, H, W): soft ternary signs of each pixel's neighbours against it, d / sqrt(0.81 + d^2) of
+    grey levels (0.2989, 0.587, 0.114) x 255; zero padding."""
+    grey = (image * image.new_tensor([0.2989, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True) * 255
+    around = F.unfold(grey, size, padding=size // 2).unflatten(2, image.shape[-2:])
+    difference = around - grey
+    return difference / torch.sqrt(0.81 + difference * difference)
+
+
+def census_loss(image: Tensor, previous: Tensor, flow: Tensor) -> Tensor:
+    """mean((|soft Hamming distance| + 0.01)^0.4) of the census of I and I_prev(x + flow) (Meister 2018)."""
+    squared = (census(image) - census(warp(previous, flow))) ** 2
+    return ((squared / (0.1 + squared)).sum(1).abs() + 0.01).pow(0.4).mean()
+
+
+def flow_loss(image: Tensor, previous: Tensor, flow: Tensor, with_census: bool = False) -> Tensor:
     """Normalised images (B, 3, H, W) of any size and flow (B, 2, h, w) in px of the images -> scalar.
 
-    The images are area-averaged to the flow's size, and the flow scaled to its pixels.
+    The images are area-averaged to the flow's size, and the flow scaled to its pixels. `with_census`: all three terms, as
+    released.
     """
     scale = flow.shape[-1] / image.shape[-1]
     image, previous = (F.adaptive_avg_pool2d(x, flow.shape[-2:]) for x in (image, previous))
     flow = flow * scale
-    return photometric_loss(image, previous, flow) + smoothness_loss(image, flow)
+    total = photometric_loss(image, previous, flow) + smoothness_loss(image, flow)
+    return total + census_loss(image, previous, flow) if with_census else total

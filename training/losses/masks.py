@@ -21,6 +21,7 @@ class LossWeights:
     box: float = 0.01
     flow: float = 0.5
     dense: float = 0.0
+    census: bool = False
     class_weights: tuple[float, float, float] = (1.0, 1.0, 0.1)
 
 

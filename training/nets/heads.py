@@ -21,8 +21,10 @@ class QueryHeads(nn.Module):
     that the output has the paper's unit and a scale the first step can learn from.
     """
 
-    def __init__(self, width: int, mask_width: int) -> None:
+    def __init__(self, width: int, mask_width: int, raw_boxes: bool = False) -> None:
+        """`raw_boxes`: as released, pixels without a sigmoid."""
         super().__init__()
+        self.raw_boxes = raw_boxes
         self.classify = nn.Linear(width, 3)
         self.mask = mlp(width, width, width, mask_width)
         self.box_embed = mlp(width, width, width)
@@ -34,5 +36,5 @@ class QueryHeads(nn.Module):
         masks = (self.mask(queries) @ features).unflatten(-1, mask_features.shape[2:])
         height, width = size
         scale = torch.tensor([width, height, width, height], dtype=torch.float32, device=queries.device)
-        boxes = torch.sigmoid(self.box(self.box_embed(queries))) * scale
-        return self.classify(queries), masks, boxes
+        boxes = self.box(self.box_embed(queries))
+        return self.classify(queries), masks, boxes if self.raw_boxes else torch.sigmoid(boxes) * scale

@@ -46,15 +46,20 @@ class PixelDecoder(nn.Module):
 class FlowHead(nn.Module):
     """Optical flow from frame t to the previous frame, px at the input's size, from the motion halves."""
 
-    def __init__(self, inputs: int, width: int, groups: int) -> None:
+    def __init__(self, inputs: int, width: int, groups: int, wide: bool = False) -> None:
+        """`wide`: as released, twice the width at 1/8 and 1/16 and one more layer at 1/16."""
         super().__init__()
-        self.adapt = nn.ModuleList(conv_gn(inputs, width, 1, groups, relu=False) for _ in range(3))
-        self.smooth = nn.ModuleList(conv_gn(width, width, 3, groups) for _ in range(3))
+        into = (width, 2 * width, 2 * width) if wide else (width,) * 3
+        onto = (width, width, 2 * width) if wide else (width,) * 3
+        self.first = conv_gn(inputs, into[2], 1, groups, relu=False) if wide else None
+        self.adapt = nn.ModuleList(conv_gn(inputs, outputs, 1, groups, relu=False) for outputs in into)
+        self.smooth = nn.ModuleList(conv_gn(*widths, 3, groups) for widths in zip(into, onto))
         self.out = nn.Conv2d(width, 2, 1)
 
     def forward(self, halves: list[Tensor], size: tuple[int, int]) -> Tensor:
         """Motion halves at 1/4, 1/8, 1/16 -> (B, 2, H, W) of `size`, channel 0 = x."""
-        x = self.smooth[2](self.adapt[2](halves[2]))
+        top = self.adapt[2](halves[2])
+        x = self.smooth[2](top if self.first is None else top + self.first(halves[2]))
         for level in (1, 0):
             here = self.adapt[level](halves[level])
             x = self.smooth[level](here + F.interpolate(x, here.shape[2:], mode='nearest'))

@@ -1,0 +1,133 @@
+"""Losses between the encoders' branches (dimos.md 1.8): contrast, adversarial, translation. Training only.
+
+Branches are named as in `Dimos.forward`: 'image_motion.2' is the motion encoder of the image at 1/16.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.distributed.nn
+from torch import Tensor
+from torch.nn import functional as F
+
+from training.nets.alignment import MODALITIES, TYPES, Alignment, reverse_gradient
+
+REFERENCE = {'appearance': 'image', 'motion': 'event'}  # the modality that tells most about each type
+DEEPEST = 2
+
+
+@dataclass(frozen=True)
+class AlignmentWeights:
+    """Factors of the terms; 0 switches one off. The released code's are 10, 1, 10 (MouseSIS); the paper's note says
+    contrast 0.5 and adversarial 0.1.
+
+    `detach_reference`: the reference modality's features do not move for the adversarial loss (the paper's asymmetry);
+    as released both do. `last_frame_twice`: as released, adversarial and translation see the last frame only and count
+    twice, else the mean over all frames.
+    """
+
+    contrast: float = 0.0
+    adversarial: float = 0.0
+    translation: float = 0.0
+    temperature: float = 0.07
+    detach_reference: bool = True
+    last_frame_twice: bool = False
+
+    @property
+    def any(self) -> bool:
+        """Whether some term is on."""
+        return max(self.contrast, self.adversarial, self.translation) > 0
+
+
+def reversal(progress: float, gamma: float = 10.0) -> float:
+    """Factor of the gradient reversal at `progress` in [0, 1] of a run: 2 / (1 + exp(-gamma p)) - 1 (Ganin 2016)."""
+    return 2 / (1 + math.exp(-gamma * progress)) - 1
+
+
+def nt_xent(embeddings: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    """Mean over positive pairs of -log(e^s+ / (e^s+ + sum of e^s-)), s = cosine / temperature (Chen 2020, with the pair
+    rules of pytorch-metric-learning: other positives are not in the denominator).
+
+    embeddings (K, d) of unit length, labels (K,): equal labels are positives of each other.
+    """
+    similarity = embeddings @ embeddings.T / temperature
+    same = labels[:, None] == labels
+    negatives = torch.logsumexp(similarity.masked_fill(same, -torch.inf), 1, keepdim=True)
+    anchor, positive = (same & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)).nonzero(as_tuple=True)
+    wanted = similarity[anchor, positive]
+    return (torch.logaddexp(wanted, negatives[anchor, 0]) - wanted).mean()
+
+
+def gathered(embeddings: Tensor) -> Tensor:
+    """(K, d) of this process -> (processes * K, d) of all, gradients included; itself without torch.distributed."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return embeddings
+    return torch.cat(torch.distributed.nn.all_gather(embeddings))
+
+
+def contrast_loss(branches: dict[str, Tensor], parts: Alignment, frames: int, temperature: float) -> Tensor:
+    """Same sample and type in the other frame attract; other samples and the other type repel; per modality, averaged.
+
+    The branches' batches are `frames` blocks of B samples. With the two encoders of EvInsMOS the image stands for
+    appearance and the events for motion. Processes of a distributed run see each other's embeddings.
+    """
+    sides = [[f'{modality}_{kind}.{DEEPEST}' for kind in TYPES] for modality in MODALITIES]
+    if f'image_motion.{DEEPEST}' not in branches:
+        sides = [[f'{REFERENCE[kind]}_{kind}.{DEEPEST}' for kind in TYPES]]
+    total = []
+    for names in sides:
+        by_type = [parts.projectors[kind](branches[name]).unflatten(0, (frames, -1)) for kind, name in zip(TYPES, names)]
+        stacked = torch.stack(by_type, 2).flatten(0, 2)  # (frames * B * types, d)
+        samples = stacked.shape[0] // frames
+        labels = torch.arange(samples, device=stacked.device).repeat(frames)
+        together = gathered(stacked)
+        ranks = torch.arange(len(together) // len(stacked), device=stacked.device).repeat_interleave(len(stacked))
+        total.append(nt_xent(together, labels.repeat(len(together) // len(stacked)) + ranks * samples, temperature))
+    return torch.stack(total).mean()
+
+
+def adversarial_loss(branches: dict[str, Tensor], parts: Alignment, factor: float, detach_reference: bool) -> Tensor:
+    """Discriminators tell the reference modality (1) from the other (0) pixel by pixel; the encoders are pushed the other
+    way by the reversed gradient times `factor`. Mean of the two modalities, summed over the types."""
+    total = []
+    for kind in TYPES:
+        sides = []
+        for modality in MODALITIES:
+            features, real = branches[f'{modality}_{kind}.{DEEPEST}'], modality == REFERENCE[kind]
+            features = features.detach() if real and detach_reference else reverse_gradient(features, factor)
+            logits = parts.discriminators[kind](features)
+            sides.append(F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(real))))
+        total.append(torch.stack(sides).mean())
+    return torch.stack(total).sum()
+
+
+def translation_loss(branches: dict[str, Tensor], parts: Alignment) -> Tensor:
+    """Mean squared error of each modality's map translated from the other's; mean over 3 scales and 4 directions. The
+    target is detached: the source learns."""
+    errors = []
+    for kind in TYPES:
+        for source, target in (MODALITIES, MODALITIES[::-1]):
+            for scale, translate in enumerate(parts.translators[f'{kind}_to_{target}']):
+                wanted = branches[f'{target}_{kind}.{scale}'].detach()
+                errors.append(F.mse_loss(translate(branches[f'{source}_{kind}.{scale}']), wanted))
+    return torch.stack(errors).mean()
+
+
+def alignment_losses(branches: dict[str, Tensor], parts: Alignment, weights: AlignmentWeights, frames: int,
+                     progress: float) -> dict[str, Tensor]:
+    """The weighted terms that are on, by name. `progress` in [0, 1] of the run sets the gradient reversal."""
+    terms: dict[str, Tensor] = {}
+    if weights.contrast:
+        terms['contrast'] = weights.contrast * contrast_loss(branches, parts, frames, weights.temperature)
+    seen, twice = branches, 1
+    if weights.last_frame_twice:
+        seen, twice = {name: value[-(len(value) // frames):] for name, value in branches.items()}, 2
+    if weights.adversarial:
+        terms['adversarial'] = twice * weights.adversarial * adversarial_loss(
+            seen, parts, reversal(progress), weights.detach_reference)
+    if weights.translation:
+        terms['translation'] = twice * weights.translation * translation_loss(seen, parts)
+    return terms
