@@ -1,6 +1,8 @@
 """Turn a run's checkpoint into an ONNX file with its card.
 
-`python -m training.export --run runs/dimos_nano --out models/dimos_nano.onnx`
+`python -m training.export --run runs/dimos_nano --out models/dimos_nano.onnx [--fp16]`
+
+`--fp16` writes `..._fp16.onnx` too: the same graph in half precision for GPUs, inputs and outputs still float32.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
+from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
 from mos_perception.engine.card import (
     ImageSpec,
@@ -73,6 +76,26 @@ def without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
+def write_fp16(path: Path) -> Path:
+    """`<name>_fp16.onnx` beside a float32 model: weights and arithmetic in half precision, float32 inputs and outputs.
+
+    Normalisations and softmax stay float32: their sums overflow at 65504 or lose the small terms.
+    """
+    half = path.with_name(f'{path.stem}_fp16.onnx')
+    model = convert_float_to_float16(onnx.load(path), keep_io_types=True, op_block_list=[
+        *DEFAULT_OP_BLOCK_LIST, 'LayerNormalization', 'InstanceNormalization', 'GroupNormalization', 'ReduceL2',
+        'Softmax'])
+    # a weight that two float32 nodes share is cast twice under one name: one cast serves both
+    nodes = {node.output[0]: node for node in reversed(model.graph.node)}
+    kept = [node for node in model.graph.node if nodes[node.output[0]] is node]
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
+    part = half.with_suffix('.part.onnx')
+    onnx.save(model, part)
+    os.replace(part, half)
+    return half
+
+
 @torch.no_grad()
 def parity(network: Dimos, path: Path) -> dict[str, float]:
     """Largest |torch - ONNX Runtime| of each output, relative to the output's largest magnitude."""
@@ -108,8 +131,11 @@ def commit() -> str:
     return git('rev-parse', 'HEAD') + ('+' if git('status', '--porcelain', '-uno') else '')
 
 
-def export(run: Path, recipe: Recipe, path: Path, tolerance: float = 1e-4) -> dict[str, float]:
-    """Write the ONNX file and its card; returns the parity. Raises EngineError where parity exceeds `tolerance`."""
+def export(run: Path, recipe: Recipe, path: Path, tolerance: float = 1e-4, fp16: bool = False) -> dict[str, float]:
+    """Write the ONNX file and its card, and the half-precision pair with `fp16`; returns the (last file's) parity.
+
+    Raises EngineError where the float32 parity exceeds `tolerance`; half precision is only reported.
+    """
     state = load(run, recipe)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_onnx(state.network, path)
@@ -121,6 +147,10 @@ def export(run: Path, recipe: Recipe, path: Path, tolerance: float = 1e-4) -> di
     about = {'data': side['data'], 'command': side['command'], 'commit': commit(), 'onnx_parity': differences,
              'last_losses': state.metrics}
     save_card(card(state, recipe, path, about), path)
+    if fp16:
+        half = write_fp16(path)
+        differences = parity(state.network, half)
+        save_card(card(state, recipe, half, {**about, 'precision': 'fp16', 'onnx_parity': differences}), half)
     return differences
 
 
@@ -130,9 +160,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument('--run', type=Path, required=True)
     parser.add_argument('--out', type=Path, required=True)
     parser.add_argument('--recipe', choices=sorted(RECIPES), default='dimos_nano')
+    parser.add_argument('--fp16', action='store_true', help='write a half-precision file too')
     given = parser.parse_args(arguments)
     try:
-        differences = export(given.run, RECIPES[given.recipe], given.out)
+        differences = export(given.run, RECIPES[given.recipe], given.out, fp16=given.fp16)
     except MosError as error:
         print(f'export: {error}', file=sys.stderr)
         return 1

@@ -34,8 +34,10 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One training run. `mask_stride`: mask losses at 1/stride of the input (4 = the logits' own size). `frames` of a
-    sample, 1 or 2: the contrast needs two, and the batch then holds `batch` pairs."""
+    """One training run. `mask_stride`: mask losses at 1/stride of the input (4 = the logits' own size).
+
+    `frames` of a sample, 1 or 2: the contrast needs two, and the batch then holds `batch` pairs.
+    """
 
     name: str
     net: DimosConfig = field(default_factory=DimosConfig)
@@ -56,7 +58,8 @@ class Recipe:
 
 
 _NANO = Recipe('dimos_nano', weights=LossWeights(dense=1.0))  # dense: see losses.masks.dense_loss
-_CODE = AlignmentWeights(contrast=10.0, adversarial=1.0, translation=10.0, detach_reference=False, last_frame_twice=True)
+_CODE = AlignmentWeights(contrast=10.0, adversarial=1.0, translation=10.0, detach_reference=False,
+                         last_frame_twice=True)
 _RELEASE = Recipe('dimos', RELEASED, LossWeights(census=True), _CODE, frames=2, mask_stride=1, min_pixels=50,
                   learning_rate=1e-4, weight_decay=1e-6, warmup=0.3)
 # losses of a CPU's scale: the released factors drown the masks' gradient in a narrow network
@@ -67,8 +70,9 @@ RECIPES = {recipe.name: recipe for recipe in (
     replace(_NANO, name='dimos_nano_full', alignment=_ALL, frames=2, batch=4),
     replace(_NANO, name='evinsmos_nano', net=DimosConfig(disentangled=False),
             weights=LossWeights(dense=1.0, box=0.0), alignment=AlignmentWeights(contrast=0.5), frames=2, batch=4),
-    replace(_NANO, name='dimos_small', net=DimosConfig(size=(192, 256), stem=24, channels=(32, 64, 128), blocks=(2, 2, 2),
-                                                       hidden=48, width=96, feed_forward=256, layers=4)),
+    replace(_NANO, name='dimos_small', net=DimosConfig(
+        size=(192, 256), stem=24, channels=(32, 64, 128), blocks=(2, 2, 2), hidden=48, width=96,
+        feed_forward=256, layers=4)),
     # 16 images in a batch, 400 k steps in the paper: a GPU's work
     _RELEASE,
     replace(_RELEASE, name='dimos_projected', net=replace(RELEASED, fusion_width=256)),

@@ -1,4 +1,4 @@
-"""Does the whole chain run? Render, train, stop and resume, export, score: a little of each, in a folder that is removed."""
+"""Does the whole chain run? Render, train, stop and resume, export, score: a little of each, in a passing folder."""
 
 from __future__ import annotations
 

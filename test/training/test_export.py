@@ -97,3 +97,15 @@ def test_evaluation_scores_model_and_floor_on_the_same_clips(exported):
     assert list(scores) == ['frames + events', 'frames only', 'events only', 'floor: homography', 'floor: mog2',
                             'floor: events']
     assert all(0 <= row['mIoU_ins'] <= 1 and row['ms_per_frame'] > 0 for row in scores.values())
+
+
+def test_half_precision_keeps_inputs_outputs_and_nearly_the_answer(exported, tmp_path):
+    _, path = exported
+    differences = export(path.parent, RECIPE, tmp_path / 'tiny.onnx', fp16=True)
+    half, full = OrtEngine(tmp_path / 'tiny_fp16.onnx', 1), OrtEngine(tmp_path / 'tiny.onnx', 1)
+    assert half.inputs == full.inputs and half.outputs == full.outputs
+    weights = onnx.load(tmp_path / 'tiny_fp16.onnx').graph.initializer
+    assert sum(w.data_type == onnx.TensorProto.FLOAT16 for w in weights) > len(weights) / 2
+    assert 1e-6 < max(differences.values()) < 0.05
+    assert load_card(tmp_path / 'tiny_fp16.onnx').training['precision'] == 'fp16'
+    assert (tmp_path / 'tiny_fp16.onnx').stat().st_size < 0.75 * (tmp_path / 'tiny.onnx').stat().st_size

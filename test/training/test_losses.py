@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from training.losses.flow import flow_loss, photometric_loss, smoothness_loss, warp
+from training.losses.flow import census_loss, flow_loss, photometric_loss, smoothness_loss, warp
 from training.losses.masks import LossWeights, box_loss, class_loss, dense_loss, dice_loss, focal_loss, instance_losses
 from training.losses.matching import Matches, Targets, costs, dice_cost, focal_cost, match
 
@@ -145,6 +145,21 @@ def test_photometric_and_smoothness_against_numpy():
     wanted = sum((np.abs(np.diff(flow, axis=a)) * np.exp(-np.abs(np.diff(image, axis=a)).mean(1, keepdims=True))).mean()
                  for a in (2, 3))
     assert float(smoothness_loss(tensors[0], torch.tensor(flow))) == pytest.approx(wanted, rel=1e-6)
+
+
+def test_census_against_numpy():
+    image, other = RNG.uniform(size=(2, 1, 3, 6, 7))
+    distance = np.zeros((6, 7))
+    greys = [np.pad(255 * (x[0] * np.array([0.2989, 0.587, 0.114])[:, None, None]).sum(0), 3) for x in (image, other)]
+    for y in range(6):
+        for x in range(7):
+            for dy in range(7):
+                for dx in range(7):
+                    a, b = (grey[y + dy, x + dx] - grey[y + 3, x + 3] for grey in greys)
+                    a, b = a / np.sqrt(0.81 + a * a), b / np.sqrt(0.81 + b * b)
+                    distance[y, x] += (a - b) ** 2 / (0.1 + (a - b) ** 2)
+    found = census_loss(torch.tensor(image), torch.tensor(other), torch.zeros(1, 2, 6, 7, dtype=torch.float64))
+    assert float(found) == pytest.approx(((distance + 0.01) ** 0.4).mean(), rel=1e-6)
 
 
 def test_flow_loss_is_least_at_the_flow_to_the_previous_frame():

@@ -1,7 +1,11 @@
 """Training: the packed set, overfitting one batch, the NaN stop, resume."""
 
 import json
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,13 +16,18 @@ from mos_perception.errors import ConfigError
 from training.datasets.clips import PackedSet, instances, pack
 from training.losses.masks import LossWeights
 from training.nets.dimos import DimosConfig
-from training.recipes import Recipe
+from training.recipes import RECIPES, Augmentation, Recipe
 from training.scenes.clip import Clip
+from training.smoke import smoke
 from training.train import TrainingError, fit, load, one_cycle, start, train_step
 
 NET = DimosConfig(size=(32, 48), stem=8, channels=(8, 16, 16), blocks=(1, 1, 1), hidden=16, groups=4, queries=4,
                   width=32, attention_heads=2, feed_forward=32, layers=2)
 RECIPE = Recipe('tiny', net=NET, weights=LossWeights(dense=1.0), batch=4, learning_rate=3e-3, mask_stride=2)
+FULL = replace(RECIPE, name='tiny_full', batch=2, frames=2, alignment=RECIPES['dimos_nano_full'].alignment)
+EVINSMOS = replace(FULL, name='tiny_evinsmos', net=replace(NET, disentangled=False),
+                   weights=replace(RECIPES['evinsmos_nano'].weights, box=0.01),
+                   alignment=RECIPES['evinsmos_nano'].alignment)
 PERIOD = 33_333_333
 
 
@@ -100,6 +109,36 @@ def test_a_set_packed_for_other_settings_is_refused(packed, tmp_path):
         PackedSet(tmp_path, replace(RECIPE, window_ns=10_000_000))
 
 
+def test_the_second_frame_of_a_sample_is_its_neighbour_and_augmented_alike(packed, monkeypatch):
+    monkeypatch.setattr(packed, 'recipe', FULL)
+    samples = np.array([0, 5])  # clip 0 frame 1 and clip 1 frame 3, the last
+    plain = packed.batch(samples, np.random.default_rng(0), None)
+    assert len(plain.image) == 4
+    monkeypatch.setattr(packed, 'recipe', RECIPE)
+    wanted = packed.batch(np.array([0, 5, 1, 4]), np.random.default_rng(0), None)
+    assert torch.equal(plain.image, wanted.image) and torch.equal(plain.voxel, wanted.voxel)
+    monkeypatch.setattr(packed, 'recipe', FULL)
+    always = Augmentation(flip=1.0, polarity_swap=1.0, brightness=0, contrast=0, drop_image=0, drop_events=0)
+    turned = packed.batch(samples, np.random.default_rng(0), always)
+    assert torch.equal(turned.image, plain.image.flip(2, 3))
+    assert torch.equal(turned.voxel, plain.voxel.flip(2, 3).roll(5, 1))
+    half = Augmentation(flip=0, polarity_swap=0, drop_image=0.5, drop_events=0.5)
+    for seed in range(4):
+        dropped = packed.batch(samples, np.random.default_rng(seed), half)
+        gone = (dropped.image == 0).flatten(1).all(1)
+        assert torch.equal(gone[:2], gone[2:]) and torch.equal(gone, ~(dropped.voxel == 0).flatten(1).all(1))
+
+
+@pytest.mark.parametrize('recipe', [FULL, EVINSMOS], ids=lambda recipe: recipe.name)
+def test_every_loss_falls_on_one_batch(packed, recipe):
+    state = start(recipe)
+    batch = packed.batch(np.array([0, 3, 6, 9]), np.random.default_rng(0), None)
+    first, *_, last = [train_step(state, batch, recipe, 2e-3, 0.1) for _ in range(40)]
+    assert last['loss'] < 0.6 * first['loss']
+    for term in {'class', 'dice', 'focal', 'dense', 'contrast', 'translation'} & set(first):
+        assert last[term] < first[term], term
+
+
 def test_one_batch_can_be_learnt_by_heart(packed):
     state = start(RECIPE)
     batch = packed.batch(np.array([0, 3, 6, 9]), np.random.default_rng(0), None)
@@ -135,11 +174,13 @@ class Killed(Exception):
     """Stands for the process being killed."""
 
 
-def test_a_killed_run_resumes_bit_for_bit(packed, tmp_path, monkeypatch):
+@pytest.mark.parametrize('recipe', [RECIPE, FULL], ids=lambda recipe: recipe.name)
+def test_a_killed_run_resumes_bit_for_bit(packed, tmp_path, monkeypatch, recipe):
+    monkeypatch.setattr(packed, 'recipe', recipe)
     whole, halved = tmp_path / 'whole', tmp_path / 'halved'
     whole.mkdir()
     halved.mkdir()
-    wanted = fit(start(RECIPE), packed, RECIPE, whole, steps=6).network.state_dict()
+    wanted = fit(start(recipe), packed, recipe, whole, steps=6).network.state_dict()
     real = packed.batch
 
     def batch(samples, rng, augment):
@@ -148,11 +189,11 @@ def test_a_killed_run_resumes_bit_for_bit(packed, tmp_path, monkeypatch):
         return real(samples, rng, augment)
     monkeypatch.setattr(packed, 'batch', batch)
     with pytest.raises(Killed):
-        fit(start(RECIPE), packed, RECIPE, halved, steps=6, save_minutes=0)
-    monkeypatch.undo()
-    state = load(halved, RECIPE)
+        fit(start(recipe), packed, recipe, halved, steps=6, save_minutes=0)
+    monkeypatch.setattr(packed, 'batch', real)
+    state = load(halved, recipe)
     assert state.step == 3
-    resumed = fit(state, packed, RECIPE, halved, steps=6).network.state_dict()
+    resumed = fit(state, packed, recipe, halved, steps=6).network.state_dict()
     for name, value in resumed.items():
         assert torch.equal(value, wanted[name]), name
 
@@ -169,3 +210,49 @@ def test_one_cycle_rises_then_falls():
     assert values[0] == pytest.approx(1 / 25) and values[2] == pytest.approx(1)
     assert values[4] == values[5] == pytest.approx(1e-3)
     assert values[0] < values[1] < values[2] > values[3] > values[4]
+
+
+SCRIPT = """
+import sys, torch
+from pathlib import Path
+sys.path[:0] = sys.argv[2:]
+from test_train import RECIPE
+from training.datasets.clips import PackedSet
+from training.train import fit, load, start
+folder = Path(sys.argv[1])
+torch.set_num_threads(1)
+state = load(folder, RECIPE) if (folder / 'checkpoint.json').exists() else start(RECIPE)
+print('from', state.step, flush=True)
+with PackedSet(folder / 'set', RECIPE) as data:
+    fit(state, data, RECIPE, folder, steps=10**6, save_minutes=0.002)
+"""
+
+
+def test_killing_a_run_at_any_moment_loses_one_interval_at_most(tmp_path):
+    """kill -9 three times, wherever it is: every start goes on from the last checkpoint that was there."""
+    pack((square_clip(seed) for seed in range(2)), 2, tmp_path / 'set', RECIPE, 'squares')
+    (tmp_path / 'run.py').write_text(SCRIPT)
+    here, seen = Path(__file__).resolve(), 0
+    for turn in range(3):
+        run = subprocess.Popen([sys.executable, str(tmp_path / 'run.py'), str(tmp_path), str(here.parent),
+                                str(here.parents[2])], stdout=subprocess.PIPE, text=True)
+        assert int(run.stdout.readline().split()[1]) >= seen
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            side = tmp_path / 'checkpoint.json'
+            if side.exists() and json.loads(side.read_text())['step'] > seen:
+                break
+            time.sleep(0.01)
+        time.sleep(0.013 * turn)
+        seen = json.loads(side.read_text())['step']
+        run.kill()
+        run.wait()
+        run.stdout.close()
+    assert load(tmp_path, RECIPE).step >= seen > 0
+
+
+def test_smoke_runs_every_stage(capsys):
+    recipe = replace(RECIPES['dimos_nano'], net=replace(NET, size=(120, 160)), batch=2)
+    assert smoke(recipe) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith('smoke')]
+    assert len(lines) == 4 and 'resumed to step 12' in lines[1]

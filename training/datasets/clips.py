@@ -162,8 +162,10 @@ def normalised(images: np.ndarray) -> Tensor:
 
 def jitter_and_drop(image: Tensor, voxel: Tensor, rng: np.random.Generator, augment: Augmentation,
                     frames: int = 1) -> tuple[Tensor, Tensor]:
-    """Brightness and contrast of the image, then a missing modality as zeros; never both of one sample. Blocks of `frames`
-    share their draws."""
+    """Brightness and contrast of the image, then a missing modality as zeros; never both of one sample.
+
+    The `frames` blocks of samples share their draws.
+    """
     count = len(image) // frames
     contrast = 1 + rng.uniform(-augment.contrast, augment.contrast, (count, 1, 1, 1)).astype(np.float32)
     shift = rng.uniform(-augment.brightness, augment.brightness, (count, 1, 1, 1)).astype(np.float32) / STD.mean()

@@ -79,7 +79,8 @@ def contrast_loss(branches: dict[str, Tensor], parts: Alignment, frames: int, te
         sides = [[f'{REFERENCE[kind]}_{kind}.{DEEPEST}' for kind in TYPES]]
     total = []
     for names in sides:
-        by_type = [parts.projectors[kind](branches[name]).unflatten(0, (frames, -1)) for kind, name in zip(TYPES, names)]
+        by_type = [parts.projectors[kind](branches[name]).unflatten(0, (frames, -1))
+                   for kind, name in zip(TYPES, names)]
         stacked = torch.stack(by_type, 2).flatten(0, 2)  # (frames * B * types, d)
         samples = stacked.shape[0] // frames
         labels = torch.arange(samples, device=stacked.device).repeat(frames)
@@ -90,8 +91,8 @@ def contrast_loss(branches: dict[str, Tensor], parts: Alignment, frames: int, te
 
 
 def adversarial_loss(branches: dict[str, Tensor], parts: Alignment, factor: float, detach_reference: bool) -> Tensor:
-    """Discriminators tell the reference modality (1) from the other (0) pixel by pixel; the encoders are pushed the other
-    way by the reversed gradient times `factor`. Mean of the two modalities, summed over the types."""
+    """Discriminators tell the reference modality (1) from the other (0) pixel by pixel; the encoders are pushed the
+    other way by the reversed gradient times `factor`. Mean of the two modalities, summed over the types."""
     total = []
     for kind in TYPES:
         sides = []

@@ -34,8 +34,10 @@ def smoothness_loss(image: Tensor, flow: Tensor) -> Tensor:
 
 
 def census(image: Tensor, size: int = 7) -> Tensor:
-    """(B, 3, H, W) -> (B, size^2, H, W): soft ternary signs of each pixel's neighbours against it, d / sqrt(0.81 + d^2) of
-    grey levels (0.2989, 0.587, 0.114) x 255; zero padding."""
+    """(B, 3, H, W) -> (B, size^2, H, W): soft ternary signs of each pixel's neighbours against it.
+
+    d / sqrt(0.81 + d^2) of grey levels (0.2989, 0.587, 0.114) x 255; zero padding.
+    """
     grey = (image * image.new_tensor([0.2989, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True) * 255
     around = F.unfold(grey, size, padding=size // 2).unflatten(2, image.shape[-2:])
     difference = around - grey
@@ -51,8 +53,8 @@ def census_loss(image: Tensor, previous: Tensor, flow: Tensor) -> Tensor:
 def flow_loss(image: Tensor, previous: Tensor, flow: Tensor, with_census: bool = False) -> Tensor:
     """Normalised images (B, 3, H, W) of any size and flow (B, 2, h, w) in px of the images -> scalar.
 
-    The images are area-averaged to the flow's size, and the flow scaled to its pixels. `with_census`: all three terms, as
-    released.
+    The images are area-averaged to the flow's size, and the flow scaled to its pixels. `with_census`: all three terms,
+    as released.
     """
     scale = flow.shape[-1] / image.shape[-1]
     image, previous = (F.adaptive_avg_pool2d(x, flow.shape[-2:]) for x in (image, previous))

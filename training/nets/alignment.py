@@ -1,5 +1,7 @@
-"""What DIMOS carries while it learns and drops afterwards (dimos.md 1.8): contrast projectors, domain discriminators behind
-a gradient reversal, and modality translators. C channels of the deepest map.
+"""What DIMOS carries while it learns and drops afterwards (dimos.md 1.8).
+
+Contrast projectors, domain discriminators behind a gradient reversal, modality translators. C: channels of the
+deepest map.
 """
 
 from __future__ import annotations

@@ -19,10 +19,10 @@ from training.nets.resnet import make_backbone
 class DimosConfig:
     """Widths and depths. The defaults are `nano`; 2 * hidden is the width of the interaction's output.
 
-    `backbone`: 'plain' (ours: `stem`, `channels`, `blocks`) or one of `resnet.make_backbone`. `disentangled`: four encoders
-    (DIMOS); False: one of images and one of events that meet in the interaction alone (EvInsMOS). `fusion_width`: 0 =
-    as released, else see `ModalityFusion`. `as_released`: boxes in raw px, the wider flow head, attention temperatures that
-    stay 1, norms of the image encoders that never change.
+    `backbone`: 'plain' (ours: `stem`, `channels`, `blocks`) or one of `resnet.make_backbone`. `disentangled`: four
+    encoders (DIMOS); False: one of images and one of events that meet in the interaction alone (EvInsMOS).
+    `fusion_width`: 0 = as released, else see `ModalityFusion`. `as_released`: boxes in raw px, the wider flow head,
+    attention temperatures that stay 1, norms of the image encoders that never change.
     """
 
     size: tuple[int, int] = (120, 160)
@@ -48,8 +48,9 @@ class DimosConfig:
 
 
 # the released networks (dimos.md 1.3-1.5, 2): MouseSIS' 10 queries, at SEVD's 384x512
-RELEASED = DimosConfig(size=(384, 512), backbone='resnet50', hidden=128, expansion=2.66, groups=32, with_coordinates=False,
-                       width=256, attention_heads=8, feed_forward=2048, layers=6, dropout=0.1, as_released=True)
+RELEASED = DimosConfig(size=(384, 512), backbone='resnet50', hidden=128, expansion=2.66, groups=32,
+                       with_coordinates=False, width=256, attention_heads=8, feed_forward=2048, layers=6,
+                       dropout=0.1, as_released=True)
 
 
 class Dimos(nn.Module):

@@ -12,8 +12,8 @@ from training.nets.backbone import conv_bn
 class ModalityFusion(nn.Module):
     """cat(image, event) -> conv3x3 -> ReLU, one scale of one type.
 
-    `width` above 0 (ours): each modality is first projected to so many channels by a 1x1, and so many come out. At 1/16 of
-    a ResNet-50 the released 3x3 on 2048 channels is 19 M weights; projected to 256 it is 1.2 M.
+    `width` above 0 (ours): each modality is first projected to so many channels by a 1x1, and so many come out. At 1/16
+    of a ResNet-50 the released 3x3 on 2048 channels is 19 M weights; projected to 256 it is 1.2 M.
     """
 
     def __init__(self, channels: int, width: int = 0) -> None:

@@ -1,5 +1,6 @@
-"""ResNet-18 / 50 (He 2016) and MobileNetV2 (Sandler 2018) cut after 1/16, written so that torchvision's ImageNet weights
-load: the parameters have its names.
+"""ResNet-18 / 50 (He 2016) and MobileNetV2 (Sandler 2018) cut after 1/16.
+
+The parameters have torchvision's names, so that its ImageNet weights load.
 """
 
 from __future__ import annotations
@@ -93,7 +94,8 @@ class MobileNetV2(nn.Module):
         super().__init__()
         layers: list[nn.Module] = [_conv_bn6(inputs, 32, 3, 2)]
         before = 32
-        for growth, outputs, count, stride in ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1)):
+        plan = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1))
+        for growth, outputs, count, stride in plan:
             for number in range(count):
                 layers.append(Inverted(before, outputs, stride if number == 0 else 1, growth))
                 before = outputs
@@ -120,10 +122,10 @@ def make_backbone(name: str, inputs: int) -> ResNet | MobileNetV2:
 
 
 def load_imagenet(backbone: nn.Module, path: Path) -> int:
-    """Copy a torchvision state dict (.pth, read as weights only, or .safetensors) into the backbone; how many tensors fit.
+    """Copy a torchvision state dict (.pth, read as weights only, or .safetensors) into the backbone.
 
-    A first convolution for another number of channels keeps its random start. Raises ConfigError if the file is not of
-    this backbone.
+    Returns how many tensors fit. A first convolution for another number of channels keeps its random start. Raises
+    ConfigError if the file is not of this backbone.
     """
     try:
         state = load_file(path) if path.suffix == '.safetensors' else torch.load(path, 'cpu', weights_only=True)
