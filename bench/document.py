@@ -19,7 +19,7 @@ HEAD = 'Made by `python -m bench.document`; do not edit.\n'
 def performance() -> str:
     """docs/performance.md from bench/results/*.json."""
     parts = ['# Performance\n', HEAD, 'Every table is one run of the command above it; peers took turns with ours in '
-             'that run. Measured on CPUs only: TensorRT and CUDA are not part of this version.\n']
+             'that run. Measured on CPUs only: nothing of ours has run on a GPU yet (docs/gpu.md).\n']
     for path in sorted((ROOT / 'bench' / 'results').glob('*.json')):
         data = json.loads(path.read_text())
         facts = data['machine'] | data['versions']

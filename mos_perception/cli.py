@@ -43,6 +43,8 @@ def _parser() -> argparse.ArgumentParser:
     _demo(commands.add_parser('demo', help='play a bag to the real node, record, score and show'))
     _convert(commands.add_parser('convert', help='a data set sequence or a folder of images to a bag, and back'))
     _check_data(commands.add_parser('check-data', help='say what is wrong with a folder of data'))
+    _build(commands.add_parser('build', help='make the TensorRT engine of a model, on the machine that runs it'))
+    _doctor(commands.add_parser('doctor', help='what this machine has and lacks; send it with a report'))
     topics = commands.add_parser('topics', help='list what a bag holds')
     topics.add_argument('bag', type=Path, metavar='BAG')
     return parser
@@ -103,6 +105,18 @@ def _convert(parser: argparse.ArgumentParser) -> None:
 def _check_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('folder', type=Path, metavar='FOLDER', help='a data set, a part of one, or a bag')
     parser.add_argument('--from', dest='form', choices=('auto', *FORMATS), default='auto')
+    parser.add_argument('--json', type=Path, metavar='PATH', help='write the findings there')
+
+
+def _build(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--model', default='dimos_nano', metavar='NAME', help='a name under models/ or an .onnx file')
+    parser.add_argument('--backend', choices=('tensorrt', 'tensorrt_rtx'), default='tensorrt')
+    parser.add_argument('--force', action='store_true', help='build even if the cache has the engine')
+
+
+def _doctor(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--model', default='dimos_nano', metavar='NAME', help='a name under models/ or an .onnx file')
+    parser.add_argument('--backend', choices=('auto', 'onnxruntime', 'tensorrt', 'tensorrt_rtx'), default='auto')
     parser.add_argument('--json', type=Path, metavar='PATH', help='write the findings there')
 
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from mos_perception.bag import BagWriter, open_bag
 from mos_perception.config import FIELDS, Config, from_dict
 from mos_perception.datatypes import Fault, Result, Skip
-from mos_perception.errors import ConfigError, DatasetError
+from mos_perception.errors import ConfigError, DatasetError, EngineError
 from mos_perception.judge import Judge
 from mos_perception.replay import Replay, Step, with_topics
 from mos_perception.results import result_digest
@@ -123,6 +123,34 @@ def check_data_command(args: argparse.Namespace) -> None:
     print(f'{args.folder}: {errors} errors, {len(findings) - errors} warnings')
     if errors:
         raise DatasetError(f'{args.folder} has {errors} errors: see the table')
+
+
+def build_command(args: argparse.Namespace) -> None:
+    """`mos build`: the engine of a model for this machine's GPU, into the cache. Ctrl-C cancels, nothing is written."""
+    from mos_perception.engine.build import build
+    from mos_perception.engine.cache import Cache
+    from mos_perception.engine.card import find_model
+    console = Console(stderr=True)
+
+    def told(phase: str, step: int, steps: int) -> bool:
+        if step == steps:
+            console.print(f'{phase}: done', highlight=False)
+        return True
+
+    path, built = build(find_model(args.model), args.backend, Cache(), told, args.force)
+    print(f'{"wrote" if built else "already there:"} {path}')
+
+
+def doctor_command(args: argparse.Namespace) -> None:
+    """`mos doctor`: a line per thing looked at. Raises EngineError if the asked backend cannot run the model."""
+    from mos_perception.doctor import examine
+    findings = examine(args.model, args.backend)
+    for finding in findings:
+        print(f'{finding.state:7} {finding.what}: {finding.text}')
+    if args.json is not None:
+        args.json.write_text(json.dumps([vars(finding) for finding in findings], indent=1) + '\n')
+    if broken := [finding.what for finding in findings if finding.state == 'broken']:
+        raise EngineError(f'broken: {", ".join(broken)}: see above')
 
 
 def topics_command(args: argparse.Namespace) -> None:

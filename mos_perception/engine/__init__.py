@@ -9,13 +9,17 @@ from typing import Any, Protocol
 import numpy as np
 
 from mos_perception.engine.card import TensorSpec
+from mos_perception.engine.probe import find_gpu
 from mos_perception.errors import EngineError
 
 log = logging.getLogger(__name__)
+BACKENDS = ('auto', 'onnxruntime', 'tensorrt', 'tensorrt_rtx')
 
 
 class Engine(Protocol):
     """A loaded network. Knows tensors by name; nothing of frames or events."""
+
+    choice: str  # why `auto` took it; else empty
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -32,15 +36,43 @@ class Engine(Protocol):
         """What really runs: backend, device, provider, threads, precision, versions."""
 
 
-def load_engine(path: Path, backend: str = 'auto', threads: int = 0) -> Engine:
-    """Load the ONNX file `path`. `threads` 0 = one per core. Raises EngineError; never falls back silently."""
-    if backend == 'tensorrt':
-        raise EngineError('backend is tensorrt: this build has no TensorRT engine support yet; '
-                          'use "backend: onnxruntime" (or auto)')
-    if backend not in ('auto', 'onnxruntime'):
-        raise EngineError(f'backend is {backend!r}: must be auto, onnxruntime or tensorrt')
-    from mos_perception.engine.ort import OrtEngine  # the import costs tenths of a second
-    engine = OrtEngine(path, threads)
+def load_engine(path: Path, backend: str = 'auto', threads: int = 0, cuda_driver: str = 'auto') -> Engine:
+    """Load the ONNX file `path`. `threads` 0 = one per core.
+
+    A named backend runs or raises EngineError. `auto` takes the first of tensorrt and tensorrt_rtx for which there is
+    a GPU and an engine in the cache, else onnxruntime; why is logged and stands in `report()['choice']`.
+    """
+    if backend not in BACKENDS:
+        raise EngineError(f'backend is {backend!r}: must be one of {", ".join(BACKENDS)}')
     if backend == 'auto':
-        log.info('backend auto: onnxruntime, %s', engine.report())
+        return _best(path, threads, cuda_driver)
+    if backend == 'onnxruntime':
+        from mos_perception.engine.ort import OrtEngine  # the import costs tenths of a second
+        return OrtEngine(path, threads)
+    from mos_perception.engine.trt import open_engine
+    try:
+        return open_engine(path, backend, cuda_driver)
+    except EngineError as error:
+        raise EngineError(f'backend {backend}: {error}') from error
+
+
+def _best(path: Path, threads: int, cuda_driver: str) -> Engine:
+    """The engine of `backend: auto`."""
+    reasons = []
+    try:
+        find_gpu()
+        candidates = ['tensorrt', 'tensorrt_rtx', 'onnxruntime']
+    except EngineError as error:
+        reasons.append(str(error))
+        candidates = ['onnxruntime']
+    for backend in candidates[:-1]:
+        try:
+            engine = load_engine(path, backend, threads, cuda_driver)
+            break
+        except EngineError as error:
+            reasons.append(str(error))
+    else:
+        engine = load_engine(path, 'onnxruntime', threads)
+    engine.choice = f'auto: {engine.report()["backend"]}' + (f' ({"; ".join(reasons)})' if reasons else '')
+    log.info('backend %s, %s', engine.choice, engine.report())
     return engine

@@ -23,7 +23,7 @@ class OrtEngine:
 
     def __init__(self, path: Path, threads: int = 0, providers: Sequence[str] = ('CPUExecutionProvider',)) -> None:
         """`threads` 0 = one per core this process may use. Raises EngineError, also when a provider cannot run."""
-        path, self.requested = Path(path), list(providers)
+        path, self.requested, self.choice = Path(path), list(providers), ''
         if not path.is_file():
             raise EngineError(f'model file {path} does not exist: check the parameter "model"')
         available = onnxruntime.get_available_providers()
@@ -60,7 +60,7 @@ class OrtEngine:
         """What really runs; `provider` is what the session says, not what was asked for."""
         provider = self._session.get_providers()[0]
         return {'backend': 'onnxruntime', 'device': _cpu_name() if provider.startswith('CPU') else provider,
-                'provider': provider, 'requested': self.requested, 'threads': self.threads,
+                'provider': provider, 'requested': self.requested, 'choice': self.choice, 'threads': self.threads,
                 'precision': '/'.join(sorted({spec.dtype for spec in self.inputs})),
                 'versions': {'onnxruntime': onnxruntime.__version__, 'numpy': np.__version__}}
 

@@ -41,5 +41,5 @@ def load_model(config: Config) -> Model:
     if card.architecture != 'dimos':
         raise EngineError(f'model card {card.id!r}: architecture is {card.architecture!r}: this build runs dimos')
     from mos_perception.models.dimos import DimosModel
-    engine = load_engine(path, config.backend, config.threads)
+    engine = load_engine(path, config.backend, config.threads, config.cuda_driver)
     return DimosModel(engine, card, config.score_threshold, config.max_objects)

@@ -9,7 +9,7 @@ import pytest
 from mos_perception import commands
 from mos_perception.bag import BagWriter, open_bag
 from mos_perception.cli import main
-from mos_perception.errors import ConfigError
+from mos_perception.errors import ConfigError, EngineError
 
 
 @pytest.fixture
@@ -161,3 +161,27 @@ def test_wrong_option_is_code_2():
     with pytest.raises(SystemExit) as caught:
         main(['replay', 'bag', '--modle', 'x'])
     assert caught.value.code == 2
+
+
+def test_doctor_says_what_is_here_and_what_runs(tmp_path, capsys):
+    assert main(['doctor', '--json', str(tmp_path / 'doctor.json')]) == 0
+    found = {item['what']: item for item in json.loads((tmp_path / 'doctor.json').read_text())}
+    assert found['engine']['state'] == 'ok' and 'onnxruntime' in found['engine']['text']
+    assert found['gpu']['state'] in ('ok', 'absent') and 'NumPy' in found['NumPy ABI']['text']
+    printed = capsys.readouterr().out
+    assert all(f'{item["what"]}: ' in printed for item in found.values())
+
+
+def test_doctor_and_build_without_a_gpu_fail_with_one_line(monkeypatch, capsys):
+    from mos_perception import doctor
+    from mos_perception.engine import build, trt
+
+    def absent():
+        raise EngineError('no NVIDIA driver here: install one')
+    for module in (build, doctor, trt):
+        monkeypatch.setattr(module, 'find_gpu', absent)
+    assert main(['doctor', '--backend', 'tensorrt']) == 1
+    assert capsys.readouterr().err.strip().splitlines() == ['mos: broken: engine: see above']
+    assert main(['build']) == 1
+    error = capsys.readouterr().err
+    assert 'no NVIDIA driver here' in error and 'Traceback' not in error and len(error.strip().splitlines()) == 1

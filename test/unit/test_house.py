@@ -54,8 +54,8 @@ def test_runtime_stays_behind_its_walls(path):
     assert inside_ros or not ros - {'event_camera_py'}, f'{ros} outside mos_perception/ros/'
     assert 'torch' not in found and 'training' not in found
     gpu = found & {'tensorrt', 'tensorrt_rtx', 'pycuda', 'cuda'}
-    assert not gpu or name(path) in {'mos_perception/engine/trt.py', 'mos_perception/engine/build.py',
-                                     'mos_perception/events/cuda.py'}, gpu
+    assert not gpu or name(path) in {'mos_perception/engine/driver_bindings.py',
+                                     'mos_perception/engine/driver_pycuda.py'}, gpu
 
 
 @pytest.mark.parametrize('path', LIBRARY, ids=name)

@@ -1,0 +1,107 @@
+"""TensorRT and TensorRT-RTX behind the engine interface: fixed buffers, one CUDA graph. Not run on a GPU by us yet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from mos_perception.engine.build import build_command, engine_key, import_tensorrt
+from mos_perception.engine.cache import Cache, Miss
+from mos_perception.engine.card import TensorSpec, load_card
+from mos_perception.engine.driver import Driver, open_driver
+from mos_perception.engine.probe import Gpu, find_gpu
+from mos_perception.errors import EngineError
+
+_DTYPES = {'FLOAT': 'float32', 'HALF': 'float16', 'INT64': 'int64', 'INT32': 'int32', 'INT8': 'int8',
+           'UINT8': 'uint8', 'BOOL': 'bool'}
+
+
+def open_engine(path: Path, flavour: str, driver: str = 'auto', cache: Cache | None = None) -> TrtEngine:
+    """The cached engine of the ONNX file `path`, built on this machine by `mos build`.
+
+    Raises EngineError in this order: no GPU, no TensorRT, no engine for exactly this file, device and version.
+    """
+    gpu = find_gpu()
+    trt = import_tensorrt(flavour)
+    cache, path = cache or Cache(), Path(path)
+    key = engine_key(load_card(path), flavour, trt.__version__, gpu)
+    plan = cache.load(path.stem, key)
+    if isinstance(plan, Miss):
+        raise EngineError(f'{plan.reason}: run "{build_command(path, flavour)}"')
+    try:
+        return TrtEngine(trt, plan, gpu, open_driver(driver))
+    except PlanError as error:
+        cache.discard(path.stem, key)
+        raise EngineError(f'{error}: it was deleted; run "{build_command(path, flavour)}"') from error
+
+
+class PlanError(EngineError):
+    """A plan TensorRT does not take."""
+
+
+class TrtEngine:
+    """One execution context with its buffers. `run` may be called from any one thread at a time."""
+
+    def __init__(self, trt: ModuleType, plan: bytes, gpu: Gpu, driver: Driver) -> None:
+        """Raises PlanError where the plan cannot be used, EngineError where the device refuses."""
+        self.choice = ''
+        self._trt, self._gpu, self._driver = trt, gpu, driver
+        self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
+        self._engine = self._runtime.deserialize_cuda_engine(plan)
+        if self._engine is None:
+            raise PlanError(f'{trt.__name__} {trt.__version__} does not take the engine ({len(plan)} bytes)')
+        self._context = self._engine.create_execution_context()
+        if self._context is None:
+            raise EngineError('TensorRT gives no execution context (GPU memory full?): close other GPU programs')
+        self.inputs, self.outputs = self._specs(trt.TensorIOMode.INPUT), self._specs(trt.TensorIOMode.OUTPUT)
+        self._stream = driver.stream()
+        self._host = {spec.name: driver.pinned(spec.shape, spec.dtype) for spec in self.inputs + self.outputs}
+        self._device = {name: driver.alloc(array.nbytes) for name, array in self._host.items()}
+        for name, address in self._device.items():
+            if not self._context.set_tensor_address(name, address):
+                raise PlanError(f'TensorRT refuses the buffer of tensor {name}')
+        self._enqueue()  # the first run allocates; nothing may allocate while a graph is recorded
+        driver.synchronize(self._stream)
+        self._replay = driver.capture(self._enqueue, self._stream)
+
+    def run(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """All outputs by name, copies. Raises EngineError for wrong feeds or a failed inference."""
+        given = {name: TensorSpec(name, array.shape, array.dtype.name) for name, array in feeds.items()}
+        if given != {spec.name: spec for spec in self.inputs}:
+            raise EngineError(f'fed {", ".join(map(str, given.values())) or "nothing"}; '
+                              f'the model takes {", ".join(map(str, self.inputs))}')
+        self._driver.activate()
+        for name, array in feeds.items():
+            np.copyto(self._host[name], array)
+        self._replay()
+        self._driver.synchronize(self._stream)
+        return {spec.name: self._host[spec.name].copy() for spec in self.outputs}
+
+    def report(self) -> dict[str, Any]:
+        """What really runs."""
+        return {'backend': self._trt.__name__, 'device': str(self._gpu), 'provider': self._driver.name,
+                'choice': self.choice, 'precision': '/'.join(sorted({spec.dtype for spec in self.inputs})),
+                'versions': {self._trt.__name__: self._trt.__version__, 'cuda': self._gpu.cuda,
+                             'numpy': np.__version__}}
+
+    def _specs(self, mode: Any) -> tuple[TensorSpec, ...]:
+        names = [self._engine.get_tensor_name(n) for n in range(self._engine.num_io_tensors)]
+        return tuple(self._spec(name) for name in names if self._engine.get_tensor_mode(name) == mode)
+
+    def _spec(self, name: str) -> TensorSpec:
+        dtype = str(self._engine.get_tensor_dtype(name)).rpartition('.')[2]
+        shape = tuple(int(size) for size in self._engine.get_tensor_shape(name))
+        if dtype not in _DTYPES or min(shape, default=0) < 0:
+            raise PlanError(f'tensor {name} is {dtype} {shape}: must be of a known type and fixed size')
+        return TensorSpec(name, shape, _DTYPES[dtype])
+
+    def _enqueue(self) -> None:
+        for spec in self.inputs:
+            self._driver.h2d(self._device[spec.name], self._host[spec.name], self._stream)
+        if not self._context.execute_async_v3(self._stream):
+            raise EngineError('inference failed: TensorRT refused to enqueue the network; see "mos doctor"')
+        for spec in self.outputs:
+            self._driver.d2h(self._host[spec.name], self._device[spec.name], self._stream)
