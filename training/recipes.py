@@ -75,6 +75,9 @@ RECIPES = {recipe.name: recipe for recipe in (
         feed_forward=256, layers=4)),
     # 16 images in a batch, 400 k steps in the paper: a GPU's work
     _RELEASE,
+    # the paper's factors differ from its code's: flow and contrast nearly change places
+    replace(_RELEASE, name='dimos_paper', weights=LossWeights(census=True, flow=10.0),
+            alignment=replace(_CODE, contrast=0.5, adversarial=0.1)),
     replace(_RELEASE, name='dimos_projected', net=replace(RELEASED, fusion_width=256)),
     replace(_RELEASE, name='evinsmos', net=replace(RELEASED, disentangled=False),
             weights=LossWeights(census=True, box=0.0), alignment=AlignmentWeights(contrast=10.0)),

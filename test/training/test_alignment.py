@@ -22,6 +22,7 @@ from training.losses.alignment import (
     translation_loss,
 )
 from training.nets.alignment import MODALITIES, TYPES, Alignment, reverse_gradient
+from training.recipes import RECIPES
 
 torch.set_num_threads(1)
 CHANNELS = (3, 4, 6)
@@ -188,3 +189,13 @@ def test_two_processes_contrast_like_one(tmp_path):
         assert found == pytest.approx(float(loss), rel=1e-5)
         for ours, wanted in zip(gradients, alignment.projectors.parameters()):
             assert torch.allclose(ours, wanted.grad, atol=1e-6, rtol=1e-4)
+
+
+def test_weight_sets_of_code_and_paper():
+    """dimos.md 1.9, the MouseSIS column and the paper's."""
+    code, paper = RECIPES['dimos'], RECIPES['dimos_paper']
+    for recipe, flow, contrast, adversarial in ((code, 0.5, 10.0, 1.0), (paper, 10.0, 0.5, 0.1)):
+        assert (recipe.weights.classes, recipe.weights.dice, recipe.weights.focal) == (1.0, 1.0, 20.0)
+        assert (recipe.weights.flow, recipe.weights.box, recipe.alignment.translation) == (flow, 0.01, 10.0)
+        assert (recipe.alignment.contrast, recipe.alignment.adversarial) == (contrast, adversarial)
+        assert recipe.frames == 2 and recipe.net.as_released
