@@ -19,6 +19,7 @@ import math
 import os
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TextIO
@@ -140,6 +141,15 @@ def ranks() -> tuple[int, int]:
     return 0, 1
 
 
+def agreed(value: float) -> float:
+    """The first process' value: clocks differ, and all must stop at the same step."""
+    if ranks()[1] == 1:
+        return value
+    shared = torch.tensor(value, dtype=torch.float64, device='cuda' if torch.cuda.is_available() else 'cpu')
+    torch.distributed.broadcast(shared, 0)
+    return float(shared)
+
+
 def average_gradients(state: State) -> None:
     """Mean over the processes of a distributed run, so that all take the same step."""
     count = ranks()[1]
@@ -216,10 +226,11 @@ def fit(state: State, data: Source, recipe: Recipe, folder: Path, *, steps: int 
     sums: dict[str, float] = {}
     first, main_process = state.step, ranks()[0] == 0
     device = next(state.network.parameters()).device
-    with (folder / 'metrics.jsonl').open('a') as metrics, SummaryWriter(str(folder)) as board:
+    writer = SummaryWriter(str(folder)) if main_process else nullcontext()
+    with (folder / ('metrics.jsonl' if main_process else os.devnull)).open('a') as metrics, writer as board:
         while True:
             state.seconds = offset + time.monotonic() - begun
-            done = max(state.step / steps if steps else 0.0, state.seconds / (60 * minutes) if minutes else 0.0)
+            done = agreed(max(state.step / steps if steps else 0.0, state.seconds / (60 * minutes) if minutes else 0.0))
             now = time.monotonic()
             if state.step > first and (now - logged >= log_seconds or done >= 1) and main_process:
                 state.metrics = {name: value / (state.step - first) for name, value in sums.items()}

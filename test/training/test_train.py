@@ -1,6 +1,8 @@
 """Training: the packed set, overfitting one batch, the NaN stop, resume."""
 
 import json
+import os
+import socket
 import subprocess
 import sys
 import time
@@ -256,3 +258,44 @@ def test_smoke_runs_every_stage(capsys):
     assert smoke(recipe) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith('smoke')]
     assert len(lines) == 4 and 'resumed to step 12' in lines[1]
+
+
+PAIR = """
+import sys, torch
+from dataclasses import replace
+from pathlib import Path
+sys.path[:0] = sys.argv[2:]
+from test_train import FULL
+from training.datasets.clips import PackedSet
+from training.train import distributed, fit, ranks, start
+torch.set_num_threads(1)
+distributed()
+folder, rank = Path(sys.argv[1]), ranks()[0]
+with PackedSet(folder / 'set', replace(FULL, seed=FULL.seed + rank)) as data:
+    state = fit(start(FULL), data, FULL, folder / f'run{rank}', minutes=0.02)
+torch.save((state.step, [p.detach() for p in state.network.parameters()]), folder / f'{rank}.pt')
+torch.distributed.destroy_process_group()
+"""
+
+
+def test_two_processes_take_the_same_steps(tmp_path):
+    """Different samples, one model: equal weights after a run that ends by the clock; the first process alone saves."""
+    pack((square_clip(seed) for seed in range(4)), 4, tmp_path / 'set', RECIPE, 'squares')
+    (tmp_path / 'run.py').write_text(PAIR)
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    here, runs = Path(__file__).resolve(), []
+    for rank in range(2):
+        (tmp_path / f'run{rank}').mkdir()
+        world = {'RANK': str(rank), 'WORLD_SIZE': '2', 'LOCAL_RANK': str(rank), 'MASTER_ADDR': '127.0.0.1',
+                 'MASTER_PORT': str(port)}
+        runs.append(subprocess.Popen(
+            [sys.executable, str(tmp_path / 'run.py'), str(tmp_path), str(here.parent), str(here.parents[2])],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **world}))
+    for run in runs:
+        errors = run.communicate(timeout=300)[1]
+        assert run.returncode == 0, errors[-2000:]
+    (steps, first), (others, second) = (torch.load(tmp_path / f'{rank}.pt', weights_only=True) for rank in range(2))
+    assert steps == others > 0 and all(map(torch.equal, first, second))
+    assert (tmp_path / 'run0' / 'checkpoint.json').exists() and not list((tmp_path / 'run1').iterdir())
