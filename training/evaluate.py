@@ -9,21 +9,24 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
+from mos_perception import formats
 from mos_perception.datatypes import EventWindow, Frame, Instances
 from mos_perception.engine import load_engine
 from mos_perception.engine.card import find_model, load_card, save_card
 from mos_perception.errors import MosError
 from mos_perception.evaluation.score import Scorer
 from mos_perception.models.dimos import DimosModel
+from training.datasets.sequences import clip_of
 from training.floors import FLOORS, NO_TRACKS
 from training.scenes import SCENES, render_clip
 from training.scenes.clip import Clip
@@ -75,16 +78,19 @@ def methods(model: DimosModel) -> dict[str, Method]:
             'events only': lambda frame, window: run(None, window, frame.size)}
 
 
-def evaluate(model: DimosModel, clips: Iterable[Clip], min_pixels: int) -> dict[str, dict[str, float | None]]:
+def evaluate(model: DimosModel, clips: Iterable[Clip], min_pixels: int,
+             with_events: bool = True) -> dict[str, dict[str, float | None]]:
     """Scores per method over all frames but each clip's first; movers under `min_pixels` are no ground truth.
 
-    MOG2 has only the clip's own frames to learn the background from: `training.levels` gives it a warm-up.
+    Without events only the methods that need none are scored. MOG2 has only the clip's own frames to learn the
+    background from: `training.levels` gives it a warm-up.
     """
-    floors = {f'floor: {name}': kind() for name, kind in FLOORS.items()}
-    table = {name: Row(Scorer(min_pixels)) for name in (*methods(model), *floors)}
+    runs = {name: method for name, method in methods(model).items() if with_events or name == 'frames only'}
+    floors = {f'floor: {name}': kind() for name, kind in FLOORS.items() if with_events or name != 'events'}
+    table = {name: Row(Scorer(min_pixels)) for name in (*runs, *floors)}
     window_ns = round(model.card.window.length_ms * 1e6)
     for clip in clips:
-        for name, method in methods(model).items():
+        for name, method in runs.items():
             for i in range(1, len(clip)):
                 begun = time.perf_counter()
                 found = method(clip.frame(i), clip.window(i, window_ns))
@@ -97,6 +103,13 @@ def evaluate(model: DimosModel, clips: Iterable[Clip], min_pixels: int) -> dict[
                 found = floor.update(clip.frame(i), clip.window(i, window_ns))
                 table[name].add(clip, i, found, time.perf_counter() - begun)
     return {name: row.values() for name, row in table.items()}
+
+
+def sequences(folder: Path) -> Iterator[Clip]:
+    """The sequences of a data set on disk, one at a time, with progress. Raises DatasetError: unknown, or no truth."""
+    layout = formats.module(formats.detect(folder))
+    for name in track(layout.find(folder), str(folder), console=Console(stderr=True)):
+        yield clip_of(layout.read(folder, name))
 
 
 def show(scores: dict[str, dict[str, float | None]], title: str) -> None:
@@ -115,6 +128,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--model', default='dimos_nano', help='name under models/ or path of an .onnx file')
     parser.add_argument('--preset', choices=sorted(SCENES), default='easy')
+    parser.add_argument('--data', type=Path, help='a data set on disk instead: MouseSIS, SEVD, EVIMO, DAVIS, bag ...')
+    parser.add_argument('--frames-only', action='store_true', help='with --data: it has no events')
     parser.add_argument('--split', choices=SPLITS, default='test')
     parser.add_argument('--clips', type=int, default=20)
     parser.add_argument('--seed', type=int, default=0, help='first clip')
@@ -127,12 +142,18 @@ def main(arguments: list[str] | None = None) -> int:
         path = find_model(given.model)
         card = load_card(path)
         model = DimosModel(load_engine(path, 'onnxruntime', given.threads), card)
-        clips = (render_clip(given.preset, seed, given.split) for seed in range(given.seed, given.seed + given.clips))
-        scores = evaluate(model, clips, given.min_pixels)
-        what = f'{card.id}: {given.clips} clips, preset {given.preset}, split {given.split}, seeds from {given.seed}'
+        if given.data:
+            clips, key = sequences(given.data), given.data.name
+            what = f'{card.id}: {given.data.name}' + (', frames only' if given.frames_only else '')
+        else:
+            clips = (render_clip(given.preset, given.seed + n, given.split) for n in range(given.clips))
+            key = f'{given.preset}/{given.split}'
+            what = (f'{card.id}: {given.clips} clips, preset {given.preset}, split {given.split}, '
+                    f'seeds from {given.seed}')
+        scores = evaluate(model, clips, given.min_pixels, not given.frames_only)
         result: dict[str, Any] = {'about': what, 'min_pixels': given.min_pixels, 'scores': scores}
         if given.update_card:
-            save_card(replace(card, scores=card.scores | {f'{given.preset}/{given.split}': result}), Path(path))
+            save_card(replace(card, scores=card.scores | {key: result}), Path(path))
     except MosError as error:
         print(f'evaluate: {error}', file=sys.stderr)
         return 1

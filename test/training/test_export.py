@@ -1,5 +1,6 @@
 """Export: the ONNX file computes what the network computes, and its card says what it is; evaluation runs on it."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -10,9 +11,12 @@ import torch
 from mos_perception.engine.card import load_card
 from mos_perception.engine.ort import OrtEngine
 from mos_perception.errors import ConfigError, EngineError
+from mos_perception.formats import davis
 from mos_perception.models.dimos import DimosModel
 from training.datasets.clips import normalised, window_voxel
+from training.datasets.sequences import sequence_of
 from training.evaluate import evaluate
+from training.evaluate import main as evaluate_command
 from training.export import OUTPUTS, export
 from training.nets.dimos import DimosConfig
 from training.recipes import Recipe
@@ -109,3 +113,17 @@ def test_half_precision_keeps_inputs_outputs_and_nearly_the_answer(exported, tmp
     assert 1e-6 < max(differences.values()) < 0.05
     assert load_card(tmp_path / 'tiny_fp16.onnx').training['precision'] == 'fp16'
     assert (tmp_path / 'tiny_fp16.onnx').stat().st_size < 0.75 * (tmp_path / 'tiny.onnx').stat().st_size
+
+
+def test_evaluation_of_a_data_set_on_disk(exported, tmp_path, capsys):
+    """A DAVIS folder without events: only what needs none is scored, on all its sequences."""
+    _, path = exported
+    for seed in range(2):
+        sequence = sequence_of(render_clip(find_preset('easy', duration_s=0.1), seed, 'test'), f's{seed}')
+        davis.write(replace(sequence, events=None), tmp_path / 'set')
+    assert evaluate_command(['--model', str(path), '--data', str(tmp_path / 'set'), '--frames-only', '--json']) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert list(result['scores']) == ['frames only', 'floor: homography', 'floor: mog2']
+    assert 'frames only' in result['about']
+    assert evaluate_command(['--model', str(path), '--data', str(tmp_path / 'nothing')]) == 1
+    assert 'none of the known data set layouts' in capsys.readouterr().err

@@ -64,11 +64,11 @@ class Dimos(nn.Module):
             setattr(self, name, self._encoder(3 if name.startswith('image') else config.event_channels))
         channels = config.channels if config.backbone == 'plain' else self.image_appearance.channels
         self.channels = tuple(channels)
+        self.event_mask = EventMaskEncoder(max(config.hidden // 2, 1), config.hidden)
         if config.disentangled:
             self.fuse_appearance, self.fuse_motion = (
                 nn.ModuleList(ModalityFusion(count, config.fusion_width) for count in channels) for _ in range(2))
             channels = [config.fusion_width or count for count in channels]
-        self.event_mask = EventMaskEncoder(max(config.hidden // 2, 1), config.hidden)
         self.interactions = nn.ModuleList(Interaction(count, config.hidden, heads, config.expansion)
                                           for count, heads in zip(channels, config.heads))
         fused = 2 * config.hidden
