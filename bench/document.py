@@ -33,8 +33,8 @@ def performance() -> str:
 def accuracy() -> str:
     """docs/accuracy.md from the model cards."""
     parts = ['# Accuracy\n', HEAD, 'All models here are trained on scenes rendered by `training/scenes`, never on '
-             'recorded data, and tested on others (train and test share no seed, texture family or outline family) or, where a '
-             'heading names a data set, on its recordings. mIoU ins, mIoU01 '
+             'recorded data, and tested on others (train and test share no seed, texture family or outline family) or, '
+             'where a heading names a data set, on its recordings. mIoU ins, mIoU01 '
              'and AP parity follow the released DIMOS code; mIoU strict, AP strict, precision and recall count false '
              'positives. The floors see the same clips: homography = optical flow minus a homography, mog2 = '
              'background subtraction, events = event counts after motion compensation. Commands: '

@@ -268,10 +268,12 @@ def _words(terms: dict) -> str:
 
 def distributed() -> torch.device:
     """Join the other processes if torchrun started this one; the device to use: this process' GPU, or the CPU."""
-    gpu = torch.cuda.is_available()
+    gpu, local = torch.cuda.is_available(), int(os.environ.get('LOCAL_RANK', 0))
+    if gpu:
+        torch.cuda.set_device(local)
     if 'RANK' in os.environ and not torch.distributed.is_initialized():
         torch.distributed.init_process_group('nccl' if gpu else 'gloo')
-    return torch.device('cuda', int(os.environ.get('LOCAL_RANK', 0))) if gpu else torch.device('cpu')
+    return torch.device('cuda', local) if gpu else torch.device('cpu')
 
 
 def open_data(given: argparse.Namespace, recipe: Recipe) -> Source:
