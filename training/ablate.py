@@ -10,7 +10,7 @@ import argparse
 import json
 import os
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ import torch
 from bench.document import table
 from mos_perception.engine.card import load_card
 from mos_perception.engine.ort import OrtEngine
-from mos_perception.errors import MosError
+from mos_perception.errors import ConfigError, MosError
 from mos_perception.models.dimos import DimosModel
 from training.datasets.clips import PackedSet
 from training.evaluate import evaluate
@@ -48,12 +48,24 @@ def ladder(recipe: Recipe) -> dict[str, Recipe]:
     return {name: replace(rung, name=f'{recipe.name} {name}') for name, rung in rungs.items()}
 
 
+def claim(folder: Path, wanted: dict) -> None:
+    """Note what the folder's run is for. Raises ConfigError if it was begun for something else."""
+    note, text = folder / 'run.json', json.dumps(wanted, indent=1)
+    if note.exists() and note.read_text() != text:
+        raise ConfigError(f'{folder} holds a run with other steps, data, clips or recipe (run.json): '
+                          'give another --out, or delete it')
+    part = note.with_suffix('.part')
+    part.write_text(text)
+    os.replace(part, note)
+
+
 def run(recipe: Recipe, data: Path, folder: Path, steps: int, clips: list[tuple[str, int]]) -> dict[str, float | None]:
     """Train (or go on with) one recipe to `steps` and score it on the clips (preset, seed) of split test."""
     scores = folder / 'scores.json'
+    folder.mkdir(parents=True, exist_ok=True)
+    claim(folder, {'steps': steps, 'data': data.name, 'clips': clips, 'recipe': asdict(recipe)})
     if scores.exists():
         return json.loads(scores.read_text())
-    folder.mkdir(parents=True, exist_ok=True)
     with PackedSet(data, recipe) as samples:
         state = load(folder, recipe) if (folder / 'checkpoint.json').exists() else start(recipe)
         fit(state, samples, recipe, folder, steps=steps, save_minutes=2, command='training.ablate')

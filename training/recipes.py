@@ -37,6 +37,8 @@ class Recipe:
     """One training run. `mask_stride`: mask losses at 1/stride of the input (4 = the logits' own size).
 
     `frames` of a sample, 1 or 2: the contrast needs two, and the batch then holds `batch` pairs.
+    `sum_frames`: class, mask, box and flow terms are summed over a sample's frames, as released (the contrast is not);
+    else their mean.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Recipe:
     mask_stride: int = 4
     batch: int = 8
     frames: int = 1
+    sum_frames: bool = False
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
     warmup: float = 0.1
@@ -60,8 +63,8 @@ class Recipe:
 _NANO = Recipe('dimos_nano', weights=LossWeights(dense=1.0))  # dense: see losses.masks.dense_loss
 _CODE = AlignmentWeights(contrast=10.0, adversarial=1.0, translation=10.0, detach_reference=False,
                          last_frame_twice=True)
-_RELEASE = Recipe('dimos', RELEASED, LossWeights(census=True), _CODE, frames=2, mask_stride=1, min_pixels=50,
-                  learning_rate=1e-4, weight_decay=1e-6, warmup=0.3)
+_RELEASE = Recipe('dimos', RELEASED, LossWeights(census=True), _CODE, frames=2, sum_frames=True, mask_stride=1,
+                  min_pixels=50, learning_rate=1e-4, weight_decay=1e-6, warmup=0.3)
 # losses of a CPU's scale: the released factors drown the masks' gradient in a narrow network
 _ALL = AlignmentWeights(contrast=0.5, adversarial=0.1, translation=1.0)
 

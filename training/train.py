@@ -73,6 +73,8 @@ def losses(network: Dimos, batch: Batch, recipe: Recipe, alignment: Alignment | 
         terms['flow'] = recipe.weights.flow * flow
     if recipe.weights.dense:
         terms['dense'] = recipe.weights.dense * dense_loss(outputs['dense'], batch.targets)
+    if recipe.sum_frames:
+        terms = {name: recipe.frames * term for name, term in terms.items()}
     if alignment:
         terms |= alignment_losses(outputs, alignment, recipe.alignment, recipe.frames, progress)
     return terms
@@ -182,6 +184,13 @@ def save(state: State, recipe: Recipe, folder: Path, about: dict) -> None:
             old.unlink()
 
 
+def completed(saved: dict) -> dict:
+    """A checkpoint's recipe, with fields that later commits added at their defaults: these must mean "as before"."""
+    defaults = json.loads(json.dumps(asdict(Recipe(''))))
+    return saved | {name: value | saved.get(name, {}) if isinstance(value, dict) else saved.get(name, value)
+                    for name, value in defaults.items()}
+
+
 def load(folder: Path, recipe: Recipe, data: str = '', device: torch.device | str = 'cpu') -> State:
     """The state `save` wrote. Raises ConfigError if there is none or it was made by another recipe.
 
@@ -191,7 +200,7 @@ def load(folder: Path, recipe: Recipe, data: str = '', device: torch.device | st
         side = json.loads((folder / 'checkpoint.json').read_text())
     except OSError as error:
         raise ConfigError(f'no checkpoint in {folder} ({error}): start without --resume') from error
-    if side['recipe'] != json.loads(json.dumps(asdict(recipe))):
+    if completed(side['recipe']) != json.loads(json.dumps(asdict(recipe))):
         raise ConfigError(f'the checkpoint in {folder} was made with another recipe than {recipe.name} of this commit: '
                           'restore that commit or start without --resume')
     if data and side['data'] != data:
@@ -246,6 +255,7 @@ def fit(state: State, data: Source, recipe: Recipe, folder: Path, *, steps: int 
             if done >= 1:
                 return state
             batch = data.draw(state.step).to(device)
+            torch.manual_seed(int(data.step_rng(state.step).integers(2 ** 63)))  # dropout: by (seed, step) as the data
             rate = one_cycle(done, recipe.learning_rate, recipe.warmup)
             for name, value in train_step(state, batch, recipe, rate, done).items():
                 sums[name] = sums.get(name, 0.0) + value
@@ -315,7 +325,10 @@ def main(arguments: list[str] | None = None) -> int:
     device = distributed()
     try:
         with open_data(given, replace(recipe, seed=recipe.seed + ranks()[0])) as data:
-            state = load(given.out, recipe, data.about, device) if given.resume else start(recipe, device)
+            resume = given.resume and (given.out / 'checkpoint.json').exists()
+            if given.resume and not resume:  # stopped before the first checkpoint
+                print(f'note: no checkpoint in {given.out} yet, starting anew', file=sys.stderr)
+            state = load(given.out, recipe, data.about, device) if resume else start(recipe, device)
             fit(state, data, recipe, given.out, steps=given.steps, minutes=given.minutes,
                 save_minutes=given.save_minutes,
                 command=' '.join(['python -m training.train', *(sys.argv[1:] if arguments is None else arguments)]))

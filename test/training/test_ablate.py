@@ -49,6 +49,8 @@ def test_a_ladder_is_trained_scored_and_tabled(tmp_path, monkeypatch, capsys):
     (tmp_path / 'out' / 'baseline_0' / 'scores.json').write_text(json.dumps(changed))
     assert ablate.main(arguments) == 0  # nothing is trained again
     assert '| baseline | 50.0 +- 0.0 |' in (tmp_path / 'out' / 'ablation.md').read_text()
+    assert ablate.main([*arguments, '--steps', '4']) == 1  # not the run that the table would claim
+    assert 'other steps' in capsys.readouterr().err
     arguments[1], arguments[3] = str(tmp_path / 'none'), str(tmp_path / 'new')
     assert ablate.main(arguments) == 1
     assert 'no packed set' in capsys.readouterr().err

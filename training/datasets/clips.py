@@ -107,6 +107,9 @@ class PackedSet(Source):
         self.images, self.voxels, self.ids, self.moving = (
             np.load(folder / f'{name}.npy', mmap_mode='r') for name in ('images', 'voxels', 'ids', 'moving'))
         self.clips, self.frames = about['clips'], self.images.shape[1]
+        if self.frames <= recipe.frames:
+            raise ConfigError(f'the set in {folder} has clips of {self.frames} frames, {recipe.name} needs '
+                              f'{recipe.frames + 1}: pack longer clips')
 
     def __len__(self) -> int:
         return self.clips * (self.frames - 1)

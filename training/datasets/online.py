@@ -162,8 +162,10 @@ class OnlineSet(Source):
                               f'seed {self.seed}: give a preset, nothing below 0 and a seed below 2^31')
         if reuse > 1 and not cache_gb:
             raise ConfigError(f'each clip is to be drawn {reuse} times, which needs memory to keep it: give --cache-gb')
-        if short := [preset.name for preset in self.weights if preset.frame_count < 2]:
-            raise ConfigError(f'clips of preset {short[0]} have 1 frame, a sample needs 2: use a longer duration_s')
+        needed = 1 + self.recipe.frames
+        if short := [preset for preset in self.weights if preset.frame_count < needed]:
+            raise ConfigError(f'clips of preset {short[0].name} have {short[0].frame_count} frames, a sample needs '
+                              f'{needed}: use a longer duration_s')
 
     def _clip_bytes(self) -> int:
         """Bytes of the longest clip's arrays."""
