@@ -173,7 +173,8 @@ def test_many_activations_leave_nothing_behind(rig):
     cycle(5)
     threads, files, before = threading.active_count(), process.num_fds(), process.memory_info().rss
     cycle(25)
-    assert threading.active_count() == threads and abs(process.num_fds() - files) <= 4
+    # fewer files are no leak: those of the test before are closed late
+    assert threading.active_count() == threads and process.num_fds() - files <= 4
     assert process.memory_info().rss - before < 40e6
     bench.matched()
     bench.send(0)
