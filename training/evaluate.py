@@ -91,18 +91,20 @@ def evaluate(model: DimosModel, clips: Iterable[Clip], min_pixels: int,
     window_ns = round(model.card.window.length_ms * 1e6)
     for clip in clips:
         for name, method in runs.items():
-            for i in range(1, len(clip)):
-                begun = time.perf_counter()
-                found = method(clip.frame(i), clip.window(i, window_ns))
-                table[name].add(clip, i, found, time.perf_counter() - begun)
+            score_clip(table[name], method, clip, window_ns)
         for name, floor in floors.items():
             floor.reset()
             floor.update(clip.frame(0), clip.window(0, window_ns))
-            for i in range(1, len(clip)):
-                begun = time.perf_counter()
-                found = floor.update(clip.frame(i), clip.window(i, window_ns))
-                table[name].add(clip, i, found, time.perf_counter() - begun)
+            score_clip(table[name], floor.update, clip, window_ns)
     return {name: row.values() for name, row in table.items()}
+
+
+def score_clip(row: Row, method: Method, clip: Clip, window_ns: int) -> None:
+    """Add all frames of a clip but the first, each with the events of the `window_ns` before it."""
+    for i in range(1, len(clip)):
+        begun = time.perf_counter()
+        found = method(clip.frame(i), clip.window(i, window_ns))
+        row.add(clip, i, found, time.perf_counter() - begun)
 
 
 def sequences(folder: Path) -> Iterator[Clip]:
