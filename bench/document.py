@@ -48,7 +48,7 @@ def accuracy() -> str:
             rows = [[method, *('-' if values[column] is None else f'{values[column]:.3f}' for column in columns)]
                     for method, values in result['scores'].items()]
             parts += [f'### {name}: {result["about"]}, movers from {result["min_pixels"]} px\n',
-                      table(['method', *(column.replace('_', ' ') for column in columns)], rows), '']
+                      table(['', *(column.replace('_', ' ') for column in columns)], rows), '']
     return '\n'.join(parts).rstrip() + '\n'
 
 

@@ -24,16 +24,18 @@ from mos_perception.datatypes import EventWindow, Frame, Instances
 from mos_perception.engine import load_engine
 from mos_perception.engine.card import find_model, load_card, save_card
 from mos_perception.errors import MosError
-from mos_perception.evaluation.score import Scorer
+from mos_perception.evaluation.score import SIZES, Scorer
 from mos_perception.models.dimos import DimosModel
 from training.datasets.sequences import clip_of
 from training.floors import FLOORS, NO_TRACKS
 from training.scenes import SCENES, render_clip
 from training.scenes.clip import Clip
+from training.scenes.levels import KNOBS
 from training.scenes.splits import SPLITS
 
 COLUMNS = ('mIoU_ins', 'mIoU01', 'AP_parity', 'AP_strict', 'mIoU_strict', 'precision', 'recall',
-           'false_per_empty_frame', 'ms_per_frame')
+           'false_per_empty_frame', 'IoU_small', 'IoU_medium', 'IoU_large', 'ms_per_frame')
+PERIOD_NS = 33_333_333  # the floors were tuned on windows of a frame period
 
 
 @dataclass
@@ -62,6 +64,7 @@ class Row:
         found = (parity['mIoU_ins_valid'], None if parity['mIoU01'] is None else parity['mIoU01'] * share,
                  parity['mAP'], strict['AP'], strict['mIoU'], strict['motion_precision'], strict['motion_recall'],
                  self.false_alarms / self.empty_frames if self.empty_frames else None,
+                 *(strict[f'IoU_{size}'] for size in SIZES),
                  1e3 * float(np.median(self.seconds)))
         return {name: None if value is None else round(float(value), 4) for name, value in zip(COLUMNS, found)}
 
@@ -94,8 +97,8 @@ def evaluate(model: DimosModel, clips: Iterable[Clip], min_pixels: int,
             score_clip(table[name], method, clip, window_ns)
         for name, floor in floors.items():
             floor.reset()
-            floor.update(clip.frame(0), clip.window(0, window_ns))
-            score_clip(table[name], floor.update, clip, window_ns)
+            floor.update(clip.frame(0), clip.window(0, PERIOD_NS))
+            score_clip(table[name], floor.update, clip, PERIOD_NS)
     return {name: row.values() for name, row in table.items()}
 
 
@@ -105,6 +108,17 @@ def score_clip(row: Row, method: Method, clip: Clip, window_ns: int) -> None:
         begun = time.perf_counter()
         found = method(clip.frame(i), clip.window(i, window_ns))
         row.add(clip, i, found, time.perf_counter() - begun)
+
+
+def by_preset(model: DimosModel, split: str, clips: int, seed: int,
+              min_pixels: int) -> dict[str, dict[str, float | None]]:
+    """mIoU_ins of every method on easy, mid, hard and with one knob of mid at a time turned to easy or hard."""
+    names = ['easy', 'mid', 'hard', *(f'{knob}-{level}' for knob in KNOBS for level in ('easy', 'hard'))]
+    found = {}
+    for name in track(names, 'presets', console=Console(stderr=True)):
+        scores = evaluate(model, (render_clip(name, seed + n, split) for n in range(clips)), min_pixels)
+        found[name] = {method: values['mIoU_ins'] for method, values in scores.items()}
+    return found
 
 
 def sequences(folder: Path) -> Iterator[Clip]:
@@ -117,12 +131,12 @@ def sequences(folder: Path) -> Iterator[Clip]:
 def show(scores: dict[str, dict[str, float | None]], title: str) -> None:
     """Print the scores as a table."""
     table = Table(title=title)
-    table.add_column('method')
-    for name in COLUMNS:
-        table.add_column(name.replace('_', ' '), justify='right')
+    columns = list(next(iter(scores.values())))
+    for name in ('', *columns):
+        table.add_column(name.replace('_', ' '), justify='right' if name else 'left')
     for name, values in scores.items():
-        table.add_row(name, *('-' if values[column] is None else f'{values[column]:.3f}' for column in COLUMNS))
-    Console(width=None if sys.stdout.isatty() else 150).print(table)
+        table.add_row(name, *('-' if values[column] is None else f'{values[column]:.3f}' for column in columns))
+    Console(width=None if sys.stdout.isatty() else 170).print(table)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -132,6 +146,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument('--preset', choices=sorted(SCENES), default='easy')
     parser.add_argument('--data', type=Path, help='a data set on disk instead: MouseSIS, SEVD, EVIMO, DAVIS, bag ...')
     parser.add_argument('--frames-only', action='store_true', help='with --data: it has no events')
+    parser.add_argument('--knobs', action='store_true', help='every level, one knob at a time, instead of --preset')
     parser.add_argument('--split', choices=SPLITS, default='test')
     parser.add_argument('--clips', type=int, default=20)
     parser.add_argument('--seed', type=int, default=0, help='first clip')
@@ -144,7 +159,11 @@ def main(arguments: list[str] | None = None) -> int:
         path = find_model(given.model)
         card = load_card(path)
         model = DimosModel(load_engine(path, 'onnxruntime', given.threads), card)
-        if given.data:
+        if given.knobs:
+            key, what = f'knobs/{given.split}', (f'{card.id}: mIoU_ins on {given.clips} clips of each preset, split '
+                                                 f'{given.split}, seeds from {given.seed}')
+            scores = by_preset(model, given.split, given.clips, given.seed, given.min_pixels)
+        elif given.data:
             clips, key = sequences(given.data), given.data.name
             what = f'{card.id}: {given.data.name}' + (', frames only' if given.frames_only else '')
         else:
@@ -152,7 +171,8 @@ def main(arguments: list[str] | None = None) -> int:
             key = f'{given.preset}/{given.split}'
             what = (f'{card.id}: {given.clips} clips, preset {given.preset}, split {given.split}, '
                     f'seeds from {given.seed}')
-        scores = evaluate(model, clips, given.min_pixels, not given.frames_only)
+        if not given.knobs:
+            scores = evaluate(model, clips, given.min_pixels, not given.frames_only)
         result: dict[str, Any] = {'about': what, 'min_pixels': given.min_pixels, 'scores': scores}
         if given.update_card:
             save_card(replace(card, scores=card.scores | {key: result}), Path(path))

@@ -38,7 +38,9 @@ class Recipe:
 
     `frames` of a sample, 1 or 2: the contrast needs two, and the batch then holds `batch` pairs.
     `sum_frames`: class, mask, box and flow terms are summed over a sample's frames, as released (the contrast is not);
-    else their mean.
+    else their mean. `empty_masks`: as released, a mover that is not in this frame but whose id is below another's is a
+    target without pixels. `last_rate`: the last learning rate over the highest. `clip_norm` 0 = gradients are not
+    clipped. `released_optimizer`, `discriminator_rate`: see `optimizer.make_optimizer`.
     """
 
     name: str
@@ -53,10 +55,14 @@ class Recipe:
     batch: int = 8
     frames: int = 1
     sum_frames: bool = False
+    empty_masks: bool = False
     learning_rate: float = 1e-3
+    last_rate: float = 1e-3
     weight_decay: float = 1e-4
     warmup: float = 0.1
     clip_norm: float = 1.0
+    released_optimizer: bool = False
+    discriminator_rate: float = 5e-5
     seed: int = 1234
 
 
@@ -66,7 +72,8 @@ _NANO = Recipe('dimos_nano', weights=LossWeights(dense=1.0), window_ns=100_000_0
 _CODE = AlignmentWeights(contrast=10.0, adversarial=1.0, translation=10.0, detach_reference=False,
                          last_frame_twice=True)
 _RELEASE = Recipe('dimos', RELEASED, LossWeights(census=True), _CODE, frames=2, sum_frames=True, mask_stride=1,
-                  min_pixels=50, learning_rate=1e-4, weight_decay=1e-6, warmup=0.3)
+                  min_pixels=50, empty_masks=True, learning_rate=1e-4, last_rate=4e-6, weight_decay=1e-6, warmup=0.3,
+                  clip_norm=0.0, released_optimizer=True)
 # losses of a CPU's scale: the released factors drown the masks' gradient in a narrow network
 _ALL = AlignmentWeights(contrast=0.5, adversarial=0.1, translation=1.0)
 

@@ -19,40 +19,30 @@ import math
 import os
 import sys
 import time
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TextIO
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from mos_perception.errors import ConfigError, MosError
 from training.datasets.clips import PackedSet
 from training.datasets.online import OnlineSet
 from training.datasets.source import Batch, Source
+from training.journal import Journal, words
 from training.losses.alignment import alignment_losses
 from training.losses.flow import flow_loss
 from training.losses.masks import dense_loss, instance_losses
 from training.nets.alignment import Alignment
 from training.nets.dimos import Dimos
+from training.optimizer import make_optimizer, one_cycle, set_rates
+from training.parallel import agreed, average_gradients, join, ranks
 from training.recipes import RECIPES, Recipe
 
 
 class TrainingError(MosError):
     """A training step that must not be applied."""
-
-
-def one_cycle(fraction: float, peak: float, warmup: float) -> float:
-    """Learning rate: cosine from peak / 25 up to peak at `warmup`, then cosine down to peak / 1000 at 1."""
-    def blend(start: float, end: float, part: float) -> float:
-        return end + (start - end) * 0.5 * (1 + math.cos(math.pi * part))
-    fraction = min(max(fraction, 0.0), 1.0)
-    if fraction < warmup:
-        return blend(peak / 25, peak, fraction / warmup)
-    return blend(peak, peak / 1000, (fraction - warmup) / (1 - warmup))
 
 
 def losses(network: Dimos, batch: Batch, recipe: Recipe, alignment: Alignment | None = None,
@@ -76,7 +66,9 @@ def losses(network: Dimos, batch: Batch, recipe: Recipe, alignment: Alignment | 
     if recipe.sum_frames:
         terms = {name: recipe.frames * term for name, term in terms.items()}
     if alignment:
-        terms |= alignment_losses(outputs, alignment, recipe.alignment, recipe.frames, progress)
+        branches = {name: value for name, value in outputs.items() if '.' in name}
+        whole = (batch.image != 0).flatten(1).any(1) & (batch.voxel != 0).flatten(1).any(1)
+        terms |= alignment_losses(branches, alignment, recipe.alignment, recipe.frames, progress, whole)
     return terms
 
 
@@ -98,71 +90,37 @@ class State:
 
 
 def start(recipe: Recipe, device: torch.device | str = 'cpu') -> State:
-    """Fresh weights from the recipe's seed. Vectors (norms, biases, positions) are not decayed."""
+    """Fresh weights from the recipe's seed."""
     torch.manual_seed(recipe.seed)
     network = Dimos(recipe.net).to(memory_format=torch.channels_last)
     alignment = None
     if recipe.alignment.any:
         alignment = Alignment(network.channels, recipe.net.disentangled).to(memory_format=torch.channels_last)
     network, alignment = network.to(device), alignment.to(device) if alignment else None
-    parameters = [*network.parameters(), *(alignment.parameters() if alignment else [])]
-    matrices = [p for p in parameters if p.ndim > 1]
-    vectors = [p for p in parameters if p.ndim <= 1]
-    optimizer = torch.optim.AdamW([{'params': matrices}, {'params': vectors, 'weight_decay': 0.0}],
-                                  lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
-    return State(network, optimizer, alignment)
+    modules = {'net': network} | ({'align': alignment} if alignment else {})
+    return State(network, make_optimizer(recipe, modules), alignment)
 
 
 def train_step(state: State, batch: Batch, recipe: Recipe, rate: float, progress: float = 0.0) -> dict[str, float]:
     """One update. Raises TrainingError before anything changes if the loss or the gradient is not finite."""
-    for group in state.optimizer.param_groups:
-        group['lr'] = rate
+    set_rates(state.optimizer, recipe, rate, progress)
     state.optimizer.zero_grad(set_to_none=True)
     terms = losses(state.network, batch, recipe, state.alignment, progress)
     total = sum(terms.values())
     numbers = {name: float(term.detach()) for name, term in terms.items()} | {'loss': float(total.detach())}
     if not math.isfinite(numbers['loss']):
-        raise TrainingError(f'step {state.step}: loss is {numbers["loss"]} ({_words(numbers)}): must be finite; '
+        raise TrainingError(f'step {state.step}: loss is {numbers["loss"]} ({words(numbers)}): must be finite; '
                             'resume from the last checkpoint with a lower learning rate')
     total.backward()
-    average_gradients(state)
+    average_gradients(state.modules.values())
     trained = [p for module in state.modules.values() for p in module.parameters()]
-    norm = torch.nn.utils.clip_grad_norm_(trained, recipe.clip_norm)
+    norm = torch.nn.utils.clip_grad_norm_(trained, recipe.clip_norm or math.inf)
     if not torch.isfinite(norm):
         raise TrainingError(f'step {state.step}: gradient norm is {float(norm)}: must be finite; '
                             'resume from the last checkpoint with a lower learning rate')
     state.optimizer.step()
     state.step += 1
     return numbers | {'gradient': float(norm)}
-
-
-def ranks() -> tuple[int, int]:
-    """(this process' number, how many there are); (0, 1) outside of torchrun."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return 0, 1
-
-
-def agreed(value: float) -> float:
-    """The first process' value: clocks differ, and all must stop at the same step."""
-    if ranks()[1] == 1:
-        return value
-    shared = torch.tensor(value, dtype=torch.float64, device='cuda' if torch.cuda.is_available() else 'cpu')
-    torch.distributed.broadcast(shared, 0)
-    return float(shared)
-
-
-def average_gradients(state: State) -> None:
-    """Mean over the processes of a distributed run, so that all take the same step."""
-    count = ranks()[1]
-    if count == 1:
-        return
-    for module in state.modules.values():
-        for parameter in module.parameters():
-            if parameter.requires_grad:
-                parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-                torch.distributed.all_reduce(parameter.grad)
-                parameter.grad /= count
 
 
 def save(state: State, recipe: Recipe, folder: Path, about: dict) -> None:
@@ -230,60 +188,25 @@ def fit(state: State, data: Source, recipe: Recipe, folder: Path, *, steps: int 
         module.train()
     about = {'data': data.about, 'command': command, 'threads': torch.get_num_threads()}
     begun, offset = time.monotonic(), state.seconds
-    saved = logged = begun
-    rate = 0.0
-    sums: dict[str, float] = {}
-    first, main_process = state.step, ranks()[0] == 0
-    device = next(state.network.parameters()).device
-    writer = SummaryWriter(str(folder)) if main_process else nullcontext()
-    with (folder / ('metrics.jsonl' if main_process else os.devnull)).open('a') as metrics, writer as board:
+    saved, rate = begun, 0.0
+    main_process, device = ranks()[0] == 0, next(state.network.parameters()).device
+    with Journal(folder, recipe.name, state.step, main_process) as journal:
         while True:
             state.seconds = offset + time.monotonic() - begun
             done = agreed(max(state.step / steps if steps else 0.0, state.seconds / (60 * minutes) if minutes else 0.0))
-            now = time.monotonic()
-            if state.step > first and (now - logged >= log_seconds or done >= 1) and main_process:
-                state.metrics = {name: value / (state.step - first) for name, value in sums.items()}
-                speed = (state.step - first) * recipe.batch / (now - logged)
-                _log(metrics, state, done, rate, {'samples_per_s': round(speed, 1), **data.report()})
-                for name, value in {'rate': rate, **state.metrics}.items():
-                    board.add_scalar(name, value, state.step)
-                logged, first, sums = now, state.step, {}
-            if done >= 1 or now - saved >= 60 * save_minutes:
+            if journal.due(state.step, 0 if done >= 1 else log_seconds):
+                state.metrics = journal.write(state.step, done, state.seconds, rate, recipe.batch, data.report())
+            if done >= 1 or time.monotonic() - saved >= 60 * save_minutes:
                 if main_process:
                     save(state, recipe, folder, about)
-                saved = now
+                saved = time.monotonic()
             if done >= 1:
                 return state
             batch = data.draw(state.step).to(device)
             torch.manual_seed(int(data.step_rng(state.step).integers(2 ** 63)))  # dropout: by (seed, step) as the data
-            rate = one_cycle(done, recipe.learning_rate, recipe.warmup)
-            for name, value in train_step(state, batch, recipe, rate, done).items():
-                sums[name] = sums.get(name, 0.0) + value
-
-
-def _log(file: TextIO, state: State, done: float, rate: float, pace: dict[str, float]) -> None:
-    """One line of metrics.jsonl and one on the screen. `pace`: how fast samples are used and made."""
-    file.write(json.dumps({'step': state.step, 'seconds': round(state.seconds, 1), 'done': round(done, 4), 'rate': rate,
-                           **pace, **{k: round(v, 5) for k, v in state.metrics.items()}}) + '\n')
-    file.flush()
-    left = state.seconds * (1 / done - 1) / 60 if done else math.inf
-    made = '  '.join(f'{name} {value:g}' for name, value in pace.items())  # samples_per_s, then those rendered
-    print(f'step {state.step}  {100 * done:.1f} %  {left:.1f} min left  {made}  '
-          f'lr {rate:.2e}  ' + _words(state.metrics), flush=True)
-
-
-def _words(terms: dict) -> str:
-    return '  '.join(f'{name} {float(value):.4f}' for name, value in terms.items())
-
-
-def distributed() -> torch.device:
-    """Join the other processes if torchrun started this one; the device to use: this process' GPU, or the CPU."""
-    gpu, local = torch.cuda.is_available(), int(os.environ.get('LOCAL_RANK', 0))
-    if gpu:
-        torch.cuda.set_device(local)
-    if 'RANK' in os.environ and not torch.distributed.is_initialized():
-        torch.distributed.init_process_group('nccl' if gpu else 'gloo')
-    return torch.device('cuda', local) if gpu else torch.device('cpu')
+            rate = one_cycle(done, recipe.learning_rate, recipe.warmup, recipe.last_rate)
+            numbers = train_step(state, batch, recipe, rate, done)
+            journal.add(state.step, done, numbers)
 
 
 def open_data(given: argparse.Namespace, recipe: Recipe) -> Source:
@@ -321,8 +244,10 @@ def main(arguments: list[str] | None = None) -> int:
         return smoke(recipe)
     if not (given.minutes or given.steps) or not given.out:
         parser.error('give --out, and --minutes or --steps')
+    if not given.resume and (given.out / 'checkpoint.json').exists():
+        parser.error(f'{given.out} holds a run already: add --resume to go on with it, or give another --out')
     given.out.mkdir(parents=True, exist_ok=True)
-    device = distributed()
+    device = join()
     try:
         with open_data(given, replace(recipe, seed=recipe.seed + ranks()[0])) as data:
             resume = given.resume and (given.out / 'checkpoint.json').exists()

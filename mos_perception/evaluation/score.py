@@ -14,11 +14,15 @@ from mos_perception.errors import ConfigError
 from mos_perception.evaluation import metrics
 
 _PARITY = ('mIoU_ins', 'mIoU01', 'bbox_iou', 'mask_mae')
+SIZES = ('small', 'medium', 'large')
+_SIZE_EDGES = (0.006, 0.03)  # share of the image an object covers: the levels hard, mid and easy of our scenes
 _ROWS = (('parity', 'mIoU_ins', 'frames without moving objects score 0'),
          ('parity', 'mIoU_ins_valid', 'frames with moving objects only'),
          ('parity', 'mIoU01', 'all that moves as one mask'), ('parity', 'mAP', 'every score is 1'),
          ('parity', 'bbox_iou', ''), ('parity', 'mask_mae', 'lower is better'),
          ('strict', 'mIoU', 'Hungarian, false positives count'), ('strict', 'AP', 'with scores'),
+         *(('strict', f'IoU_{size}', f'objects {what} of the image') for size, what in zip(
+             SIZES, ('under 0.6 %', 'of 0.6 to 3 %', 'from 3 %'))),
          ('strict', 'motion_precision', 'instances at IoU 0.5'), ('strict', 'motion_recall', 'instances at IoU 0.5'),
          ('strict', 'id_switches', 'CLEAR-MOT at IoU 0.5'), ('strict', 'MOTA', 'CLEAR-MOT at IoU 0.5'))
 
@@ -33,6 +37,7 @@ class Scorer:
         self._frames = self._frames_with_gt = self._pairs = self._gt = self._predicted = 0
         self._ap_parity, self._ap_strict = metrics.MaskAp(), metrics.MaskAp()
         self._switches = metrics.IdSwitches()
+        self._by_size = np.zeros((len(SIZES), 2))  # summed IoU, objects
 
     def add(self, stamp_ns: int, gt_ids: np.ndarray, gt_moving: set[int], instances: Instances,
             tracks: Tracks) -> None:
@@ -69,6 +74,10 @@ class Scorer:
         counts = metrics.overlaps(gt_ids, _paint(instances, rows))
         rows = rows[counts.pred_ids - 1]  # an instance without pixels left cannot be matched
         self._sums['strict'] += metrics.strict_miou(counts)
+        bins = np.digitize(counts.gt_area / gt_ids.size, _SIZE_EDGES)
+        np.add.at(self._by_size[:, 1], bins, 1)
+        for pair in metrics.match(counts.iou):
+            self._by_size[bins[pair[0]], 0] += counts.iou[pair]
         self._pairs += len(metrics.match(counts.iou, 0.5))
         self._gt += len(counts.gt_ids)
         self._predicted += len(rows)
@@ -86,6 +95,7 @@ class Scorer:
         parity['mAP'] = self._ap_parity.value(constant_score=True)
         strict = {'mIoU': _ratio(self._sums['strict'], frames), 'AP': self._ap_strict.value(),
                   'motion_precision': _ratio(self._pairs, self._predicted),
+                  **{f'IoU_{name}': _ratio(total, int(count)) for name, (total, count) in zip(SIZES, self._by_size)},
                   'motion_recall': _ratio(self._pairs, self._gt), 'id_switches': mot.switches, 'misses': mot.misses,
                   'false_positives': mot.false_positives, 'MOTA': mot.mota}
         return {'frames': frames, 'frames_with_gt': self._frames_with_gt, 'gt_instances': self._gt,

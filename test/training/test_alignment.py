@@ -156,9 +156,11 @@ from training.losses.alignment import contrast_loss
 rank = int(sys.argv[1])
 dist.init_process_group('gloo', init_method=f'tcp://127.0.0.1:{sys.argv[2]}', rank=rank, world_size=2)
 whole, alignment = branches(8), parts()
-# 4 samples in 2 frames: this process has samples 2 rank and 2 rank + 1 of both frames
-rows = torch.tensor([2 * rank, 2 * rank + 1, 4 + 2 * rank, 5 + 2 * rank])
-loss = contrast_loss({name: value.detach()[rows] for name, value in whole.items()}, alignment, 2, 0.07)
+# 4 samples in 2 frames: one process has the first ones of both frames, the other one the rest
+first = int(sys.argv[6])
+mine = range(first) if rank == 0 else range(first, 4)
+rows = torch.tensor([4 * frame + sample for frame in range(2) for sample in mine])
+loss = contrast_loss({name: value.detach()[rows] for name, value in whole.items()}, alignment, 2, 0.07, 3)
 loss.backward()
 for parameter in alignment.projectors.parameters():
     dist.all_reduce(parameter.grad)
@@ -168,15 +170,17 @@ dist.destroy_process_group()
 '''
 
 
-def test_two_processes_contrast_like_one(tmp_path):
-    """The loss sees the negatives of both processes, and the averaged gradient is that of the whole batch."""
+@pytest.mark.parametrize('first', [2, 1])
+def test_two_processes_contrast_like_one(tmp_path, first):
+    """The loss sees the negatives of both processes, and the averaged gradient is that of the whole batch; also if
+    one process left samples out."""
     (tmp_path / 'worker.py').write_text(SCRIPT)
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
     here = Path(__file__).resolve()
     workers = [subprocess.Popen([sys.executable, str(tmp_path / 'worker.py'), str(rank), str(port), str(tmp_path),
-                                 str(here.parent), str(here.parents[2])], stderr=subprocess.PIPE, text=True)
+                                 str(here.parent), str(here.parents[2]), str(first)], stderr=subprocess.PIPE, text=True)
                for rank in range(2)]
     for worker in workers:
         errors = worker.communicate(timeout=300)[1]
@@ -189,6 +193,23 @@ def test_two_processes_contrast_like_one(tmp_path):
         assert found == pytest.approx(float(loss), rel=1e-5)
         for ours, wanted in zip(gradients, alignment.projectors.parameters()):
             assert torch.allclose(ours, wanted.grad, atol=1e-6, rtol=1e-4)
+
+
+def test_nothing_is_aligned_with_an_input_that_was_dropped():
+    alignment, maps = parts(), branches(8)
+    weights = AlignmentWeights(contrast=1.0, adversarial=2.0, translation=3.0)
+    whole = torch.tensor([True, True, False, True] + [True, True, True, True])  # sample 2 lacks an input in one frame
+    found = alignment_losses(maps, alignment, weights, 2, 0.4, whole)
+    rows = [0, 1, 3, 4, 5, 7]
+    wanted = alignment_losses({name: value[rows] for name, value in maps.items()}, alignment, weights, 2, 0.4)
+    for name, value in wanted.items():
+        assert float(found[name]) == pytest.approx(float(value), rel=1e-6), name
+    sum(found.values()).backward()
+    for name, value in maps.items():
+        assert value.grad is None or not value.grad[[2, 6]].any(), name
+    alone = torch.tensor([True, False, False, False] * 2)  # one sample has nothing to differ from
+    everyone = alignment_losses(maps, alignment, weights, 2, 0.4)
+    assert alignment_losses(maps, alignment, weights, 2, 0.4, alone) == everyone
 
 
 def test_weight_sets_of_code_and_paper():

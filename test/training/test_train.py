@@ -18,10 +18,11 @@ from mos_perception.errors import ConfigError
 from training.datasets.clips import PackedSet, instances, pack
 from training.losses.masks import LossWeights
 from training.nets.dimos import DimosConfig
+from training.optimizer import momentum, one_cycle, set_rates
 from training.recipes import RECIPES, Augmentation, Recipe
 from training.scenes.clip import Clip
 from training.smoke import smoke
-from training.train import TrainingError, fit, load, losses, main, one_cycle, start, train_step
+from training.train import TrainingError, fit, load, losses, main, start, train_step
 
 NET = DimosConfig(size=(32, 48), stem=8, channels=(8, 16, 16), blocks=(1, 1, 1), hidden=16, groups=4, queries=4,
                   width=32, attention_heads=2, feed_forward=32, layers=2)
@@ -31,7 +32,7 @@ EVINSMOS = replace(FULL, name='tiny_evinsmos', net=replace(NET, disentangled=Fal
                    weights=replace(RECIPES['evinsmos_nano'].weights, box=0.01),
                    alignment=RECIPES['evinsmos_nano'].alignment)
 RELEASED = replace(FULL, name='tiny_released', net=replace(NET, as_released=True, dropout=0.1), sum_frames=True,
-                   weights=RECIPES['dimos'].weights, alignment=RECIPES['dimos'].alignment)
+                   empty_masks=True, released_optimizer=True, clip_norm=0.0, weights=RECIPES['dimos'].weights, alignment=RECIPES['dimos'].alignment)
 PERIOD = 33_333_333
 
 
@@ -105,6 +106,54 @@ def test_small_and_surplus_movers_are_background():
     assert boxes[0].tolist() == [0, 24, 10, 29]
 
 
+def test_released_targets_keep_masks_without_pixels():
+    """dimos.md 1.6: ids run from 1 to the largest of the frame; one that is absent is a target all the same."""
+    ids = np.zeros((32, 48), np.uint8)
+    ids[:6, :10], ids[10:20, 20:40] = 2, 4
+    moving = np.array([0, 1, 1, 0, 1, 1])  # 1 is absent, 3 rests, 5 is absent but above the largest id
+    assert len(instances(ids, moving, RECIPE)[0]) == 2
+    masks, boxes = instances(ids, moving, replace(RECIPE, empty_masks=True))
+    assert [int(m.sum()) for m in masks] == [200, 60, 0]
+    assert boxes.tolist() == [[20, 10, 40, 20], [0, 0, 10, 6], [-1, -1, -1, -1]]
+    few = replace(RECIPE, empty_masks=True, net=replace(NET, queries=3))
+    assert [int(m.sum()) for m in instances(ids, moving, few)[0]] == [200, 60]  # what is there goes first
+
+
+def test_released_optimizer_decays_weights_only_and_cycles_beta():
+    recipe = replace(RELEASED, released_optimizer=True, weight_decay=0.1)
+    state = start(recipe)
+    optimizer = state.optimizer
+    assert type(optimizer) is torch.optim.Adam
+    weights, others, judges = optimizer.param_groups
+    assert (weights['weight_decay'], others['weight_decay'], judges['weight_decay']) == (0.1, 0.0, 0.0)
+    assert (weights['eps'], judges['eps'], judges['lr']) == (1e-7, 1e-8, 5e-5)
+    assert {id(p) for p in judges['params']} == {id(p) for p in state.alignment.discriminators.parameters()}
+    names = {id(p): name for module in state.modules.values() for name, p in module.named_parameters()}
+    assert all('weight' in names[id(p)] for p in weights['params'])
+    assert not any('weight' in names[id(p)] for p in others['params'])
+    set_rates(optimizer, recipe, 0.5, recipe.warmup)
+    assert (weights['lr'], others['lr'], judges['lr']) == (0.5, 0.5, 5e-5)
+    assert weights['betas'] == (pytest.approx(0.85), 0.999) and judges['betas'] == (0.9, 0.999)
+    torch_s = torch.optim.lr_scheduler.OneCycleLR(torch.optim.Adam([torch.zeros(1, requires_grad=True)]), 1e-4, 100,
+                                                  pct_start=0.3)
+    for step in range(99):  # torch's phases end one step apart
+        if step == 29 or step == 0:
+            done = 0.3 if step else 0.0
+            assert momentum(done, 0.3) == pytest.approx(torch_s.optimizer.param_groups[0]['betas'][0], abs=1e-6)
+            assert one_cycle(done, 1e-4, 0.3, 4e-6) == pytest.approx(torch_s.get_last_lr()[0], rel=1e-6)
+        torch_s.optimizer.step()
+        torch_s.step()
+    assert one_cycle(1, 1e-4, 0.3, RECIPES['dimos'].last_rate) == pytest.approx(torch_s.get_last_lr()[0], rel=1e-3)
+
+
+def test_a_run_is_not_overwritten(packed, tmp_path, capsys):
+    fit(start(RECIPE), packed, RECIPE, tmp_path, steps=1)
+    before = (tmp_path / 'checkpoint.json').read_text()
+    with pytest.raises(SystemExit):
+        main(['--recipe', 'dimos_nano', '--online', 'easy', '--out', str(tmp_path), '--steps', '1'])
+    assert '--resume' in capsys.readouterr().err and (tmp_path / 'checkpoint.json').read_text() == before
+
+
 def test_a_set_packed_for_other_settings_is_refused(packed, tmp_path):
     with pytest.raises(ConfigError, match='no packed set'):
         PackedSet(tmp_path, RECIPE)
@@ -133,13 +182,23 @@ def test_the_second_frame_of_a_sample_is_its_neighbour_and_augmented_alike(packe
         assert torch.equal(gone[:2], gone[2:]) and torch.equal(gone, ~(dropped.voxel == 0).flatten(1).all(1))
 
 
-@pytest.mark.parametrize('recipe', [FULL, EVINSMOS, RELEASED], ids=lambda recipe: recipe.name)
-def test_every_loss_falls_on_one_batch(packed, recipe):
+def tiny(recipe: Recipe) -> Recipe:
+    """A shipped recipe with everything it switches on, and a network for 32x48 px."""
+    config = replace(recipe.net, **{name: getattr(NET, name) for name in (
+        'size', 'stem', 'channels', 'blocks', 'hidden', 'groups', 'queries', 'width', 'attention_heads',
+        'feed_forward', 'layers')}, backbone='plain', fusion_width=recipe.net.fusion_width and 8)
+    return replace(recipe, net=config, batch=4 // recipe.frames, min_pixels=12, window_ns=RECIPE.window_ns)
+
+
+@pytest.mark.parametrize('name', RECIPES)
+def test_every_recipe_learns_one_batch(packed, monkeypatch, name):
+    recipe = tiny(RECIPES[name])
+    monkeypatch.setattr(packed, 'recipe', recipe)
     state = start(recipe)
-    batch = packed.batch(np.array([0, 3, 6, 9]), np.random.default_rng(0), None)
-    first, *_, last = [train_step(state, batch, recipe, 2e-3, 0.1) for _ in range(40)]
-    assert last['loss'] < 0.6 * first['loss']
-    for term in {'class', 'dice', 'focal', 'dense', 'contrast', 'translation'} & set(first):
+    batch = packed.batch(np.array([0, 3, 6, 9][:recipe.batch]), np.random.default_rng(0), None)
+    first, *_, last = [train_step(state, batch, recipe, 1e-3, 0.1) for _ in range(30)]
+    assert last['loss'] < 0.7 * first['loss']
+    for term in {'focal', 'flow', 'dense', 'contrast', 'translation'} & set(first):
         assert last[term] < first[term], term
 
 
@@ -328,9 +387,10 @@ from pathlib import Path
 sys.path[:0] = sys.argv[2:]
 from test_train import FULL
 from training.datasets.clips import PackedSet
-from training.train import distributed, fit, ranks, start
+from training.parallel import join, ranks
+from training.train import fit, start
 torch.set_num_threads(1)
-distributed()
+join()
 folder, rank = Path(sys.argv[1]), ranks()[0]
 with PackedSet(folder / 'set', replace(FULL, seed=FULL.seed + rank)) as data:
     state = fit(start(FULL), data, FULL, folder / f'run{rank}', minutes=0.02)

@@ -191,7 +191,7 @@ def test_scorer_perfect():
     assert values['frames'] == values['frames_with_gt'] == 3 and values['gt_instances'] == 9
     for name in ('mIoU_ins', 'mIoU_ins_valid', 'mIoU01', 'bbox_iou', 'mAP'):
         assert values['parity'][name] == pytest.approx(1, abs=1e-6), name
-    for name in ('mIoU', 'AP', 'motion_precision', 'motion_recall', 'MOTA'):
+    for name in ('mIoU', 'AP', 'IoU_large', 'motion_precision', 'motion_recall', 'MOTA'):
         assert values['strict'][name] == pytest.approx(1), name
     assert values['strict']['id_switches'] == 0 and values['parity']['mask_mae'] == 0
     assert json.loads(json.dumps(values)) == values
@@ -231,6 +231,17 @@ def test_scorer_min_pixels_ignores_small_objects():
         values = scorer.summary()
         assert values['gt_instances'] == count and values['strict']['motion_precision'] == precision
         assert values['strict']['mIoU'] == 1
+
+
+def test_scorer_tells_sizes_apart():
+    truth, found = np.zeros((100, 100), np.uint16), np.zeros((100, 100), np.uint16)
+    truth[:5, :10], truth[20:30, :10], truth[40:60, :20] = 1, 2, 3  # 0.5 %, 1 %, 4 %
+    found[:5, :8], found[40:60, :10] = 1, 2
+    scorer = Scorer()
+    scorer.add(0, truth, {1, 2, 3}, *result(found))
+    strict = scorer.summary()['strict']
+    assert [strict[f'IoU_{size}'] for size in ('small', 'medium', 'large')] == pytest.approx([0.8, 0.0, 0.5])
+    assert Scorer().summary()['strict']['IoU_small'] is None
 
 
 def test_scorer_id_switches():

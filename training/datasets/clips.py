@@ -184,15 +184,21 @@ def jitter_and_drop(image: Tensor, voxel: Tensor, rng: np.random.Generator, augm
 def instances(ids: np.ndarray, moving: np.ndarray, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
     """Masks (M, H, W) bool of the movers, largest first, and boxes (M, 4) xyxy px with exclusive far edges.
 
-    Movers under `min_pixels`, and the smallest beyond the number of queries less one, belong to the background.
+    Movers under `min_pixels`, and the smallest beyond the number of queries less one, belong to the background. With
+    `empty_masks` absent movers follow, their boxes -1.
     """
     areas = np.bincount(ids.ravel(), minlength=len(moving))[:len(moving)]
     areas = np.where(moving.astype(bool), areas, 0)
     areas[0] = 0
     chosen = [k for k in np.argsort(-areas, kind='stable')[:recipe.net.queries - 1] if areas[k] >= recipe.min_pixels]
+    if recipe.empty_masks:
+        absent = [k for k in range(1, max(chosen, default=0)) if moving[k] and not (ids == k).any()]
+        chosen = (chosen + absent)[:recipe.net.queries - 1]
     masks = ids[None] == np.array(chosen, ids.dtype)[:, None, None]
-    boxes = np.zeros((len(chosen), 4), np.float32)
+    boxes = np.full((len(chosen), 4), -1, np.float32)
     for box, mask in zip(boxes, masks):
+        if not mask.any():
+            continue
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         box[:] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
     return masks, boxes

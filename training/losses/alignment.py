@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from training.nets.alignment import MODALITIES, TYPES, Alignment, reverse_gradient
+from training.parallel import ranks
 
 REFERENCE = {'appearance': 'image', 'motion': 'event'}  # the modality that tells most about each type
 DEEPEST = 2
@@ -61,18 +62,30 @@ def nt_xent(embeddings: Tensor, labels: Tensor, temperature: float) -> Tensor:
     return (torch.logaddexp(wanted, negatives[anchor, 0]) - wanted).mean()
 
 
-def gathered(embeddings: Tensor) -> Tensor:
-    """(K, d) of this process -> (processes * K, d) of all, gradients included; itself without torch.distributed."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return embeddings
-    return torch.cat(torch.distributed.nn.all_gather(embeddings))
+def gathered(embeddings: Tensor, labels: Tensor, room: int) -> tuple[Tensor, Tensor]:
+    """Embeddings (K, d) and labels (K,) of all processes, gradients included; labels of two processes never agree.
+
+    `room` >= K: rows that every process sends, since each may have other samples to leave out.
+    """
+    rank, count = ranks()
+    if count == 1:
+        return embeddings, labels
+    filler = room - len(labels)
+    sent = F.pad(labels + rank * room, (0, filler), value=-1)
+    everyone = [torch.empty_like(sent) for _ in range(count)]
+    torch.distributed.all_gather(everyone, sent)
+    rows = torch.cat(torch.distributed.nn.all_gather(F.pad(embeddings, (0, 0, 0, filler))))
+    known = torch.cat(everyone) >= 0
+    return rows[known], torch.cat(everyone)[known]
 
 
-def contrast_loss(branches: dict[str, Tensor], parts: Alignment, frames: int, temperature: float) -> Tensor:
+def contrast_loss(branches: dict[str, Tensor], parts: Alignment, frames: int, temperature: float,
+                  samples: int = 0) -> Tensor:
     """Same sample and type in the other frame attract; other samples and the other type repel; per modality, averaged.
 
     The branches' batches are `frames` blocks of B samples. With the two encoders of EvInsMOS the image stands for
-    appearance and the events for motion. Processes of a distributed run see each other's embeddings.
+    appearance and the events for motion. Processes of a distributed run see each other's embeddings; `samples` >= B is
+    then what each would have had it left none out.
     """
     sides = [[f'{modality}_{kind}.{DEEPEST}' for kind in TYPES] for modality in MODALITIES]
     if f'image_motion.{DEEPEST}' not in branches:
@@ -81,12 +94,10 @@ def contrast_loss(branches: dict[str, Tensor], parts: Alignment, frames: int, te
     for names in sides:
         by_type = [parts.projectors[kind](branches[name]).unflatten(0, (frames, -1))
                    for kind, name in zip(TYPES, names)]
+        count = by_type[0].shape[1]
         stacked = torch.stack(by_type, 2).flatten(0, 2)  # (frames * B * types, d)
-        samples = stacked.shape[0] // frames
-        labels = torch.arange(samples, device=stacked.device).repeat(frames)
-        together = gathered(stacked)
-        ranks = torch.arange(len(together) // len(stacked), device=stacked.device).repeat_interleave(len(stacked))
-        total.append(nt_xent(together, labels.repeat(len(together) // len(stacked)) + ranks * samples, temperature))
+        labels = torch.arange(len(TYPES) * count, device=stacked.device).repeat(frames)
+        total.append(nt_xent(*gathered(stacked, labels, frames * len(TYPES) * max(samples, count)), temperature))
     return torch.stack(total).mean()
 
 
@@ -118,11 +129,20 @@ def translation_loss(branches: dict[str, Tensor], parts: Alignment) -> Tensor:
 
 
 def alignment_losses(branches: dict[str, Tensor], parts: Alignment, weights: AlignmentWeights, frames: int,
-                     progress: float) -> dict[str, Tensor]:
-    """The weighted terms that are on, by name. `progress` in [0, 1] of the run sets the gradient reversal."""
+                     progress: float, whole: Tensor | None = None) -> dict[str, Tensor]:
+    """The weighted terms that are on, by name. `progress` in [0, 1] of the run sets the gradient reversal.
+
+    `whole` (frames * B,) bool: samples that have both modalities; nothing is aligned with an input that was dropped.
+    At least two must be left in the batch, else all are taken.
+    """
+    samples = len(next(iter(branches.values()))) // frames
+    if whole is not None:
+        together = whole.unflatten(0, (frames, -1)).all(0)
+        if 2 <= int(together.sum()) < samples:
+            branches = {name: value[together.repeat(frames)] for name, value in branches.items()}
     terms: dict[str, Tensor] = {}
     if weights.contrast:
-        terms['contrast'] = weights.contrast * contrast_loss(branches, parts, frames, weights.temperature)
+        terms['contrast'] = weights.contrast * contrast_loss(branches, parts, frames, weights.temperature, samples)
     seen, twice = branches, 1
     if weights.last_frame_twice:
         seen, twice = {name: value[-(len(value) // frames):] for name, value in branches.items()}, 2

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from training import parallel
 from training.losses.matching import ALPHA, GAMMA, Matches, Targets, costs, match
 
 
@@ -59,14 +60,15 @@ def instance_losses(outputs: dict[str, Tensor], targets: Targets, weights: LossW
     """The weighted terms class, dice, focal, box of `Dimos.forward`'s outputs.
 
     Matching runs at the mask logits' resolution; dice and focal at that of `targets.masks` (logits
-    upsampled bilinearly where it is finer). Dice, focal and box are divided by the number of targets.
+    upsampled bilinearly where it is finer). Dice, focal and box are divided by the number of targets, the mean over
+    the processes of a distributed run.
     """
     logits, fine = outputs['mask_logits'], targets.masks
     size = logits.shape[-2:]
     coarse = fine if fine.shape[-2:] == size else F.adaptive_avg_pool2d(fine, size)
     table = costs(outputs['class_logits'], logits, Targets(targets.labels, coarse, targets.boxes),
                   weights.focal, weights.dice)
-    pairs, count = match(table, targets.labels), targets.count
+    pairs, count = match(table, targets.labels), parallel.mean(targets.count)
     chosen = logits[pairs.layer, pairs.sample, pairs.query]
     if fine.shape[-2:] != size:
         chosen = F.interpolate(chosen[:, None], fine.shape[-2:], mode='bilinear', align_corners=False)[:, 0]
