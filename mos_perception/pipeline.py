@@ -97,7 +97,7 @@ class Pipeline:
                 pair.check_sizes()
             voxel = _timed(stages, 'voxel', self.model.voxel, pair.window)
             image = _timed(stages, 'pre', self.model.image, pair.frame)
-            outputs = _timed(stages, 'engine', self.model.engine.run, self.model.feeds(image, voxel))
+            outputs = _timed(stages, 'engine', self.model.infer, image, voxel)
             instances = _timed(stages, 'post', self.model.postprocess, outputs, pair.size)
             with self._lock:
                 if pair.epoch != self.epoch:
@@ -110,7 +110,7 @@ class Pipeline:
 
     def warm_up(self, size: tuple[int, int] = (480, 640)) -> Instances:
         """One inference on nothing: compiles, allocates and proves that the model runs. Raises EngineError."""
-        outputs = self.model.engine.run(self.model.feeds(self.model.image(None), self.model.voxel(None)))
+        outputs = self.model.infer(self.model.image(None), self.model.voxel(None))
         return self.model.postprocess(outputs, size)
 
     def update(self, config: Config) -> None:

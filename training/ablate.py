@@ -66,19 +66,23 @@ def claim(folder: Path, wanted: dict) -> None:
     os.replace(part, note)
 
 
-def run(recipe: Recipe, data: Path, folder: Path, steps: int, clips: list[Clip]) -> dict[str, float | None]:
-    """Train (or go on with) one recipe to `steps` and score it on the clips."""
-    scores = folder / 'scores.json'
+def train(recipe: Recipe, data: Path, folder: Path, steps: int) -> DimosModel:
+    """Train (or go on with) one recipe to `steps` and export it; nothing is done twice."""
     folder.mkdir(parents=True, exist_ok=True)
-    names = [(clip.preset, clip.seed) for clip in clips]
-    claim(folder, {'steps': steps, 'data': data.name, 'clips': names, 'recipe': asdict(recipe)})
+    claim(folder, {'steps': steps, 'data': data.name, 'recipe': asdict(recipe)})
+    path = folder / 'model.onnx'
+    if not path.exists():
+        with PackedSet(data, recipe) as samples:
+            state = load(folder, recipe) if (folder / 'checkpoint.json').exists() else start(recipe)
+            fit(state, samples, recipe, folder, steps=steps, save_minutes=2, command='training.ablate')
+        export(folder, recipe, path)
+    return DimosModel(OrtEngine(path, 1), load_card(path))
+
+
+def score(model: DimosModel, recipe: Recipe, clips: list[Clip], scores: Path) -> dict[str, float | None]:
+    """The scores on the clips with frames and events, from the file `scores` if they are there."""
     if scores.exists():
         return json.loads(scores.read_text())
-    with PackedSet(data, recipe) as samples:
-        state = load(folder, recipe) if (folder / 'checkpoint.json').exists() else start(recipe)
-        fit(state, samples, recipe, folder, steps=steps, save_minutes=2, command='training.ablate')
-    export(folder, recipe, folder / 'model.onnx')
-    model = DimosModel(OrtEngine(folder / 'model.onnx', 1), load_card(folder / 'model.onnx'))
     row = Row(Scorer(recipe.min_pixels))
     for clip in clips:
         score_clip(row, methods(model)['frames + events'], clip, recipe.window_ns)
@@ -88,15 +92,18 @@ def run(recipe: Recipe, data: Path, folder: Path, steps: int, clips: list[Clip])
     return row.values()
 
 
-def as_markdown(results: dict[str, list[dict[str, float | None]]], about: str) -> str:
-    """Mean and spread (standard deviation over the seeds) per rung, beside the paper's ladder."""
-    rows = []
-    for name, runs in results.items():
-        values = np.array([[100 * (scores[column] or 0.0) for column in COLUMNS] for scores in runs])
-        cells = [f'{mean:.1f} +- {spread:.1f}' for mean, spread in zip(values.mean(0), values.std(0))]
-        rows.append([name, *cells, str(len(runs)), f'{PAPER[name]:.2f}'])
-    head = ['part', *COLUMNS, 'seeds', 'paper: mIoU_ins on MouseSIS']
-    return f'# Ablation\n\n{about}\n\n' + table(head, rows)
+def as_markdown(results: dict[str, dict[str, list[dict[str, float | None]]]], about: str) -> str:
+    """Per preset: mean and spread (standard deviation over the seeds) per rung, beside the paper's ladder."""
+    parts = [f'# Ablation\n\n{about}\n']
+    for preset, rungs in results.items():
+        rows = []
+        for name, runs in rungs.items():
+            values = np.array([[100 * (scores[column] or 0.0) for column in COLUMNS] for scores in runs])
+            cells = [f'{mean:.1f} +- {spread:.1f}' for mean, spread in zip(values.mean(0), values.std(0))]
+            rows.append([name, *cells, str(len(runs)), f'{PAPER[name]:.2f}'])
+        head = ['part', *COLUMNS, 'seeds', 'paper: mIoU_ins on MouseSIS']
+        parts.append(f'## {preset}\n\n' + table(head, rows))
+    return '\n'.join(parts)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -107,26 +114,29 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument('--out', type=Path, required=True)
     parser.add_argument('--steps', type=int, required=True)
     parser.add_argument('--seeds', type=int, default=3)
-    parser.add_argument('--preset', choices=SCENES, default='mid')
+    parser.add_argument('--presets', choices=SCENES, nargs='+', default=['mid', 'easy'])
     parser.add_argument('--clips', type=int, default=20)
     parser.add_argument('--threads', type=int, default=1)
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
-    clips = [render_clip(given.preset, seed, 'test') for seed in range(given.clips)]
-    results: dict[str, list[dict[str, float | None]]] = {}
+    clips = {preset: [render_clip(preset, seed, 'test') for seed in range(given.clips)] for preset in given.presets}
+    results: dict[str, dict[str, list[dict[str, float | None]]]] = {preset: {} for preset in clips}
     rungs = ladder(RECIPES[given.recipe])
     try:
         for number in range(given.seeds):  # seed by seed: a run that is stopped early still compares all rungs
             for name, recipe in rungs.items():
                 folder = given.out / f'{name.strip("+ ").replace(" ", "_")}_{number}'
                 print(f'{name}, seed {number + 1} of {given.seeds}', flush=True)
-                seeded = replace(recipe, seed=recipe.seed + number)
-                results.setdefault(name, []).append(run(seeded, given.data, folder, given.steps, clips))
+                recipe = replace(recipe, seed=recipe.seed + number)
+                model = train(recipe, given.data, folder, given.steps)
+                for preset, scenes in clips.items():
+                    found = score(model, recipe, scenes, folder / f'scores_{preset}_{given.clips}.json')
+                    results[preset].setdefault(name, []).append(found)
     except MosError as error:
         print(f'ablate: {error}', file=sys.stderr)
         return 1
     about = (f'{given.steps} steps of {given.recipe} each, {given.seeds} seeds, trained on {given.data.name}, scored '
-             f'on {given.clips} {given.preset} clips of split test; rendered scenes only. In %.')
+             f'on {given.clips} clips of each preset, split test; rendered scenes only. In %.')
     (given.out / 'ablation.json').write_text(json.dumps({'about': about, 'results': results}, indent=1))
     (given.out / 'ablation.md').write_text(as_markdown(results, about))
     print(as_markdown(results, about))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from mos_perception.engine.card import TensorSpec
-from mos_perception.engine.probe import find_gpu
+from mos_perception.engine.driver import Driver
+from mos_perception.engine.probe import Gpu, find_gpu
 from mos_perception.errors import EngineError
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,21 @@ class Engine(Protocol):
 
     def report(self) -> dict[str, Any]:
         """What really runs: backend, device, provider, threads, precision, versions."""
+
+
+@runtime_checkable
+class DeviceEngine(Engine, Protocol):
+    """An engine whose tensors lie in GPU memory, for those who fill and read them there."""
+
+    driver: Driver
+    gpu: Gpu
+    stream: int
+
+    def address(self, name: str) -> int:
+        """Where a tensor lies."""
+
+    def enqueue(self) -> None:
+        """Put one inference on the stream, without any copy. Raises EngineError."""
 
 
 def load_engine(path: Path, backend: str = 'auto', threads: int = 0, cuda_driver: str = 'auto') -> Engine:

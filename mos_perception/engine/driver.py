@@ -27,6 +27,9 @@ class Driver(Protocol):
     def pinned(self, shape: tuple[int, ...], dtype: str) -> np.ndarray:
         """Page-locked host array, zero filled."""
 
+    def device_pointer(self, array: np.ndarray) -> int:
+        """Where kernels find an array that `pinned` gave: they read it without a copy."""
+
     def h2d(self, target: int, source: np.ndarray, stream: int) -> None:
         """Copy a contiguous host array to the device, in stream order."""
 
@@ -83,3 +86,11 @@ def open_driver(name: str = 'auto') -> Driver:
         from mos_perception.engine.driver_pycuda import PycudaDriver
         return PycudaDriver()
     raise EngineError(f'cuda_driver is {name!r}: must be auto, {" or ".join(DRIVERS)}')
+
+
+def upload(driver: Driver, stream: int, array: np.ndarray) -> np.uint64:
+    """Device address of a copy of `array` that lives until the driver is closed. Waits; not for graphs."""
+    address = driver.alloc(array.nbytes)
+    driver.h2d(address, array, stream)
+    driver.synchronize(stream)
+    return np.uint64(address)

@@ -51,11 +51,15 @@ class BindingsDriver:
     def pinned(self, shape: tuple[int, ...], dtype: str) -> np.ndarray:
         """Page-locked host array, zero filled."""
         nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        address = int(self._call('cuMemHostAlloc', nbytes, 0))
+        address = int(self._call('cuMemHostAlloc', nbytes, self._cuda.CU_MEMHOSTALLOC_DEVICEMAP))
         self._host_memory.append(address)
         array = np.frombuffer((ctypes.c_uint8 * nbytes).from_address(address), dtype).reshape(shape)
         array.fill(0)
         return array
+
+    def device_pointer(self, array: np.ndarray) -> int:
+        """Where kernels find an array that `pinned` gave: they read it without a copy."""
+        return int(self._call('cuMemHostGetDevicePointer', array.ctypes.data, 0))
 
     def h2d(self, target: int, source: np.ndarray, stream: int) -> None:
         """Copy a contiguous host array to the device, in stream order."""

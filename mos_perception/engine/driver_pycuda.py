@@ -30,6 +30,7 @@ class PycudaDriver:
         self._cuda = pycuda.driver
         self._memory: list[Any] = []
         self._streams: dict[int, Any] = {}
+        self._pinned: dict[int, Any] = {}  # by address
         self._call(self._cuda.init)
         self._context = self._call(self._cuda.Device(0).retain_primary_context)
         self.activate()
@@ -52,9 +53,15 @@ class PycudaDriver:
 
     def pinned(self, shape: tuple[int, ...], dtype: str) -> np.ndarray:
         """Page-locked host array, zero filled."""
-        array = self._call(self._cuda.pagelocked_zeros, shape, dtype)
+        array = self._call(self._cuda.pagelocked_zeros, shape, dtype,
+                           mem_flags=self._cuda.host_alloc_flags.DEVICEMAP)
         self._memory.append(array.base)
+        self._pinned[array.ctypes.data] = array.base
         return array
+
+    def device_pointer(self, array: np.ndarray) -> int:
+        """Where kernels find an array that `pinned` gave: they read it without a copy."""
+        return int(self._call(self._pinned[array.ctypes.data].get_device_pointer))
 
     def h2d(self, target: int, source: np.ndarray, stream: int) -> None:
         """Copy a contiguous host array to the device, in stream order."""
@@ -109,5 +116,6 @@ class PycudaDriver:
     def close(self) -> None:
         """Free all memory and the context."""
         self._streams.clear()
+        self._pinned.clear()
         self._memory.clear()
         self._context.detach()

@@ -48,7 +48,7 @@ class TrtEngine:
     def __init__(self, trt: ModuleType, plan: bytes, gpu: Gpu, driver: Driver) -> None:
         """Raises PlanError where the plan cannot be used, EngineError where the device refuses."""
         self.choice = ''
-        self._trt, self._gpu, self._driver = trt, gpu, driver
+        self._trt, self.gpu, self.driver = trt, gpu, driver
         self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
@@ -57,15 +57,15 @@ class TrtEngine:
         if self._context is None:
             raise EngineError('TensorRT gives no execution context (GPU memory full?): close other GPU programs')
         self.inputs, self.outputs = self._specs(trt.TensorIOMode.INPUT), self._specs(trt.TensorIOMode.OUTPUT)
-        self._stream = driver.stream()
+        self.stream = driver.stream()
         self._host = {spec.name: driver.pinned(spec.shape, spec.dtype) for spec in self.inputs + self.outputs}
         self._device = {name: driver.alloc(array.nbytes) for name, array in self._host.items()}
         for name, address in self._device.items():
             if not self._context.set_tensor_address(name, address):
                 raise PlanError(f'TensorRT refuses the buffer of tensor {name}')
-        self._enqueue()  # the first run allocates; nothing may allocate while a graph is recorded
-        driver.synchronize(self._stream)
-        self._replay = driver.capture(self._enqueue, self._stream)
+        self._whole()  # the first run allocates; nothing may allocate while a graph is recorded
+        driver.synchronize(self.stream)
+        self._replay = driver.capture(self._whole, self.stream)
 
     def run(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """All outputs by name, copies. Raises EngineError for wrong feeds or a failed inference."""
@@ -73,18 +73,27 @@ class TrtEngine:
         if given != {spec.name: spec for spec in self.inputs}:
             raise EngineError(f'fed {", ".join(map(str, given.values())) or "nothing"}; '
                               f'the model takes {", ".join(map(str, self.inputs))}')
-        self._driver.activate()
+        self.driver.activate()
         for name, array in feeds.items():
             np.copyto(self._host[name], array)
         self._replay()
-        self._driver.synchronize(self._stream)
+        self.driver.synchronize(self.stream)
         return {spec.name: self._host[spec.name].copy() for spec in self.outputs}
+
+    def address(self, name: str) -> int:
+        """Where a tensor lies in GPU memory."""
+        return self._device[name]
+
+    def enqueue(self) -> None:
+        """Put one inference on the stream, without any copy."""
+        if not self._context.execute_async_v3(self.stream):
+            raise EngineError('inference failed: TensorRT refused to enqueue the network; see "mos doctor"')
 
     def report(self) -> dict[str, Any]:
         """What really runs."""
-        return {'backend': self._trt.__name__, 'device': str(self._gpu), 'provider': self._driver.name,
+        return {'backend': self._trt.__name__, 'device': str(self.gpu), 'provider': self.driver.name,
                 'choice': self.choice, 'precision': '/'.join(sorted({spec.dtype for spec in self.inputs})),
-                'versions': {self._trt.__name__: self._trt.__version__, 'cuda': self._gpu.cuda,
+                'versions': {self._trt.__name__: self._trt.__version__, 'cuda': self.gpu.cuda,
                              'numpy': np.__version__}}
 
     def _specs(self, mode: Any) -> tuple[TensorSpec, ...]:
@@ -98,10 +107,9 @@ class TrtEngine:
             raise PlanError(f'tensor {name} is {dtype} {shape}: must be of a known type and fixed size')
         return TensorSpec(name, shape, _DTYPES[dtype])
 
-    def _enqueue(self) -> None:
+    def _whole(self) -> None:
         for spec in self.inputs:
-            self._driver.h2d(self._device[spec.name], self._host[spec.name], self._stream)
-        if not self._context.execute_async_v3(self._stream):
-            raise EngineError('inference failed: TensorRT refused to enqueue the network; see "mos doctor"')
+            self.driver.h2d(self._device[spec.name], self._host[spec.name], self.stream)
+        self.enqueue()
         for spec in self.outputs:
-            self._driver.d2h(self._host[spec.name], self._device[spec.name], self._stream)
+            self.driver.d2h(self._host[spec.name], self._device[spec.name], self.stream)

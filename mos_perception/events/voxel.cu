@@ -1,5 +1,5 @@
-// Event voxelisation on a GPU. Counts live in device memory, so that one CUDA graph serves windows of any size; all loops
-// stride over the grid. Every kernel gives what `voxel.py` gives, bit by bit. Not run on a GPU by us yet.
+// Event voxelisation on a GPU. Counts and windows live in device memory, so that one CUDA graph serves windows of any size;
+// all loops stride over the grid. Every kernel gives what `voxel.py` gives, bit by bit. Not run on a GPU by us yet.
 #include "voxel.h"
 
 #define VOXEL_THREADS 256  // threads of a block of voxel_largest
@@ -7,21 +7,40 @@
 static inline __device__ long long voxel_first() { return blockIdx.x * (long long)blockDim.x + threadIdx.x; }
 static inline __device__ long long voxel_stride() { return (long long)gridDim.x * blockDim.x; }
 
+// The bits of a 16-bit float nearest to a float of magnitude 1 at most.
+static inline __device__ unsigned short voxel_half(float value)
+{
+    union { float real; unsigned int bits; } v = {value};
+    unsigned int sign = v.bits >> 16 & 0x8000, magnitude = v.bits & 0x7FFFFFFF, kept, lost, tie;
+    if (magnitude < 0x38800000) {  // below 2^-14: 16-bit floats are spaced 2^-24 there
+        if (magnitude < 0x33000000)
+            return (unsigned short)sign;
+        unsigned int shift = 126 - (magnitude >> 23), whole = (magnitude & 0x7FFFFF) | 0x800000;
+        kept = whole >> shift, lost = whole & ((1u << shift) - 1), tie = 1u << (shift - 1);
+    } else {
+        unsigned int rebased = magnitude - 0x38000000;
+        kept = rebased >> 13, lost = rebased & 0x1FFF, tie = 0x1000;
+    }
+    return (unsigned short)(sign | (kept + (lost > tie || (lost == tie && (kept & 1)))));
+}
+
 // grid += the events x, y, p, t [*count] of the window.
 extern "C" __global__ void voxel_events(int *grid, int *overflow, const unsigned short *x, const unsigned short *y,
-                                        const unsigned char *p, const long long *t, const int *count, VoxelWindow window)
+                                        const unsigned char *p, const long long *t, const int *count, const VoxelWindow *window)
 {
+    const VoxelWindow w = *window;
     for (long long i = voxel_first(); i < *count; i += voxel_stride())
-        voxel_event(grid, overflow, window, x[i], y[i], p[i], t[i]);
+        voxel_event(grid, overflow, w, x[i], y[i], p[i], t[i]);
 }
 
 // The same from the words of one raw `mono` packet: dt 0..31 ns, x 32..47, y 48..62, polarity 63.
 extern "C" __global__ void voxel_mono(int *grid, int *overflow, const unsigned long long *words, const int *count,
-                                      long long time_base, VoxelWindow window)
+                                      long long time_base, const VoxelWindow *window)
 {
+    const VoxelWindow w = *window;
     for (long long i = voxel_first(); i < *count; i += voxel_stride()) {
         unsigned long long word = words[i];
-        voxel_event(grid, overflow, window, (int)(word >> 32 & 0xFFFF), (int)(word >> 48 & 0x7FFF), (int)(word >> 63),
+        voxel_event(grid, overflow, w, (int)(word >> 32 & 0xFFFF), (int)(word >> 48 & 0x7FFF), (int)(word >> 63),
                     time_base + (long long)(word & 0xFFFFFFFFu));
     }
 }
@@ -45,11 +64,16 @@ extern "C" __global__ void voxel_largest(const int *grid, int cells, int *larges
         atomicMax(largest, part[0]);
 }
 
-// out = grid / max(largest, norm_floor events), the network's input: normalise = 'max' of voxel.py.
-extern "C" __global__ void voxel_normalise(const int *grid, int cells, const int *largest, double norm_floor, float *out)
+// out = grid / max(largest, norm_floor events), the network's input: normalise = 'max' of voxel.py. `half`: out holds 16-bit
+// floats, rounded to nearest even.
+extern "C" __global__ void voxel_normalise(const int *grid, int cells, const int *largest, double norm_floor, void *out,
+                                           int half)
 {
     double unit = 1.0 / 65536, most = *largest * unit;
     float scale = (float)(unit / (most > norm_floor ? most : norm_floor));
     for (long long i = voxel_first(); i < cells; i += voxel_stride())
-        out[i] = (float)grid[i] * scale;
+        if (half)
+            ((unsigned short *)out)[i] = voxel_half((float)grid[i] * scale);
+        else
+            ((float *)out)[i] = (float)grid[i] * scale;
 }

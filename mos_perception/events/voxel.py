@@ -52,11 +52,17 @@ def accumulate(events: Events, t0_ns: int, t1_ns: int, *, formulation: str, bins
     span = int(t1_ns) - int(t0_ns)
     if len(events) == 0 or span <= 0:
         return np.zeros((count, height, width), np.int32)
-    columns = (np.arange(size[1]) * width // size[1]).astype(np.int32)
-    rows = (np.arange(size[0]) * height // size[0] * width).astype(np.int32)
-    layout = Layout(columns, rows, height * width, bins, formulation == 'counts', formulation == 'e2vid')
+    layout = layout_of(formulation, bins, size, (height, width))
     flat = scatter(events, int(t0_ns), span, closed, layout, threads or len(os.sched_getaffinity(0)))
     return flat.reshape(count, height, width)
+
+
+def layout_of(formulation: str, bins: int, size: tuple[int, int], out_size: tuple[int, int]) -> Layout:
+    """Where the events of a sensor `size` go in a grid of `out_size`, (height, width) each."""
+    (rows, columns), (height, width) = size, out_size
+    return Layout((np.arange(columns) * width // columns).astype(np.int32),
+                  (np.arange(rows) * height // rows * width).astype(np.int32), height * width, bins,
+                  formulation == 'counts', formulation == 'e2vid')
 
 
 def voxelize(window: EventWindow | Events, t0_ns: int | None = None, t1_ns: int | None = None, *,

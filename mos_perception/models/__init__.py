@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from mos_perception.config import Config
 from mos_perception.datatypes import EventWindow, Frame, Instances
-from mos_perception.engine import Engine, load_engine
+from mos_perception.engine import DeviceEngine, Engine, load_engine
 from mos_perception.engine.card import ModelCard, find_model, load_card
 from mos_perception.errors import EngineError
 
@@ -21,14 +21,14 @@ class Model(Protocol):
     score_threshold: float
     max_objects: int
 
-    def voxel(self, window: EventWindow | None) -> np.ndarray:
-        """(C, H, W) float32 at network size; zeros without events."""
+    def voxel(self, window: EventWindow | None) -> Any:
+        """What `infer` takes of the events: (C, H, W) float32 at network size, or None where they wait on a GPU."""
 
-    def image(self, frame: Frame | None) -> np.ndarray:
-        """(3, H, W) float32 at network size; zeros without a frame."""
+    def image(self, frame: Frame | None) -> Any:
+        """What `infer` takes of the frame: (3, H, W) float32 at network size, or None where it waits on a GPU."""
 
-    def feeds(self, image: np.ndarray, voxel: np.ndarray) -> dict[str, np.ndarray]:
-        """The engine's inputs by name, with the batch axis."""
+    def infer(self, image: Any, voxel: Any) -> dict[str, np.ndarray]:
+        """The network's outputs for the last `image` and `voxel`. Raises EngineError."""
 
     def postprocess(self, outputs: dict[str, np.ndarray], size: tuple[int, int]) -> Instances:
         """Instances at frame `size`. Raises EngineError for outputs that are not finite."""
@@ -42,4 +42,7 @@ def load_model(config: Config) -> Model:
         raise EngineError(f'model card {card.id!r}: architecture is {card.architecture!r}: this build runs dimos')
     from mos_perception.models.dimos import DimosModel
     engine = load_engine(path, config.backend, config.threads, config.cuda_driver)
+    if isinstance(engine, DeviceEngine):
+        from mos_perception.models.dimos_cuda import DimosCuda
+        return DimosCuda(engine, card, config.score_threshold, config.max_objects)
     return DimosModel(engine, card, config.score_threshold, config.max_objects)

@@ -7,6 +7,8 @@ at network size, `embeddings` (1, Q, D). Legend: Q queries, K most objects, N ke
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 
@@ -66,13 +68,21 @@ class DimosModel:
         """The engine's inputs from what the robot saw; either may be None."""
         return self.feeds(self.image(frame), self.voxel(window))
 
+    def infer(self, image: np.ndarray, voxel: np.ndarray) -> dict[str, np.ndarray]:
+        """The network's outputs for what `image` and `voxel` gave. Raises EngineError."""
+        return self.engine.run(self.feeds(image, voxel))
+
     def postprocess(self, outputs: dict[str, np.ndarray], size: tuple[int, int], parity: bool = False) -> Instances:
         """Instances at frame `size`, best first (parity: last painted first).
 
         Raises EngineError for outputs that are not finite.
         """
-        count = self.max_objects or self.card.postprocess.max_objects
-        return to_instances(outputs, self.size, size, self.score_threshold, count, parity)
+        return to_instances(outputs, self.size, size, self.score_threshold, self.most, parity)
+
+    @property
+    def most(self) -> int:
+        """Probabilities that are looked at, the largest first."""
+        return self.max_objects or self.card.postprocess.max_objects
 
 
 def image_tensor(image: np.ndarray, size: tuple[int, int], spec: ImageSpec) -> np.ndarray:
@@ -81,12 +91,17 @@ def image_tensor(image: np.ndarray, size: tuple[int, int], spec: ImageSpec) -> n
     if image.shape[:2] != size:
         shrinks = image.shape[0] >= height and image.shape[1] >= width
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    scale = (1 / (255 * np.array(spec.std, np.float64))).astype(np.float32)
-    shift = (np.array(spec.mean) / np.array(spec.std)).astype(np.float32)
+    scale, shift = image_scale(spec)
     planes = np.ascontiguousarray(image.transpose(2, 0, 1), np.float32)
     planes *= scale[:, None, None]
     planes -= shift[:, None, None]
     return planes
+
+
+def image_scale(spec: ImageSpec) -> tuple[np.ndarray, np.ndarray]:
+    """(3,) float32 factor of an 8-bit value, and what is taken off then."""
+    return ((1 / (255 * np.array(spec.std, np.float64))).astype(np.float32),
+            (np.array(spec.mean) / np.array(spec.std)).astype(np.float32))
 
 
 def to_instances(outputs: dict[str, np.ndarray], net_size: tuple[int, int], frame_size: tuple[int, int],
@@ -99,29 +114,44 @@ def to_instances(outputs: dict[str, np.ndarray], net_size: tuple[int, int], fram
     released: it stays, and masks are painted in top-k order, so that the worst wins. Raises EngineError for outputs
     that are not finite.
     """
-    logits_q3, masks_qhw, embeddings_qd = (_finite(outputs, name) for name in
+    logits_q3, masks_qhw, embeddings_qd = (finite(outputs, name) for name in
                                            ('class_logits', 'mask_logits', 'embeddings'))
-    probs_q3 = np.exp(logits_q3 - logits_q3.max(1, keepdims=True))
-    probs_q3 /= probs_q3.sum(1, keepdims=True)
+    probs_q3 = softmax(logits_q3)
+    kept = choose(probs_q3, lambda query: _mask_quality(masks_qhw[query], net_size), score_threshold, max_objects,
+                  parity)
+    masks, boxes, rows = _disjoint([query for query, _ in kept], masks_qhw, frame_size, 0.0 if parity else MIN_VISIBLE)
+    return gather([kept[row] for row in rows], masks, boxes, probs_q3, embeddings_qd)
+
+
+def softmax(logits_qc: np.ndarray) -> np.ndarray:
+    """Over the last axis."""
+    powers = np.exp(logits_qc - logits_qc.max(-1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)
+
+
+def choose(probs_q3: np.ndarray, quality: Callable[[int], float], score_threshold: float, max_objects: int,
+           parity: bool = False) -> list[tuple[int, float]]:
+    """(query, score) of the masks to paint, in the order in which they claim pixels; rules: `to_instances`."""
     flat = probs_q3[:, :2].ravel()
     best = np.argsort(-flat, kind='stable')[:max_objects]
-    chosen = [(entry // 2, flat[entry]) for entry in best if entry % 2 == MOVING
+    chosen = [(int(entry) // 2, flat[entry]) for entry in best if entry % 2 == MOVING
               and flat[entry] > score_threshold and (parity or flat[entry] >= flat[entry - 1])]
-    scored = [(query, prob * _mask_quality(masks_qhw[query], net_size)) for query, prob in chosen]
+    scored = [(query, prob * quality(query)) for query, prob in chosen]
     kept = [(query, score) for query, score in scored if score > score_threshold]
-    if not parity:
-        kept.sort(key=lambda item: -item[1])
-    if parity:
-        kept.reverse()
-    masks, boxes, rows = _disjoint([query for query, _ in kept], masks_qhw, frame_size, 0.0 if parity else MIN_VISIBLE)
-    queries = np.array([kept[row][0] for row in rows], np.int64)
-    scores = np.array([kept[row][1] for row in rows], np.float32)
+    return kept[::-1] if parity else sorted(kept, key=lambda item: -item[1])
+
+
+def gather(kept: list[tuple[int, float]], masks: np.ndarray, boxes: np.ndarray, probs_q3: np.ndarray,
+           embeddings_qd: np.ndarray) -> Instances:
+    """The instances of (query, score) pairs whose masks (N, H, W) and boxes (N, 4) were painted."""
+    queries = np.array([query for query, _ in kept], np.int64)
+    scores = np.array([score for _, score in kept], np.float32)
     pair = probs_q3[queries, :2]
-    return Instances(masks, boxes, scores, pair[:, MOVING] / pair.sum(1), np.ones(len(rows), bool),
+    return Instances(masks, boxes, scores, pair[:, MOVING] / pair.sum(1), np.ones(len(kept), bool),
                      embeddings_qd[queries])
 
 
-def _finite(outputs: dict[str, np.ndarray], name: str) -> np.ndarray:
+def finite(outputs: dict[str, np.ndarray], name: str) -> np.ndarray:
     """One output without its batch axis, float32. Raises EngineError if it is absent or not finite."""
     if name not in outputs:
         raise EngineError(f'output {name} is missing; the engine gave {", ".join(outputs) or "nothing"}')

@@ -101,7 +101,7 @@ def test_recorder_refuses_an_existing_bag(bag, start):
 def test_player_node_recorder(bag, tmp_path, start, tiny_model):
     node = start('node', '--ros-args', '-p', f'model:={tiny_model}')
     recorder = start('recorder', '--out', str(tmp_path / 'out'), '/mos_perception/instances', '/mos_perception/tracks')
-    # slowly and late: on a loaded machine the recorder finds the node's topics seconds after the player found the node's
+    # slowly and late: on a loaded machine the recorder finds the node's topics seconds after the player did
     player = start('player', str(bag), '--topics', '/image', '/events', '--rate', '0.25', '--start-delay', '4')
     text, _ = player.communicate(timeout=150)
     assert player.returncode == 0, text

@@ -4,6 +4,7 @@
 #include <ucontext.h>
 
 #include <algorithm>
+#include <cmath>
 #include <functional>
 #include <numeric>
 #include <random>
@@ -31,6 +32,16 @@ static inline int atomicMax(int *where, int value)
         ;
     return old;
 }
+
+static inline unsigned long long atomicAdd(unsigned long long *where, unsigned long long value)
+{
+    return __atomic_fetch_add(where, value, __ATOMIC_RELAXED);
+}
+// compile with -ffp-contract=off
+static inline float __fmul_rn(float a, float b) { return a * b; }
+static inline float __fadd_rn(float a, float b) { return a + b; }
+static inline float __fsub_rn(float a, float b) { return a - b; }
+static inline int __float2int_rn(float a) { return (int)lrintf(a); }
 
 #ifdef SHIM_THREADS
 static inline void __syncthreads() {}

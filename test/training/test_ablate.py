@@ -40,14 +40,14 @@ def test_a_ladder_is_trained_scored_and_tabled(tmp_path, monkeypatch, capsys):
     pack((render_clip(small, seed) for seed in range(2)), 2, tmp_path / 'set', recipe)
     monkeypatch.setattr(ablate, 'ladder', lambda recipe: dict(list(ladder(recipe).items())[::6]))
     arguments = ['--data', str(tmp_path / 'set'), '--out', str(tmp_path / 'out'), '--steps', '2', '--seeds', '1',
-                 '--clips', '1', '--preset', 'easy']
+                 '--clips', '1', '--presets', 'easy', 'camera-easy']
     assert ablate.main(arguments) == 0
     table = (tmp_path / 'out' / 'ablation.md').read_text()
     assert '| baseline |' in table and '| + adversarial |' in table
     results = json.loads((tmp_path / 'out' / 'ablation.json').read_text())['results']
-    assert list(results) == ['baseline', '+ adversarial'] and results['baseline'][0]['mIoU_ins'] is not None
-    changed = {**results['baseline'][0], 'mIoU_ins': 0.5}
-    (tmp_path / 'out' / 'baseline_0' / 'scores.json').write_text(json.dumps(changed))
+    assert list(results) == ['easy', 'camera-easy'] and list(results['easy']) == ['baseline', '+ adversarial']
+    changed = {**results['easy']['baseline'][0], 'mIoU_ins': 0.5}
+    (tmp_path / 'out' / 'baseline_0' / 'scores_easy_1.json').write_text(json.dumps(changed))
     assert ablate.main(arguments) == 0  # nothing is trained again
     assert '| baseline | 50.0 +- 0.0 |' in (tmp_path / 'out' / 'ablation.md').read_text()
     assert ablate.main([*arguments, '--steps', '4']) == 1  # not the run that the table would claim
@@ -59,5 +59,6 @@ def test_a_ladder_is_trained_scored_and_tabled(tmp_path, monkeypatch, capsys):
 
 def test_mean_and_spread():
     runs = [{'mIoU_ins': value, 'mIoU_strict': 0.1, 'mIoU01': None, 'AP_parity': 0.0} for value in (0.2, 0.4)]
-    assert ablate.as_markdown({'baseline': runs}, 'x').splitlines()[-1].startswith('| baseline | 30.0 +- 10.0 | 10.0')
+    table = ablate.as_markdown({'mid': {'baseline': runs}}, 'x')
+    assert table.splitlines()[-1].startswith('| baseline | 30.0 +- 10.0 | 10.0')
     assert pytest.approx(sum(ablate.PAPER.values()) - ablate.PAPER['EvInsMOS'], abs=0.01) == 394.06

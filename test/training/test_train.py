@@ -32,7 +32,8 @@ EVINSMOS = replace(FULL, name='tiny_evinsmos', net=replace(NET, disentangled=Fal
                    weights=replace(RECIPES['evinsmos_nano'].weights, box=0.01),
                    alignment=RECIPES['evinsmos_nano'].alignment)
 RELEASED = replace(FULL, name='tiny_released', net=replace(NET, as_released=True, dropout=0.1), sum_frames=True,
-                   empty_masks=True, released_optimizer=True, clip_norm=0.0, weights=RECIPES['dimos'].weights, alignment=RECIPES['dimos'].alignment)
+                   empty_masks=True, released_optimizer=True, clip_norm=0.0, weights=RECIPES['dimos'].weights,
+                   alignment=RECIPES['dimos'].alignment)
 PERIOD = 33_333_333
 
 

@@ -55,7 +55,8 @@ def test_runtime_stays_behind_its_walls(path):
     assert 'torch' not in found and 'training' not in found
     gpu = found & {'tensorrt', 'tensorrt_rtx', 'pycuda', 'cuda'}
     assert not gpu or name(path) in {'mos_perception/engine/driver_bindings.py',
-                                     'mos_perception/engine/driver_pycuda.py'}, gpu
+                                     'mos_perception/engine/driver_pycuda.py',
+                                     'mos_perception/engine/kernels.py'}, gpu
 
 
 @pytest.mark.parametrize('path', LIBRARY, ids=name)

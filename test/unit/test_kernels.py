@@ -3,7 +3,6 @@
 What this cannot see: a GPU's memory model, alignment, launch limits, speed. Not run on a GPU.
 """
 
-import ctypes
 import importlib.util
 import shutil
 import subprocess
@@ -14,78 +13,74 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shim_driver import KERNEL_FILES, SHIM, SOURCES, ShimDriver, compile_shim
 
 from mos_perception.datatypes import Events
+from mos_perception.engine.kernels import compile_cubin
+from mos_perception.events import evt3
 from mos_perception.events.scatter import time_scale
-from mos_perception.events.voxel import accumulate, voxelize
+from mos_perception.events.voxel import accumulate, layout_of, voxelize
+from mos_perception.models.cuda_input import HEADER
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCE, SHIM = ROOT / 'mos_perception' / 'events', ROOT / 'test' / 'shim'
 ARCHITECTURES = ('sm_87', 'sm_90', 'sm_110', 'sm_120')  # Orin, Hopper, Thor, Blackwell desktops
 SIZE, BINS = (12, 20), 5
+EVT3_STATE = np.dtype([*((name, '<i4') for name in ('known', 'row', 'low', 'base', 'polarity', 'first_high', 'high',
+                                                    'events')), ('wraps', '<i8')])  # evt3.cu's Evt3State
 pytestmark = pytest.mark.skipif(shutil.which('g++') is None, reason='g++ is not installed: it compiles the kernels')
 
 
-class Window(ctypes.Structure):
-    _fields_ = [*((name, ctypes.c_int64) for name in ('t0', 'span', 'm')),
-                *((name, ctypes.c_void_p) for name in ('columns', 'rows')),
-                *((name, ctypes.c_int32) for name in ('low', 'shift', 'width', 'height', 'area', 'bins', 'mask',
-                                                      'dark_offset', 'dark_sign'))]
-
-
-def build(folder, *flags, program=False, source=SOURCE):
-    """Compile the shim with the kernels of `source`; the path of the library or program."""
-    out = folder / ('program' if program else 'kernels.so')
-    kind = ['-DSHIM_MAIN'] if program else ['-shared', '-fPIC']
-    done = subprocess.run(['g++', '-std=c++17', '-O1', '-w', *kind, *flags, f'-I{source}', f'-I{SHIM}', '-x', 'c++',
-                           str(SHIM / 'voxel_shim.cpp'), '-o', str(out), '-pthread'], capture_output=True, text=True,
-                          check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return out
-
-
 class Kernels:
-    """The kernels as functions of arrays, under one launch shape and schedule."""
+    """The kernels as functions of arrays, under any launch shape (blocks, threads, schedule)."""
 
     def __init__(self, path):
-        self.library = ctypes.CDLL(str(path))
+        self.path = path
+
+    def launch(self, shape, kernel, *arguments):
+        values = [np.uint64(argument.ctypes.data) if isinstance(argument, np.ndarray) else argument
+                  for argument in arguments]
+        ShimDriver(self.path, shape).launch(None, kernel, shape[:1], shape[1:2], values, 1)
 
     def window(self, formulation, t0, t1, closed, out_size):
-        height, width = out_size
-        columns = (np.arange(SIZE[1]) * width // SIZE[1]).astype(np.int32)
-        rows = (np.arange(SIZE[0]) * height // SIZE[0] * width).astype(np.int32)
-        counts, signed, area = formulation == 'counts', formulation == 'e2vid', height * width
-        m, shift = time_scale(BINS if counts else BINS - 1, t1 - t0)
-        window = Window(t0, t1 - t0, m, columns.ctypes.data, rows.ctypes.data, 0 if closed else 1, shift, *SIZE[::-1],
-                        area, BINS, 0 if counts else 0xFFFF, 0 if signed else BINS * area, -1 if signed else 1)
-        window.kept = columns, rows
-        return window, np.zeros((BINS if signed else 2 * BINS, height, width), np.int32)
+        layout = layout_of(formulation, BINS, SIZE, out_size)
+        m, shift = time_scale(BINS if layout.nearest else BINS - 1, t1 - t0)
+        self.layout = layout  # its tables are pointed at
+        window = np.zeros(1, HEADER)
+        window[0] = (t0, t1 - t0, m, layout.columns.ctypes.data, layout.rows.ctypes.data, 0 if closed else 1, shift,
+                     *SIZE[::-1], layout.area, BINS, 0 if layout.nearest else 0xFFFF,
+                     0 if layout.signed else BINS * layout.area, -1 if layout.signed else 1, 0, 0, 0)
+        return window, np.zeros((BINS if layout.signed else 2 * BINS, *out_size), np.int32)
 
     def events(self, events, t0, t1, formulation='dimos', closed=False, out_size=SIZE, shape=(3, 32, 0)):
         window, grid = self.window(formulation, t0, t1, closed, out_size)
-        overflow, count = ctypes.c_int(0), ctypes.c_int(len(events))
+        overflow, count = np.zeros(1, np.int32), np.array([len(events)], np.int32)
         arrays = [np.ascontiguousarray(getattr(events, name)) for name in 'xypt']
-        self.library.shim_events(*shape, pointer(grid), ctypes.byref(overflow), *map(pointer, arrays),
-                                 ctypes.byref(count), ctypes.byref(window))
-        return grid, overflow.value
+        self.launch(shape, 'voxel_events', grid, overflow, *arrays, count, window)
+        return grid, overflow[0]
 
     def mono(self, words, time_base, t0, t1, shape=(3, 32, 0)):
         window, grid = self.window('dimos', t0, t1, False, SIZE)
-        overflow, count = ctypes.c_int(0), ctypes.c_int(len(words))
-        self.library.shim_mono(*shape, pointer(grid), ctypes.byref(overflow), pointer(words), ctypes.byref(count),
-                               ctypes.c_int64(time_base), ctypes.byref(window))
+        overflow, count = np.zeros(1, np.int32), np.array([len(words)], np.int32)
+        self.launch(shape, 'voxel_mono', grid, overflow, words, count, np.int64(time_base), window)
         return grid
 
-    def normalised(self, grid, floor, shape=(3, 32, 0)):
-        largest, out = ctypes.c_int(0), np.empty(grid.shape, np.float32)
-        self.library.shim_largest(shape[0], shape[2], pointer(grid), grid.size, ctypes.byref(largest))
-        self.library.shim_normalise(*shape, pointer(grid), grid.size, ctypes.byref(largest), ctypes.c_double(floor),
-                                    pointer(out))
-        return out, largest.value
+    def normalised(self, grid, floor, shape=(3, 32, 0), half=False):
+        largest, out = np.zeros(1, np.int32), np.empty(grid.shape, np.float16 if half else np.float32)
+        self.launch(shape, 'voxel_largest', grid, np.int32(grid.size), largest)
+        self.launch(shape, 'voxel_normalise', grid, np.int32(grid.size), largest, np.float64(floor), out,
+                    np.int32(half))
+        return out, largest[0]
 
-
-def pointer(array):
-    return ctypes.c_void_p(array.ctypes.data)
+    def evt3(self, words, state, shape=(3, 32, 0)):
+        """Events (x, y, p, t ns) of the words; `state` goes to that after them."""
+        count, runs = np.array([len(words)], np.int32), np.zeros(-(-len(words) // 64) + 1, EVT3_STATE)
+        events = np.zeros(1, np.int32)
+        runs.view(np.uint8)[:] = 0xA5
+        self.launch(shape, 'evt3_scan', words, count, runs)
+        self.launch(shape, 'evt3_join', count, runs, state, events)
+        out = [np.zeros(events[0], kind) for kind in (np.uint16, np.uint16, np.uint8, np.int64)]
+        self.launch(shape, 'evt3_scatter', words, count, runs, *out)
+        return out
 
 
 def random_events(rng, count, clustered=False):
@@ -132,7 +127,7 @@ def differences(kernels, shapes=SHAPES):
 
 @pytest.fixture(scope='module')
 def kernels(tmp_path_factory):
-    return Kernels(build(tmp_path_factory.mktemp('kernels')))
+    return Kernels(compile_shim(tmp_path_factory.mktemp('kernels') / 'kernels.so'))
 
 
 def test_grids_are_the_cpu_path_s_bit_by_bit(kernels):
@@ -166,6 +161,49 @@ def test_normalised_input_is_the_cpu_path_s(kernels, floor):
         wanted = voxelize(events, 1000, 3000, bins=BINS, size=SIZE, norm_floor=floor)
         for shape in SHAPES:
             assert kernels.normalised(grid, floor, shape)[0].tobytes() == wanted.tobytes()
+            half = kernels.normalised(grid, floor, shape, True)[0]
+            assert half.tobytes() == wanted.astype(np.float16).tobytes()
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(-2**28, 2**28), min_size=1, max_size=40), st.sampled_from([1.0, 4096.0]))
+def test_half_floats_round_as_numpy_does(kernels, values, floor):
+    grid = np.array(values, np.int32)
+    wanted = kernels.normalised(grid, floor)[0].astype(np.float16)  # down to zero through the subnormal ones
+    assert kernels.normalised(grid, floor, half=True)[0].tobytes() == wanted.tobytes()
+
+
+def evt3_words(rng, count):
+    """Any words; times mostly advance, sometimes wrap or waver."""
+    kinds = rng.choice(16, count, p=[0.15, 0.01, 0.3, 0.1, 0.1, 0.08, 0.1, 0.01, 0.08, *[0.01] * 7])
+    values = rng.integers(0, 4096, count)
+    high = (4000 + np.cumsum(rng.choice([0, 1, 3, -2, -30], count, p=[0.5, 0.3, 0.1, 0.05, 0.05]))) % 4096
+    values = np.where(kinds == 8, high, np.where(kinds == 0, values % 16, values))
+    return (kinds << 12 | values).astype(np.uint16)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), count=st.integers(0, 900), shape=st.sampled_from(SHAPES))
+def test_evt3_is_decoded_as_on_the_cpu(kernels, seed, count, shape):
+    rng = np.random.default_rng(seed)
+    words, (rows, columns) = evt3_words(rng, count), (12, 700)
+    before = rng.integers(0, 2048, evt3.STATE_SIZE)
+    before[evt3.READY], before[evt3.POLARITY], before[evt3.WRAPS] = 2, 1, 3
+    state = np.zeros(1, EVT3_STATE)
+    state[0] = (15, before[evt3.ROW], before[evt3.LOW], before[evt3.BASE], before[evt3.POLARITY], 0, before[evt3.HIGH],
+                0, before[evt3.WRAPS])
+    found = kernels.evt3(words, state, shape)
+    inside = (found[0] < columns) & (found[1] < rows)
+    total = evt3.count_evt3(words)
+    arrays = [np.zeros(total + evt3.SLACK, kind) for kind in (np.uint16, np.uint16, np.uint8, np.uint64)]
+    after = before.copy()
+    n, _, _ = evt3.decode_evt3(words, columns, rows, after, *arrays)
+    assert len(found[0]) == total
+    for ours, wanted in zip(found, arrays):
+        assert np.array_equal(ours[inside], wanted[:n].astype(ours.dtype))
+    names = {'row': evt3.ROW, 'low': evt3.LOW, 'base': evt3.BASE, 'polarity': evt3.POLARITY, 'high': evt3.HIGH,
+             'wraps': evt3.WRAPS}
+    assert {name: int(state[0][name]) for name in names} == {name: int(after[k]) for name, k in names.items()}
 
 
 def test_a_cell_that_nears_the_end_of_int32_is_reported(kernels):
@@ -176,13 +214,13 @@ def test_a_cell_that_nears_the_end_of_int32_is_reported(kernels):
     assert kernels.events(Events(*(getattr(full, name)[1:] for name in 'xypt')), 1000, 3000)[1] == 0
 
 
-def sanitized(folder, kind, source=SOURCE):
+def sanitized(folder, kind, sources=SOURCES):
     """What a sanitizer says of the kernels: '' or its first lines. Skips where the compiler lacks it."""
     if subprocess.run(['g++', f'-fsanitize={kind}', '-x', 'c++', '-', '-o', str(folder / 'try')], input='int main(){}',
                       capture_output=True, text=True, check=False).returncode:
         pytest.skip(f'g++ has no -fsanitize={kind} here')
-    program = build(folder, f'-fsanitize={kind}', '-g', *(['-DSHIM_THREADS'] if kind == 'thread' else []), program=True,
-                    source=source)
+    program = compile_shim(folder / kind, f'-fsanitize={kind}', *(['-DSHIM_THREADS'] if kind == 'thread' else []),
+                           program=True, sources=sources)
     run = ['setarch', '-R'] if kind == 'thread' and shutil.which('setarch') else []  # it cannot bear random addresses
     done = subprocess.run([*run, str(program)], capture_output=True, text=True, check=False, timeout=120)
     return '' if done.returncode == 0 else (done.stderr or f'exit code {done.returncode}')[:500]
@@ -209,18 +247,19 @@ MUTANTS = {  # name: (file, what stands there, the bug)
 def test_every_planted_bug_is_caught(tmp_path, name):
     """By the comparison of bits, else AddressSanitizer, else ThreadSanitizer; prints by which."""
     file, there, bug = MUTANTS[name]
-    for path in (SOURCE / 'voxel.cu', SOURCE / 'voxel.h'):
+    for path in KERNEL_FILES:
         shutil.copy(path, tmp_path)
     text = (tmp_path / file).read_text()
     assert text.count(there) == 1, f'{file} has no "{there}" any more: plant the bug anew'
     (tmp_path / file).write_text(text.replace(there, bug))
     script = ('import sys; sys.path[:0] = sys.argv[2:]; import test_kernels as k; '
               'sys.exit(1 if k.differences(k.Kernels(sys.argv[1])) else 0)')
-    library = build(tmp_path, source=tmp_path)  # a bug may crash: not in this process
-    compared = subprocess.run([sys.executable, '-c', script, str(library), str(Path(__file__).parent), str(ROOT)],
+    library = compile_shim(tmp_path / 'kernels.so', sources=[tmp_path])  # a bug may crash: not in this process
+    compared = subprocess.run([sys.executable, '-c', script, str(library), str(Path(__file__).parent), str(SHIM),
+                               str(ROOT)],
                               capture_output=True, check=False, timeout=120)
     caught = 'comparison' if compared.returncode else next(
-        (kind for kind in ('address', 'thread') if sanitized(tmp_path, kind, tmp_path)), '')
+        (kind for kind in ('address', 'thread') if sanitized(tmp_path, kind, [tmp_path])), '')
     print(f'{name}: caught by {caught or "nothing"}')
     assert bool(caught) == (name != 'no bug')
 
@@ -228,8 +267,7 @@ def test_every_planted_bug_is_caught(tmp_path, name):
 @pytest.mark.skipif(importlib.util.find_spec('cuda') is None, reason='cubins are compiled with NVRTC: pip install '
                     'cuda-core cuda-bindings nvidia-cuda-nvrtc nvidia-cuda-runtime')
 @pytest.mark.parametrize('architecture', ARCHITECTURES)
-def test_kernels_compile_for_the_gpus_we_name(architecture):
-    from cuda.core import Program, ProgramOptions
-    program = Program((SOURCE / 'voxel.cu').read_text(), 'c++',
-                      ProgramOptions(arch=architecture, include_path=[str(SOURCE)], std='c++17'))
-    assert len(program.compile('cubin').code) > 1000
+@pytest.mark.parametrize('source', [path for path in KERNEL_FILES if path.suffix == '.cu'], ids=lambda path: path.name)
+def test_kernels_compile_for_the_gpus_we_name(source, architecture):
+    capability = int(architecture[3:-1]), int(architecture[-1])
+    assert len(compile_cubin(source, capability)) > 1000
