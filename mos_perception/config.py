@@ -27,7 +27,8 @@ class Config:
 
     model: str = knob('dimos_nano', 'a name under models/, or a path to an .onnx file with its card beside it')
     backend: str = knob('auto', 'what runs the network; auto: an engine made by `mos build` where there is a GPU, else '
-                        'onnxruntime', choices=('auto', 'onnxruntime', 'tensorrt', 'tensorrt_rtx'))
+                        'onnxruntime', choices=('auto', 'onnxruntime', 'openvino', 'tensorrt',
+                                                  'tensorrt_rtx'))
     cuda_driver: str = knob('auto', 'package that talks to the GPU', choices=('auto', 'cuda_bindings', 'pycuda'))
     threads: int = knob(0, 'threads of the network on a CPU; 0 = one per core', low=0, high=256)
 

@@ -39,7 +39,8 @@ def examine(model: str, backend: str = 'auto') -> list[Finding]:
             found.append(_look(flavour, lambda flavour=flavour: import_tensorrt(flavour).__version__))
         for name in DRIVERS:
             found.append(_look(f'driver {name}', lambda name=name: _driver(name)))
-    found += [_look('engine cache', _cache), _look('ROS', _ros), _look('colcon paths', _paths),
+    found += [_look('engine cache', _cache), _look('ROS', _ros), _look('topics', _topics),
+              _look('colcon paths', _paths),
               _look('engine', lambda: str(load_engine(find_model(model), backend).report()), 'broken')]
     return found
 
@@ -79,6 +80,14 @@ def _ros() -> str:
         raise ImportError('no rclpy on the path: source your workspace, or use only the commands without ROS')
     return f'rclpy found, ROS_DISTRO {os.environ.get("ROS_DISTRO", "unset")}, ' \
            f'RMW {os.environ.get("RMW_IMPLEMENTATION", "default")}, domain {os.environ.get("ROS_DOMAIN_ID", "0")}'
+
+
+def _topics() -> str:
+    """Who publishes and subscribes what concerns us, with pairs whose QoS keeps them apart."""
+    if importlib.util.find_spec('rclpy') is None:
+        raise ImportError('no rclpy on the path')
+    from mos_perception.ros.survey import survey
+    return '; '.join(survey()) or 'no topic of frames, events or results on the network'
 
 
 def _paths() -> str:

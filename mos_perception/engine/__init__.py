@@ -14,7 +14,7 @@ from mos_perception.engine.probe import Gpu, find_gpu
 from mos_perception.errors import EngineError
 
 log = logging.getLogger(__name__)
-BACKENDS = ('auto', 'onnxruntime', 'tensorrt', 'tensorrt_rtx')
+BACKENDS = ('auto', 'onnxruntime', 'openvino', 'tensorrt', 'tensorrt_rtx')
 
 
 class Engine(Protocol):
@@ -65,8 +65,11 @@ def load_engine(path: Path, backend: str = 'auto', threads: int = 0, cuda_driver
     if backend == 'onnxruntime':
         from mos_perception.engine.ort import OrtEngine  # the import costs tenths of a second
         return OrtEngine(path, threads)
+    from mos_perception.engine.openvino import OpenVinoEngine
     from mos_perception.engine.trt import open_engine
     try:
+        if backend == 'openvino':
+            return OpenVinoEngine(path, threads)
         return open_engine(path, backend, cuda_driver)
     except EngineError as error:
         raise EngineError(f'backend {backend}: {error}') from error

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from mos_perception.errors import EngineError
 
 if TYPE_CHECKING:
@@ -152,6 +154,14 @@ def sha256_of(path: Path) -> str:
     except OSError as error:
         raise EngineError(f'model file {path} cannot be read ({error}): check the parameter "model"') from error
     return digest.hexdigest()
+
+
+def check_feeds(feeds: dict[str, np.ndarray], inputs: tuple[TensorSpec, ...]) -> None:
+    """Raises EngineError that lists both sides unless `feeds` are exactly the inputs."""
+    given = {name: TensorSpec(name, array.shape, array.dtype.name) for name, array in feeds.items()}
+    if given.keys() != {spec.name for spec in inputs} or not all(spec.accepts(given[spec.name]) for spec in inputs):
+        raise EngineError(f'fed {", ".join(map(str, given.values())) or "nothing"}; '
+                          f'the model takes {", ".join(map(str, inputs))}')
 
 
 def check(card: ModelCard, engine: Engine) -> None:

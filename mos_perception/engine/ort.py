@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from mos_perception.engine.card import TensorSpec
+from mos_perception.engine.card import TensorSpec, check_feeds
 from mos_perception.errors import EngineError
 
 _DTYPES = {'tensor(float)': 'float32', 'tensor(float16)': 'float16', 'tensor(double)': 'float64',
@@ -45,11 +45,7 @@ class OrtEngine:
 
     def run(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """All outputs by name. Raises EngineError for wrong feeds or a failed inference."""
-        given = {name: TensorSpec(name, array.shape, array.dtype.name) for name, array in feeds.items()}
-        if given.keys() != {spec.name for spec in self.inputs} or not all(
-                spec.accepts(given[spec.name]) for spec in self.inputs):
-            raise EngineError(f'fed {", ".join(map(str, given.values())) or "nothing"}; '
-                              f'the model takes {", ".join(map(str, self.inputs))}')
+        check_feeds(feeds, self.inputs)
         try:
             arrays = self._session.run(None, feeds)
         except Exception as error:  # onnxruntime's exceptions share no base class

@@ -10,7 +10,7 @@ import numpy as np
 
 from mos_perception.engine.build import build_command, engine_key, import_tensorrt
 from mos_perception.engine.cache import Cache, Miss
-from mos_perception.engine.card import TensorSpec, load_card
+from mos_perception.engine.card import TensorSpec, check_feeds, load_card
 from mos_perception.engine.driver import Driver, open_driver
 from mos_perception.engine.probe import Gpu, find_gpu
 from mos_perception.errors import EngineError
@@ -69,10 +69,7 @@ class TrtEngine:
 
     def run(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """All outputs by name, copies. Raises EngineError for wrong feeds or a failed inference."""
-        given = {name: TensorSpec(name, array.shape, array.dtype.name) for name, array in feeds.items()}
-        if given != {spec.name: spec for spec in self.inputs}:
-            raise EngineError(f'fed {", ".join(map(str, given.values())) or "nothing"}; '
-                              f'the model takes {", ".join(map(str, self.inputs))}')
+        check_feeds(feeds, self.inputs)
         self.driver.activate()
         for name, array in feeds.items():
             np.copyto(self._host[name], array)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,6 +12,8 @@ from mos_perception.datatypes import EventWindow, Frame, Instances
 from mos_perception.engine import DeviceEngine, Engine, load_engine
 from mos_perception.engine.card import ModelCard, find_model, load_card
 from mos_perception.errors import EngineError
+
+log = logging.getLogger(__name__)
 
 
 class Model(Protocol):
@@ -42,7 +45,14 @@ def load_model(config: Config) -> Model:
         raise EngineError(f'model card {card.id!r}: architecture is {card.architecture!r}: this build runs dimos')
     from mos_perception.models.dimos import DimosModel
     engine = load_engine(path, config.backend, config.threads, config.cuda_driver)
+    settings = (card, config.score_threshold, config.max_objects)
     if isinstance(engine, DeviceEngine):
         from mos_perception.models.dimos_cuda import DimosCuda
-        return DimosCuda(engine, card, config.score_threshold, config.max_objects)
-    return DimosModel(engine, card, config.score_threshold, config.max_objects)
+        try:
+            return DimosCuda(engine, *settings)
+        except EngineError as error:
+            if config.backend != 'auto':
+                raise
+            engine.choice += f'; voxels and masks on the CPU ({error})'
+            log.warning('%s', engine.choice)
+    return DimosModel(engine, *settings)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+import sys
 
 import cv2
 import numpy as np
@@ -10,15 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shim_driver import ShimDriver, compile_shim
 
+from mos_perception.config import Config
 from mos_perception.datatypes import Events, EventWindow, Frame
-from mos_perception.engine import DeviceEngine
+from mos_perception.engine import DeviceEngine, kernels
 from mos_perception.engine.card import find_model, load_card
 from mos_perception.engine.ort import OrtEngine
 from mos_perception.engine.probe import Gpu
 from mos_perception.errors import EngineError
+from mos_perception.models import load_model
 from mos_perception.models.axes import area_axis, linear_axis
 from mos_perception.models.dimos import DimosModel, choose, image_tensor, softmax, to_instances
-from mos_perception.models.dimos_cuda import DimosCuda
+from mos_perception.models.dimos_cuda import SOURCES, DimosCuda
 
 pytestmark = pytest.mark.skipif(shutil.which('g++') is None, reason='g++ is not installed: it compiles the kernels')
 SIZES = [(37, 61), (74, 122), (120, 200), (111, 61), (40, 63), (180, 240)]  # over (37, 61): equal, 2 x 2, ..., mixed
@@ -246,6 +249,34 @@ def test_what_cannot_be_shown_is_an_error(models):
     odd = dataclasses.replace(gpu.card, voxel=dataclasses.replace(gpu.card.voxel, normalise='std'))
     with pytest.raises(EngineError, match='on a GPU we run "max", "bin", float32'):
         DimosCuda(gpu.engine, odd, compiler=lambda path, capability: b'')
+
+
+def test_without_a_compiler_auto_says_what_runs_on_the_cpu_and_a_named_backend_refuses(models, monkeypatch):
+    from mos_perception import models as room
+    engine = models[0].engine
+    engine.choice = 'auto: tensorrt'
+    monkeypatch.setattr(room, 'load_engine', lambda *arguments: engine)
+    monkeypatch.setitem(sys.modules, 'cuda.core', None)
+    monkeypatch.setattr(kernels.shutil, 'which', lambda *arguments, **options: None)
+    with pytest.raises(EngineError, match='nothing compiles voxel.cu for sm_87.*cuda-core'):
+        load_model(Config(backend='tensorrt'))
+    model = load_model(Config(backend='auto'))
+    assert type(model) is DimosModel and 'voxels and masks on the CPU (nothing compiles voxel.cu' in engine.choice
+    frame = Frame(0, picture(np.random.default_rng(6), (120, 160)))
+    same(model.postprocess(model.infer(model.image(frame), model.voxel(None)), (120, 160)),
+         models[1].postprocess(models[1].infer(model.image(frame), model.voxel(None)), (120, 160)))
+
+
+def test_nvcc_serves_where_nvrtc_is_absent(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, 'cuda.core', None)
+    nvcc = tmp_path / 'nvcc'
+    nvcc.write_text('#!/bin/sh\nwhile [ "$1" != -o ]; do shift; done; echo code > "$2"\n')
+    nvcc.chmod(0o755)
+    monkeypatch.setenv('PATH', str(tmp_path), prepend=':')
+    assert kernels.compile_cubin(SOURCES['voxel'], (8, 7)) == b'code\n'
+    nvcc.write_text('#!/bin/sh\necho no such architecture >&2; exit 1\n')
+    with pytest.raises(EngineError, match='nvcc cannot compile voxel.cu for sm_87: no such architecture'):
+        kernels.compile_cubin(SOURCES['voxel'], (8, 7))
 
 
 def test_choose_orders_by_score_and_counts_static_queries():

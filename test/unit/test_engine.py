@@ -1,6 +1,7 @@
 """ONNX Runtime engine: tiny graphs made here, honest reports, one clear error for each misuse."""
 
 import resource
+import sys
 import time
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from mos_perception.engine import load_engine
+from mos_perception.engine.card import find_model
 from mos_perception.engine.ort import OrtEngine
 from mos_perception.errors import EngineError
 
@@ -105,3 +107,33 @@ def test_no_spinning_between_frames(affine):
     time.sleep(0.3)
     after = resource.getrusage(resource.RUSAGE_SELF)
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.15
+
+
+def test_openvino_runs_the_shipped_model_nearly_as_the_reference():
+    """Nearly: it multiplies in bfloat16 where the CPU can."""
+    pytest.importorskip('openvino', reason='pip install openvino: it is an extra')
+    path = find_model('dimos_nano')
+    ours, reference = load_engine(path, 'openvino', 1), load_engine(path, 'onnxruntime', 1)
+    assert ours.inputs == reference.inputs and ours.outputs == reference.outputs
+    rng = np.random.default_rng(0)
+    feeds = {spec.name: rng.normal(size=spec.shape).astype(np.float32) for spec in ours.inputs}
+    wanted, found, again = reference.run(feeds), ours.run(feeds), ours.run(feeds)
+    for name, value in wanted.items():
+        assert np.abs(found[name] - value).max() < 0.05 * np.abs(value).max(), name
+        assert np.array_equal(found[name], again[name]) and found[name] is not again[name]
+    report = ours.report()
+    assert report['backend'] == 'openvino' and report['precision'] in ('f32', 'bf16', 'f16') and report['threads'] == 1
+    with pytest.raises(EngineError, match='the model takes image float32 1x3x120x160'):
+        ours.run({})
+
+
+def test_openvino_refuses_clearly(tmp_path, monkeypatch):
+    pytest.importorskip('openvino', reason='pip install openvino: it is an extra')
+    with pytest.raises(EngineError, match='backend openvino: model file .* does not exist'):
+        load_engine(tmp_path / 'none.onnx', 'openvino')
+    (tmp_path / 'noise.onnx').write_bytes(bytes(range(256)) * 9)
+    with pytest.raises(EngineError, match='cannot be loaded by OpenVINO'):
+        load_engine(tmp_path / 'noise.onnx', 'openvino')
+    monkeypatch.setitem(sys.modules, 'openvino', None)
+    with pytest.raises(EngineError, match='pip install openvino, or use "backend: onnxruntime"'):
+        load_engine(tmp_path / 'noise.onnx', 'openvino')

@@ -1,0 +1,46 @@
+"""What is on the network right now: camera topics and ours, who offers and wants them, and pairs that cannot connect."""
+
+from __future__ import annotations
+
+import time
+
+import rclpy
+from rclpy.context import Context
+from rclpy.node import Node
+from rclpy.qos import QoSCompatibility, qos_check_compatible
+from rclpy.topic_endpoint_info import TopicEndpointInfo
+
+TYPES = ('sensor_msgs/msg/Image', 'event_camera_msgs/msg/EventPacket', 'dvs_msgs/msg/EventArray')
+PREFIX = 'mos_msgs/'
+DISCOVERY_S = 2.0
+
+
+def survey(seconds: float = DISCOVERY_S) -> list[str]:
+    """A line per topic of frames, events or results after listening for `seconds`."""
+    context = Context()
+    rclpy.init(context=context)
+    try:
+        node = Node('mos_doctor', context=context, enable_rosout=False, start_parameter_services=False)
+        try:
+            time.sleep(seconds)
+            return [_line(node, topic, types) for topic, types in sorted(node.get_topic_names_and_types())
+                    if any(kind in TYPES or kind.startswith(PREFIX) for kind in types)]
+        finally:
+            node.destroy_node()
+    finally:
+        rclpy.shutdown(context=context)
+
+
+def _line(node: Node, topic: str, types: list[str]) -> str:
+    offered, wanted = node.get_publishers_info_by_topic(topic), node.get_subscriptions_info_by_topic(topic)
+    text = f'{topic} [{", ".join(types)}] published by {_who(offered)}, subscribed by {_who(wanted)}'
+    for giver in offered:
+        for taker in wanted:
+            verdict, reason = qos_check_compatible(giver.qos_profile, taker.qos_profile)
+            if verdict == QoSCompatibility.ERROR:
+                text += f'; NOTHING FLOWS from {giver.node_name} to {taker.node_name}: {reason.rstrip(";")}'
+    return text
+
+
+def _who(endpoints: list[TopicEndpointInfo]) -> str:
+    return ' and '.join(f'{end.node_name} ({end.qos_profile.reliability.name.lower()})' for end in endpoints) or 'nobody'
