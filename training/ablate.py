@@ -36,9 +36,10 @@ COLUMNS = ('mIoU_ins', 'mIoU_strict', 'mIoU01', 'AP_parity')
 
 
 def ladder(recipe: Recipe) -> dict[str, Recipe]:
-    """The paper's six rungs, each the one before and a part more, and EvInsMOS; `recipe` is the last rung.
+    """The paper's six rungs, each the one before and a part more, and two others; `recipe` is the last rung.
 
-    EvInsMOS is "+ flow" and its own contrast between frames, apart from the ladder. Every rung sees as many images a
+    Apart from the ladder: EvInsMOS is "+ flow" and its own contrast between frames; "projected fusion" is the last rung
+    with both modalities projected to the first scale's channels before they are fused. Every rung sees as many images a
     step: a pair counts as two. No modality is dropped: that is our addition, and would hide what the rest does.
     """
     recipe = replace(recipe, augment=replace(recipe.augment, drop_image=0.0, drop_events=0.0))
@@ -51,7 +52,8 @@ def ladder(recipe: Recipe) -> dict[str, Recipe]:
     apart = replace(recipe, alignment=replace(every, translation=0.0, adversarial=0.0))
     evinsmos = replace(recipe, net=base.net, weights=flow.weights, alignment=AlignmentWeights(contrast=every.contrast))
     rungs = {'baseline': base, '+ flow': flow, 'EvInsMOS': evinsmos, '+ box': box, '+ dual disentanglement': apart,
-             '+ translation': replace(recipe, alignment=replace(every, adversarial=0.0)), '+ adversarial': recipe}
+             '+ translation': replace(recipe, alignment=replace(every, adversarial=0.0)), '+ adversarial': recipe,
+             'projected fusion': replace(recipe, net=replace(recipe.net, fusion_width=recipe.net.channels[0]))}
     return {name: replace(rung, name=f'{recipe.name} {name}') for name, rung in rungs.items()}
 
 
@@ -94,13 +96,13 @@ def score(model: DimosModel, recipe: Recipe, clips: list[Clip], scores: Path) ->
 
 def as_markdown(results: dict[str, dict[str, list[dict[str, float | None]]]], about: str) -> str:
     """Per preset: mean and spread (standard deviation over the seeds) per rung, beside the paper's ladder."""
-    parts = [f'# Ablation\n\n{about}\n']
+    parts = [f'# Ablation\n\nMade by `python -m training.ablate`; do not edit.\n\n{about}\n']
     for preset, rungs in results.items():
         rows = []
         for name, runs in rungs.items():
             values = np.array([[100 * (scores[column] or 0.0) for column in COLUMNS] for scores in runs])
             cells = [f'{mean:.1f} +- {spread:.1f}' for mean, spread in zip(values.mean(0), values.std(0))]
-            rows.append([name, *cells, str(len(runs)), f'{PAPER[name]:.2f}'])
+            rows.append([name, *cells, str(len(runs)), f'{PAPER[name]:.2f}' if name in PAPER else '-'])
         head = ['part', *COLUMNS, 'seeds', 'paper: mIoU_ins on MouseSIS']
         parts.append(f'## {preset}\n\n' + table(head, rows))
     return '\n'.join(parts)

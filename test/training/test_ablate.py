@@ -25,11 +25,12 @@ def test_every_rung_adds_one_part_at_an_equal_number_of_images():
         'contrast': rung.alignment.contrast, 'translation': rung.alignment.translation,
         'adversarial': rung.alignment.adversarial}.items() if on} for name, rung in rungs.items()}
     assert parts.pop('EvInsMOS') == {'flow', 'contrast'}
+    assert parts.pop('projected fusion') == parts['+ adversarial'] and rungs['projected fusion'].net.fusion_width == 16
     assert list(parts.values()) == [set(), {'flow'}, {'flow', 'box'}, {'flow', 'box', 'apart', 'contrast'},
                                     {'flow', 'box', 'apart', 'contrast', 'translation'},
                                     {'flow', 'box', 'apart', 'contrast', 'translation', 'adversarial'}]
     assert {rung.batch * rung.frames for rung in rungs.values()} == {8}
-    assert len({rung.name for rung in rungs.values()}) == len(ablate.PAPER) == 7
+    assert len({rung.name for rung in rungs.values()}) == len(ablate.PAPER) + 1 == 8
 
 
 def test_a_ladder_is_trained_scored_and_tabled(tmp_path, monkeypatch, capsys):
