@@ -151,6 +151,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument('--clips', type=int, default=20)
     parser.add_argument('--seed', type=int, default=0, help='first clip')
     parser.add_argument('--min-pixels', type=int, default=12, help='smaller movers are no ground truth')
+    parser.add_argument('--score-threshold', type=float, help='default: the model card\'s')
     parser.add_argument('--threads', type=int, default=0)
     parser.add_argument('--json', action='store_true', help='print JSON instead of the table')
     parser.add_argument('--update-card', action='store_true', help='store the scores in the model card')
@@ -158,7 +159,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         path = find_model(given.model)
         card = load_card(path)
-        model = DimosModel(load_engine(path, 'onnxruntime', given.threads), card)
+        model = DimosModel(load_engine(path, 'onnxruntime', given.threads), card, given.score_threshold)
         if given.knobs:
             key, what = f'knobs/{given.split}', (f'{card.id}: mIoU_ins on {given.clips} clips of each preset, split '
                                                  f'{given.split}, seeds from {given.seed}')
@@ -171,6 +172,8 @@ def main(arguments: list[str] | None = None) -> int:
             key = f'{given.preset}/{given.split}'
             what = (f'{card.id}: {given.clips} clips, preset {given.preset}, split {given.split}, '
                     f'seeds from {given.seed}')
+        if given.score_threshold is not None:
+            key, what = f'{key} at {given.score_threshold:g}', f'{what}, score threshold {given.score_threshold:g}'
         if not given.knobs:
             scores = evaluate(model, clips, given.min_pixels, not given.frames_only)
         result: dict[str, Any] = {'about': what, 'min_pixels': given.min_pixels, 'scores': scores}

@@ -57,7 +57,8 @@ def _presets() -> dict[str, Preset]:
     hard = replace(mid, name='hard', **_level(2) | both)
     knobs = [replace(mid, name=f'{knob}-{level}', **changes) for knob, (low, _, high) in KNOBS.items()
              for level, changes in (('easy', low), ('hard', high))]
-    return {preset.name: preset for preset in (easy, mid, hard, *knobs, _train(), _demo(), _other(mid), *_mimics())}
+    return {preset.name: preset for preset in (easy, mid, hard, *knobs, _train(), _still(), _demo(),
+                                              _other(mid), *_mimics())}
 
 
 def _train() -> Preset:
@@ -68,6 +69,12 @@ def _train() -> Preset:
                   camouflage=0.15, occlusion=True, occluders=0.1, light=(0.1, 1.0), flicker=0.1, light_ramp=0.1,
                   light_step=0.05, vignette=0.2, specular=0.1, shadows=0.2, exposure_s=(0.001, 0.01), step_px=1.0,
                   sample_hz=120.0, sensor=EventSensor(shot_hz=(0.01, 8.0), shot_unevenness=3.0))
+
+
+def _still() -> Preset:
+    """What a robot sees where nothing moves by itself: every kind of sensor noise, mostly at rest. For false alarms."""
+    return replace(_train(), name='still', empty=1.0, static_camera=0.6, flicker=0.2, light_ramp=0.2,
+                   sensor=EventSensor(shot_hz=(0.1, 8.0), shot_unevenness=3.0))
 
 
 def _demo() -> Preset:
