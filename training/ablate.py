@@ -28,7 +28,8 @@ from training.export import export
 from training.losses.alignment import AlignmentWeights
 from training.recipes import RECIPES, Recipe
 from training.scenes import SCENES, Clip, render_clip
-from training.train import fit, load, start
+from training.state import load, start
+from training.train import fit
 
 PAPER = {'baseline': 60.47, '+ flow': 62.54, 'EvInsMOS': 62.54, '+ box': 63.46, '+ dual disentanglement': 68.11,
          '+ translation': 69.23, '+ adversarial': 70.25}  # mIoU_ins on MouseSIS, dimos.md 5

@@ -35,7 +35,7 @@ from mos_perception.errors import EngineError, MosError
 from training.datasets.clips import MEAN, STD
 from training.nets.dimos import Dimos, Inference, count_macs
 from training.recipes import RECIPES, Recipe
-from training.train import State, load
+from training.state import State, load
 
 OPSET = 18
 OUTPUTS = ('class_logits', 'mask_logits', 'boxes', 'embeddings')

@@ -14,7 +14,8 @@ from training.evaluate import evaluate
 from training.export import export
 from training.recipes import Recipe
 from training.scenes import render_clip
-from training.train import fit, load, start
+from training.state import load, start
+from training.train import fit
 
 STEPS, CLIPS = 12, 2
 

@@ -14,19 +14,16 @@ elapsed / --minutes. Batches depend on (seed, step) alone, so `--resume` with --
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import os
 import sys
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mos_perception.errors import ConfigError, MosError
+from mos_perception.errors import MosError
 from training.datasets.clips import PackedSet
 from training.datasets.online import OnlineSet
 from training.datasets.source import Batch, Source
@@ -36,9 +33,10 @@ from training.losses.flow import flow_loss
 from training.losses.masks import dense_loss, instance_losses
 from training.nets.alignment import Alignment
 from training.nets.dimos import Dimos
-from training.optimizer import make_optimizer, one_cycle, set_rates
+from training.optimizer import one_cycle, set_rates
 from training.parallel import agreed, average_gradients, join, ranks
 from training.recipes import RECIPES, Recipe
+from training.state import State, load, save, start
 
 
 class TrainingError(MosError):
@@ -72,35 +70,6 @@ def losses(network: Dimos, batch: Batch, recipe: Recipe, alignment: Alignment | 
     return terms
 
 
-@dataclass
-class State:
-    """What a run carries from step to step."""
-
-    network: Dimos
-    optimizer: torch.optim.Optimizer
-    alignment: Alignment | None = None
-    step: int = 0
-    seconds: float = 0.0
-    metrics: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def modules(self) -> dict[str, torch.nn.Module]:
-        """What is trained and saved, by the prefix of its tensors' names."""
-        return {'net': self.network} | ({'align': self.alignment} if self.alignment else {})
-
-
-def start(recipe: Recipe, device: torch.device | str = 'cpu') -> State:
-    """Fresh weights from the recipe's seed."""
-    torch.manual_seed(recipe.seed)
-    network = Dimos(recipe.net).to(memory_format=torch.channels_last)
-    alignment = None
-    if recipe.alignment.any:
-        alignment = Alignment(network.channels, recipe.net.disentangled).to(memory_format=torch.channels_last)
-    network, alignment = network.to(device), alignment.to(device) if alignment else None
-    modules = {'net': network} | ({'align': alignment} if alignment else {})
-    return State(network, make_optimizer(recipe, modules), alignment)
-
-
 def train_step(state: State, batch: Batch, recipe: Recipe, rate: float, progress: float = 0.0) -> dict[str, float]:
     """One update. Raises TrainingError before anything changes if the loss or the gradient is not finite."""
     set_rates(state.optimizer, recipe, rate, progress)
@@ -121,64 +90,6 @@ def train_step(state: State, batch: Batch, recipe: Recipe, rate: float, progress
     state.optimizer.step()
     state.step += 1
     return numbers | {'gradient': float(norm)}
-
-
-def save(state: State, recipe: Recipe, folder: Path, about: dict) -> None:
-    """Weights and moments as step_*.safetensors, then checkpoint.json that names them; each replaced atomically."""
-    tensors = {f'{part}.{name}': value.contiguous() for part, module in state.modules.items()
-               for name, value in module.state_dict().items()}
-    for index, entry in state.optimizer.state_dict()['state'].items():
-        tensors |= {f'adam.{index}.{name}': value.contiguous() for name, value in entry.items()}
-    weights = folder / f'step_{state.step:07d}.safetensors'
-    save_file(tensors, f'{weights}.part')
-    os.replace(f'{weights}.part', weights)
-    side = {'weights': weights.name, 'step': state.step, 'seconds': round(state.seconds, 1), 'recipe': asdict(recipe),
-            'metrics': state.metrics, **about}
-    part = folder / 'checkpoint.json.part'
-    part.write_text(json.dumps(side, indent=1))
-    os.replace(part, folder / 'checkpoint.json')
-    for old in folder.glob('step_*.safetensors'):
-        if old != weights:
-            old.unlink()
-
-
-def completed(saved: dict) -> dict:
-    """A checkpoint's recipe, with fields that later commits added at their defaults: these must mean "as before"."""
-    defaults = json.loads(json.dumps(asdict(Recipe(''))))
-    return saved | {name: value | saved.get(name, {}) if isinstance(value, dict) else saved.get(name, value)
-                    for name, value in defaults.items()}
-
-
-def load(folder: Path, recipe: Recipe, data: str = '', device: torch.device | str = 'cpu') -> State:
-    """The state `save` wrote. Raises ConfigError if there is none or it was made by another recipe.
-
-    `data`: what a Source says of itself; a note is printed if the run so far had another.
-    """
-    try:
-        side = json.loads((folder / 'checkpoint.json').read_text())
-    except OSError as error:
-        raise ConfigError(f'no checkpoint in {folder} ({error}): start without --resume') from error
-    if completed(side['recipe']) != json.loads(json.dumps(asdict(recipe))):
-        raise ConfigError(f'the checkpoint in {folder} was made with another recipe than {recipe.name} of this commit: '
-                          'restore that commit or start without --resume')
-    if data and side['data'] != data:
-        print(f'note: so far this run had "{side["data"]}", from here on "{data}"', file=sys.stderr)
-    state, tensors = start(recipe, device), load_file(folder / side['weights'])
-    for part, module in state.modules.items():
-        module.load_state_dict({name[len(part) + 1:]: value for name, value in tensors.items()
-                                if name.startswith(f'{part}.')})
-    moments: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        if name.startswith('adam.'):
-            _, index, key = name.split('.')
-            moments.setdefault(int(index), {})[key] = value
-    parameters = [p for group in state.optimizer.param_groups for p in group['params']]
-    for index, entry in moments.items():
-        # the fused update walks memory, so the moments must lie as their parameter does
-        entry |= {key: torch.empty_like(parameters[index]).copy_(entry[key]) for key in ('exp_avg', 'exp_avg_sq')}
-    state.optimizer.load_state_dict({'state': moments, 'param_groups': state.optimizer.state_dict()['param_groups']})
-    state.step, state.seconds, state.metrics = side['step'], side['seconds'], side['metrics']
-    return state
 
 
 def fit(state: State, data: Source, recipe: Recipe, folder: Path, *, steps: int = 0, minutes: float = 0.0,

@@ -22,7 +22,7 @@ from training.nets.dimos import DimosConfig
 from training.recipes import Recipe
 from training.scenes import render_clip
 from training.scenes.presets import find_preset
-from training.train import save, start
+from training.state import save, start
 
 NET = DimosConfig(size=(120, 160), stem=4, channels=(4, 8, 8), blocks=(1, 1, 1), hidden=8, groups=4, queries=5,
                   width=16, attention_heads=2, feed_forward=16, layers=2)

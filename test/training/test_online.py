@@ -23,7 +23,8 @@ from training.recipes import Recipe
 from training.scenes import render_clip
 from training.scenes.mosis2d import Preset2D
 from training.scenes.presets import find_preset
-from training.train import fit, load, main, start
+from training.state import load, start
+from training.train import fit, main
 
 torch.set_num_threads(1)
 NET = DimosConfig(size=(32, 48), stem=8, channels=(8, 16, 16), blocks=(1, 1, 1), hidden=16, groups=4, queries=4,

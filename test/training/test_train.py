@@ -22,7 +22,8 @@ from training.optimizer import momentum, one_cycle, set_rates
 from training.recipes import RECIPES, Augmentation, Recipe
 from training.scenes.clip import Clip
 from training.smoke import smoke
-from training.train import TrainingError, fit, load, losses, main, start, train_step
+from training.state import load, start
+from training.train import TrainingError, fit, losses, main, train_step
 
 NET = DimosConfig(size=(32, 48), stem=8, channels=(8, 16, 16), blocks=(1, 1, 1), hidden=16, groups=4, queries=4,
                   width=32, attention_heads=2, feed_forward=32, layers=2)
@@ -341,7 +342,8 @@ from pathlib import Path
 sys.path[:0] = sys.argv[2:]
 from test_train import RECIPE
 from training.datasets.clips import PackedSet
-from training.train import fit, load, start
+from training.state import load, start
+from training.train import fit
 folder = Path(sys.argv[1])
 torch.set_num_threads(1)
 state = load(folder, RECIPE) if (folder / 'checkpoint.json').exists() else start(RECIPE)
@@ -389,7 +391,8 @@ sys.path[:0] = sys.argv[2:]
 from test_train import FULL
 from training.datasets.clips import PackedSet
 from training.parallel import join, ranks
-from training.train import fit, start
+from training.state import start
+from training.train import fit
 torch.set_num_threads(1)
 join()
 folder, rank = Path(sys.argv[1]), ranks()[0]
