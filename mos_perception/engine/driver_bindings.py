@@ -120,6 +120,7 @@ class BindingsDriver:
 
     def close(self) -> None:
         """Free all memory and the context."""
+        self.activate()
         while self._device_memory:
             self._call('cuMemFree', self._device_memory.pop())
         while self._host_memory:

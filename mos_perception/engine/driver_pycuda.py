@@ -115,6 +115,7 @@ class PycudaDriver:
 
     def close(self) -> None:
         """Free all memory and the context."""
+        self.activate()
         self._streams.clear()
         self._pinned.clear()
         self._memory.clear()

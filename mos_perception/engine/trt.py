@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -31,9 +32,13 @@ def open_engine(path: Path, flavour: str, driver: str = 'auto', cache: Cache | N
     plan = cache.load(path.stem, key)
     if isinstance(plan, Miss):
         raise EngineError(f'{plan.reason}: run "{build_command(path, flavour)}"')
+    layer = open_driver(driver)
     try:
-        return TrtEngine(trt, plan, gpu, open_driver(driver))
-    except PlanError as error:
+        return TrtEngine(trt, plan, gpu, layer)
+    except EngineError as error:
+        layer.close()
+        if not isinstance(error, PlanError):
+            raise
         cache.discard(path.stem, key)
         raise EngineError(f'{error}: it was deleted; run "{build_command(path, flavour)}"') from error
 
@@ -43,7 +48,7 @@ class PlanError(EngineError):
 
 
 class TrtEngine:
-    """One execution context with its buffers. `run` may be called from any one thread at a time."""
+    """One execution context with its buffers, freed with it. `run` may be called from any one thread at a time."""
 
     def __init__(self, trt: ModuleType, plan: bytes, gpu: Gpu, driver: Driver) -> None:
         """Raises PlanError where the plan cannot be used, EngineError where the device refuses."""
@@ -66,6 +71,7 @@ class TrtEngine:
         self._whole()  # the first run allocates; nothing may allocate while a graph is recorded
         driver.synchronize(self.stream)
         self._replay = driver.capture(self._whole, self.stream)
+        weakref.finalize(self, driver.close)
 
     def run(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """All outputs by name, copies. Raises EngineError for wrong feeds or a failed inference."""

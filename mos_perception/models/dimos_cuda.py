@@ -51,10 +51,12 @@ class DimosCuda(DimosModel):
 
     def voxel(self, window: EventWindow | None) -> None:
         """Copy the events to where the GPU reads them."""
+        self.engine.driver.activate()  # any method may be the first in its thread, and allocate
         self._input.events(window)
 
     def image(self, frame: Frame | None) -> None:
         """Copy the pixels to where the GPU reads them."""
+        self.engine.driver.activate()
         self._input.frame(frame)
 
     def infer(self, image: Any = None, voxel: Any = None) -> dict[str, np.ndarray]:
@@ -82,6 +84,7 @@ class DimosCuda(DimosModel):
         """
         if parity:
             raise EngineError('parity is not made on a GPU: use "backend: onnxruntime"')
+        self.engine.driver.activate()
         probs_q3 = softmax(finite(outputs, 'class_logits'))
         kept = choose(probs_q3, outputs['quality'].__getitem__, self.score_threshold, self.most)
         masks, boxes, rows = self._masks.compose([query for query, _ in kept], size)

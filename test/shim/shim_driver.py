@@ -2,6 +2,7 @@
 
 import ctypes
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -33,16 +34,22 @@ class ShimDriver:
 
     def __init__(self, library, shape=None):
         self.library, self.shape = ctypes.CDLL(str(library)), shape
-        self.kept, self.noted, self.launched = [], None, []
+        self.kept, self.noted, self.launched, self.threads = [], None, [], set()
+        self.activate()
 
     def activate(self):
-        pass
+        self.threads.add(threading.get_ident())
+
+    def _here(self):
+        assert threading.get_ident() in self.threads, 'the context is not current in this thread'
 
     def alloc(self, nbytes):
+        self._here()
         self.kept.append(np.full(nbytes + 16, 0xA5, np.uint8))  # garbage, as on a device
         return self.kept[-1].ctypes.data + -self.kept[-1].ctypes.data % 16
 
     def pinned(self, shape, dtype):
+        self._here()
         self.kept.append(np.zeros(shape, dtype))
         return self.kept[-1]
 
@@ -102,6 +109,7 @@ class ShimDriver:
         self.kept.clear()
 
     def _do(self, work):
+        self._here()
         if self.noted is None:
             work()
         else:

@@ -3,6 +3,7 @@
 import dataclasses
 import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -220,6 +221,20 @@ def test_one_graph_serves_all_frames_and_is_made_anew_for_other_sizes(models):
         # a replay launches nothing from Python
         assert (len(driver.launched) == before) == (number in (1, 2, 5)), number
     assert isinstance(gpu.engine, DeviceEngine)
+
+
+def test_made_in_one_thread_and_run_in_another(models):
+    """As the node does: configure makes the model, the worker's thread runs it; a CUDA context belongs to threads."""
+    gpu, cpu = models
+    rng, size = np.random.default_rng(7), (240, 320)
+    frame, events = Frame(0, picture(rng, size)), window(rng, (1 << 18) + 1, size)
+
+    def work():
+        gpu.voxel(events), gpu.image(frame)
+        return gpu.postprocess(gpu.infer(), size)
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(work).result()
+    same(found, cpu.postprocess(cpu.infer(cpu.image(frame), cpu.voxel(events)), size))
 
 
 def test_a_missing_input_is_zero(models):

@@ -1,5 +1,6 @@
 """TrtEngine against a fake TensorRT and driver: tensors, feeds, refusals. Proves our side only, nothing of TensorRT."""
 
+import gc
 from enum import Enum
 from types import SimpleNamespace
 
@@ -25,7 +26,7 @@ class Driver:
     name = 'fake'
 
     def __init__(self):
-        self.memory, self.activated = {}, 0
+        self.memory, self.activated, self.closed = {}, 0, 0
 
     def activate(self):
         self.activated += 1
@@ -51,6 +52,9 @@ class Driver:
 
     def capture(self, work, stream):
         return work
+
+    def close(self):
+        self.closed += 1
 
 
 def fake_trt(driver, dtype='DataType.FLOAT', shape=(1, 3), takes=True):
@@ -83,6 +87,15 @@ def test_runs_by_name_and_gives_copies():
     assert report['backend'] == 'tensorrt' and 'sm_87' in report['device'] and report['provider'] == 'fake'
 
 
+def test_memory_goes_with_the_engine():
+    driver = Driver()
+    engine = runtime.TrtEngine(fake_trt(driver), b'plan', GPU, driver)
+    assert driver.closed == 0
+    del engine
+    gc.collect()
+    assert driver.closed == 1
+
+
 @pytest.mark.parametrize('feeds', [{}, {'x': np.zeros((1, 4), np.float32)}, {'x': np.zeros((1, 3))}])
 def test_wrong_feeds(feeds):
     driver = Driver()
@@ -108,4 +121,4 @@ def test_a_plan_tensorrt_does_not_take_is_deleted(monkeypatch, tmp_path):
     cache.store('net', key, b'plan')
     with pytest.raises(EngineError, match='was deleted; run "mos build --model net.onnx --backend tensorrt"'):
         runtime.open_engine('net.onnx', 'tensorrt', 'auto', cache)
-    assert isinstance(cache.load('net', key), Miss)
+    assert isinstance(cache.load('net', key), Miss) and driver.closed == 1
