@@ -151,7 +151,8 @@ def as_markdown(rows: list[Row]) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description='Score the classical floors on the presets.')
-    parser.add_argument('--presets', nargs='+', choices=SCENES, default=[name for name in SCENES if name not in ('demo', 'still')])
+    parser.add_argument('--presets', nargs='+', choices=SCENES,
+                        default=[name for name in SCENES if name not in ('demo', 'still')])
     parser.add_argument('--clips', type=int, default=8)
     parser.add_argument('--frames', type=int, default=8, help='scored frames per clip')
     parser.add_argument('--seed', type=int, default=0, help='first clip')
