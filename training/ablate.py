@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -37,11 +38,12 @@ COLUMNS = ('mIoU_ins', 'mIoU_strict', 'mIoU01', 'AP_parity')
 
 
 def ladder(recipe: Recipe) -> dict[str, Recipe]:
-    """The paper's six rungs, each the one before and a part more, and two others; `recipe` is the last rung.
+    """The paper's six rungs, each the one before and a part more, and three others; `recipe` is the last rung.
 
     Apart from the ladder: EvInsMOS is "+ flow" and its own contrast between frames; "projected fusion" is the last rung
-    with both modalities projected to the first scale's channels before they are fused. Every rung sees as many images a
-    step: a pair counts as two. No modality is dropped: that is our addition, and would hide what the rest does.
+    with both modalities projected to the first scale's channels before they are fused; "+ box, in pairs" tells what half
+    as many different scenes in a batch cost, which every contrast pays. Every rung sees as many images a step: a pair
+    counts as two. No modality is dropped: that is our addition, and would hide what the rest does.
     """
     recipe = replace(recipe, augment=replace(recipe.augment, drop_image=0.0, drop_events=0.0))
     every, weights = recipe.alignment, recipe.weights
@@ -54,6 +56,7 @@ def ladder(recipe: Recipe) -> dict[str, Recipe]:
     evinsmos = replace(recipe, net=base.net, weights=flow.weights, alignment=AlignmentWeights(contrast=every.contrast))
     rungs = {'baseline': base, '+ flow': flow, 'EvInsMOS': evinsmos, '+ box': box, '+ dual disentanglement': apart,
              '+ translation': replace(recipe, alignment=replace(every, adversarial=0.0)), '+ adversarial': recipe,
+             '+ box, in pairs': replace(recipe, net=base.net, alignment=AlignmentWeights()),
              'projected fusion': replace(recipe, net=replace(recipe.net, fusion_width=recipe.net.channels[0]))}
     return {name: replace(rung, name=f'{recipe.name} {name}') for name, rung in rungs.items()}
 
@@ -128,7 +131,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         for number in range(given.seeds):  # seed by seed: a run that is stopped early still compares all rungs
             for name, recipe in rungs.items():
-                folder = given.out / f'{name.strip("+ ").replace(" ", "_")}_{number}'
+                folder = given.out / f'{"_".join(re.findall("[A-Za-z]+", name))}_{number}'
                 print(f'{name}, seed {number + 1} of {given.seeds}', flush=True)
                 recipe = replace(recipe, seed=recipe.seed + number)
                 model = train(recipe, given.data, folder, given.steps)

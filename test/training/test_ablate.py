@@ -24,13 +24,14 @@ def test_every_rung_adds_one_part_at_an_equal_number_of_images():
         'flow': rung.weights.flow, 'box': rung.weights.box, 'apart': rung.net.disentangled,
         'contrast': rung.alignment.contrast, 'translation': rung.alignment.translation,
         'adversarial': rung.alignment.adversarial}.items() if on} for name, rung in rungs.items()}
+    assert parts.pop('+ box, in pairs') == {'flow', 'box'} and rungs['+ box, in pairs'].frames == 2
     assert parts.pop('EvInsMOS') == {'flow', 'contrast'}
     assert parts.pop('projected fusion') == parts['+ adversarial'] and rungs['projected fusion'].net.fusion_width == 16
     assert list(parts.values()) == [set(), {'flow'}, {'flow', 'box'}, {'flow', 'box', 'apart', 'contrast'},
                                     {'flow', 'box', 'apart', 'contrast', 'translation'},
                                     {'flow', 'box', 'apart', 'contrast', 'translation', 'adversarial'}]
     assert {rung.batch * rung.frames for rung in rungs.values()} == {8}
-    assert len({rung.name for rung in rungs.values()}) == len(ablate.PAPER) + 1 == 8
+    assert len({rung.name for rung in rungs.values()}) == len(ablate.PAPER) + 2 == 9
 
 
 def test_a_ladder_is_trained_scored_and_tabled(tmp_path, monkeypatch, capsys):
@@ -39,7 +40,7 @@ def test_a_ladder_is_trained_scored_and_tabled(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(RECIPES, 'dimos_nano_full', recipe)
     small = find_preset('easy', size=(32, 48), duration_s=0.1)
     pack((render_clip(small, seed) for seed in range(2)), 2, tmp_path / 'set', recipe)
-    monkeypatch.setattr(ablate, 'ladder', lambda recipe: dict(list(ladder(recipe).items())[::6]))
+    monkeypatch.setattr(ablate, 'ladder', lambda recipe: dict(list(ladder(recipe).items())[:7:6]))
     arguments = ['--data', str(tmp_path / 'set'), '--out', str(tmp_path / 'out'), '--steps', '2', '--seeds', '1',
                  '--clips', '1', '--presets', 'easy', 'camera-easy']
     assert ablate.main(arguments) == 0
