@@ -67,7 +67,7 @@ class Recipe:
 
 
 _NANO = Recipe('dimos_nano', weights=LossWeights(dense=1.0))  # dense: see losses.masks.dense_loss
-# a mover of preset mid shifts about 1 px against its surroundings in a frame period of 33 ms at this size, 3 px in 100 ms
+# a mover of preset mid shifts about 1 px against its surroundings in 33 ms at this size, 3 px in 100 ms
 _LONG = replace(_NANO, window_ns=100_000_000)
 # events in 100 ms: at 4, made for 33 ms, sensor noise was taken for movers more often; the ablation was run with 4
 _FLOOR_12 = VoxelSettings(norm_floor=12.0)

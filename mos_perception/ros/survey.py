@@ -1,4 +1,4 @@
-"""What is on the network right now: camera topics and ours, who offers and wants them, and pairs that cannot connect."""
+"""What is on the network now: topics of cameras and ours, who offers and wants them, and pairs that cannot connect."""
 
 from __future__ import annotations
 
@@ -43,4 +43,5 @@ def _line(node: Node, topic: str, types: list[str]) -> str:
 
 
 def _who(endpoints: list[TopicEndpointInfo]) -> str:
-    return ' and '.join(f'{end.node_name} ({end.qos_profile.reliability.name.lower()})' for end in endpoints) or 'nobody'
+    names = [f'{end.node_name} ({end.qos_profile.reliability.name.lower()})' for end in endpoints]
+    return ' and '.join(names) or 'nobody'
