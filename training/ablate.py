@@ -42,8 +42,10 @@ def ladder(recipe: Recipe) -> dict[str, Recipe]:
 
     Apart from the ladder: EvInsMOS is "+ flow" and its own contrast between frames; "+ box, in pairs" tells what half
     as many different scenes in a batch cost, which every contrast pays; "projected fusion" is the last rung with both
-    modalities projected to the first scale's channels before they are fused. Every rung sees as many images a step: a pair
-    counts as two. No modality is dropped: that is our addition, and would hide what the rest does.
+    modalities projected to the first scale's channels before they are fused.
+
+    Every rung sees as many images a step: a pair counts as two. No modality is dropped: that is our addition, and would
+    hide what the rest does.
     """
     recipe = replace(recipe, augment=replace(recipe.augment, drop_image=0.0, drop_events=0.0))
     every, weights = recipe.alignment, recipe.weights
