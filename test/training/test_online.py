@@ -132,9 +132,10 @@ def test_a_killed_worker_is_reported_and_close_stops_a_busy_one():
 
 
 SCRIPT = '''
-import sys, time
+import signal, time
 from training.datasets.workers import Workers
 if __name__ == '__main__':
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job of a script's background inherits "ignore"
     with Workers(1, time.sleep) as workers:
         workers.submit(0, (0.0,))
         workers.take(0)
