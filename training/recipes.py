@@ -82,6 +82,9 @@ _ALL = AlignmentWeights(contrast=0.5, adversarial=0.1, translation=1.0)
 RECIPES = {recipe.name: recipe for recipe in (
     _NANO,
     replace(_LONG, name='dimos_nano_100ms', voxel=_FLOOR_12),
+    # twice as fine: masks at 1/2 of the input, 16 px movers are two cells of the coarsest map, not one
+    replace(_LONG, name='dimos_fine', voxel=_FLOOR_12, net=DimosConfig(first_stride=1), mask_stride=2,
+            weights=LossWeights(dense=1.0, flow=0.0, true_flow=0.5)),
     replace(_LONG, name='dimos_nano_full', alignment=_ALL, frames=2, batch=4),
     replace(_LONG, name='evinsmos_nano', net=DimosConfig(disentangled=False),
             weights=LossWeights(dense=1.0, box=0.0), alignment=AlignmentWeights(contrast=0.5), frames=2, batch=4),

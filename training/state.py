@@ -48,6 +48,20 @@ def start(recipe: Recipe, device: torch.device | str = 'cpu') -> State:
     return State(network, make_optimizer(recipe, modules), alignment)
 
 
+def start_from(folder: Path, recipe: Recipe, device: torch.device | str = 'cpu') -> State:
+    """Fresh, but with the network of another run, whose layers have the same shapes. Raises ConfigError."""
+    state = start(recipe, device)
+    try:
+        side = json.loads((folder / 'checkpoint.json').read_text())
+        tensors = load_file(folder / side['weights'])
+        state.network.load_state_dict({name[4:]: value for name, value in tensors.items() if name.startswith('net.')})
+    except OSError as error:
+        raise ConfigError(f'no checkpoint in {folder} ({error}): give the folder of a run') from error
+    except RuntimeError as error:
+        raise ConfigError(f'the network in {folder} is not shaped as that of {recipe.name}: {error}') from error
+    return state
+
+
 def save(state: State, recipe: Recipe, folder: Path, about: dict) -> None:
     """Weights and moments as step_*.safetensors, then checkpoint.json that names them; each replaced atomically."""
     tensors = {f'{part}.{name}': value.contiguous() for part, module in state.modules.items()

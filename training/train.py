@@ -29,14 +29,14 @@ from training.datasets.online import OnlineSet
 from training.datasets.source import Batch, Source
 from training.journal import Journal, words
 from training.losses.alignment import alignment_losses
-from training.losses.flow import flow_loss
+from training.losses.flow import flow_loss, true_flow_loss
 from training.losses.masks import dense_loss, instance_losses
 from training.nets.alignment import Alignment
 from training.nets.dimos import Dimos
 from training.optimizer import one_cycle, set_rates
 from training.parallel import agreed, average_gradients, join, ranks
 from training.recipes import RECIPES, Recipe
-from training.state import State, load, save, start
+from training.state import State, load, save, start, start_from
 
 
 class TrainingError(MosError):
@@ -59,6 +59,9 @@ def losses(network: Dimos, batch: Batch, recipe: Recipe, alignment: Alignment | 
     if recipe.weights.flow:
         flow = flow_loss(batch.clean, batch.previous, outputs['flow'], recipe.weights.census)
         terms['flow'] = recipe.weights.flow * flow
+    if recipe.weights.true_flow:
+        away = true_flow_loss(outputs['flow'], batch.flow, batch.targets.masks[:, 0])
+        terms['true_flow'] = recipe.weights.true_flow * away
     if recipe.weights.dense:
         terms['dense'] = recipe.weights.dense * dense_loss(outputs['dense'], batch.targets)
     if recipe.sum_frames:
@@ -100,13 +103,15 @@ def fit(state: State, data: Source, recipe: Recipe, folder: Path, *, steps: int 
     about = {'data': data.about, 'command': command, 'threads': torch.get_num_threads()}
     begun, offset = time.monotonic(), state.seconds
     saved, rate = begun, 0.0
-    main_process, device = ranks()[0] == 0, next(state.network.parameters()).device
+    (rank, processes), device = ranks(), next(state.network.parameters()).device
+    main_process = rank == 0
     with Journal(folder, recipe.name, state.step, main_process) as journal:
         while True:
             state.seconds = offset + time.monotonic() - begun
             done = agreed(max(state.step / steps if steps else 0.0, state.seconds / (60 * minutes) if minutes else 0.0))
             if journal.due(state.step, 0 if done >= 1 else log_seconds):
-                state.metrics = journal.write(state.step, done, state.seconds, rate, recipe.batch, data.report())
+                state.metrics = journal.write(state.step, done, state.seconds, rate, recipe.batch * processes,
+                                              data.report())
             if done >= 1 or time.monotonic() - saved >= 60 * save_minutes:
                 if main_process:
                     save(state, recipe, folder, about)
@@ -146,6 +151,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument('--save-minutes', type=float, default=5.0)
     parser.add_argument('--threads', type=int, default=0, help='0 = one per core')
     parser.add_argument('--resume', action='store_true')
+    parser.add_argument('--start-from', type=Path, help='folder of a run: begin with its network')
     given = parser.parse_args(arguments)
     if given.threads:
         torch.set_num_threads(given.threads)
@@ -164,7 +170,10 @@ def main(arguments: list[str] | None = None) -> int:
             resume = given.resume and (given.out / 'checkpoint.json').exists()
             if given.resume and not resume:  # stopped before the first checkpoint
                 print(f'note: no checkpoint in {given.out} yet, starting anew', file=sys.stderr)
-            state = load(given.out, recipe, data.about, device) if resume else start(recipe, device)
+            if resume:
+                state = load(given.out, recipe, data.about, device)
+            else:
+                state = start_from(given.start_from, recipe, device) if given.start_from else start(recipe, device)
             fit(state, data, recipe, given.out, steps=given.steps, minutes=given.minutes,
                 save_minutes=given.save_minutes,
                 command=' '.join(['python -m training.train', *(sys.argv[1:] if arguments is None else arguments)]))

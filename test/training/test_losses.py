@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from training.losses.flow import census_loss, flow_loss, photometric_loss, smoothness_loss, warp
+from training.losses.flow import census_loss, flow_loss, photometric_loss, smoothness_loss, true_flow_loss, warp
 from training.losses.masks import LossWeights, box_loss, class_loss, dense_loss, dice_loss, focal_loss, instance_losses
 from training.losses.matching import Matches, Targets, costs, dice_cost, focal_cost, match
 
@@ -172,3 +172,24 @@ def test_flow_loss_is_least_at_the_flow_to_the_previous_frame():
         flow[:, 0] = x
         return float(flow_loss(now, before, flow))
     assert min((-8, -4, 0, 4, 8), key=loss) == -4
+
+
+def test_true_flow_loss_against_numpy():
+    flow, truth = RNG.normal(size=(2, 2, 2, 3, 4))
+    truth[0, :, 1, 2] = np.nan  # unknown
+    truth[1, 0, 0, 0] = np.nan  # half known is unknown
+    background = RNG.integers(0, 2, (2, 6, 8)).astype(float)
+    share = background.reshape(2, 3, 2, 4, 2).mean((2, 4))
+    sums, weights = np.zeros(2), np.zeros(2)
+    for b, y, x in np.ndindex(2, 3, 4):
+        if np.isfinite(truth[b, :, y, x]).all():
+            error = np.abs(flow - truth)[b, :, y, x].sum()
+            sums += error * np.array([share[b, y, x], 1 - share[b, y, x]])
+            weights += [share[b, y, x], 1 - share[b, y, x]]
+    predicted = torch.tensor(flow, requires_grad=True)
+    found = true_flow_loss(predicted, torch.tensor(truth), torch.tensor(background))
+    assert float(found.detach()) == pytest.approx((sums / weights).mean(), rel=1e-6)
+    found.backward()
+    assert predicted.grad.isfinite().all() and not predicted.grad[0, :, 1, 2].any()
+    nothing = torch.full_like(predicted.detach(), float('nan'))
+    assert float(true_flow_loss(predicted.detach(), nothing, torch.tensor(background))) == 0

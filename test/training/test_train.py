@@ -22,7 +22,7 @@ from training.optimizer import momentum, one_cycle, set_rates
 from training.recipes import RECIPES, Augmentation, Recipe
 from training.scenes.clip import Clip
 from training.smoke import smoke
-from training.state import load, start
+from training.state import load, start, start_from
 from training.train import TrainingError, fit, losses, main, train_step
 
 NET = DimosConfig(size=(32, 48), stem=8, channels=(8, 16, 16), blocks=(1, 1, 1), hidden=16, groups=4, queries=4,
@@ -196,11 +196,14 @@ def tiny(recipe: Recipe) -> Recipe:
 def test_every_recipe_learns_one_batch(packed, monkeypatch, name):
     recipe = tiny(RECIPES[name])
     monkeypatch.setattr(packed, 'recipe', recipe)
+    if recipe.weights.true_flow:  # the square moves 3 px a frame to the right
+        right = np.where(packed.ids[:, 1:, ::2, ::2] == 1, 128 - 8 * 3, 128)
+        monkeypatch.setattr(packed, 'flows', np.stack([right, np.full_like(right, 128)], 2).astype(np.uint8))
     state = start(recipe)
     batch = packed.batch(np.array([0, 3, 6, 9][:recipe.batch]), np.random.default_rng(0), None)
     first, *_, last = [train_step(state, batch, recipe, 1e-3, 0.1) for _ in range(30)]
     assert last['loss'] < 0.7 * first['loss']
-    for term in {'focal', 'flow', 'dense', 'contrast', 'translation'} & set(first):
+    for term in {'focal', 'flow', 'true_flow', 'dense', 'contrast', 'translation'} & set(first):
         assert last[term] < first[term], term
 
 
@@ -261,6 +264,19 @@ def test_a_killed_run_resumes_bit_for_bit(packed, tmp_path, monkeypatch, recipe)
     resumed = fit(state, packed, recipe, halved, steps=6).network.state_dict()
     for name, value in resumed.items():
         assert torch.equal(value, wanted[name]), name
+
+
+def test_a_run_starts_from_the_network_of_another(packed, tmp_path):
+    other = fit(start(RECIPE), packed, RECIPE, tmp_path, steps=1)
+    finer = replace(RECIPE, name='finer', net=replace(NET, first_stride=1))
+    begun = start_from(tmp_path, finer)
+    weights = other.network.state_dict()
+    assert begun.step == 0 and not begun.optimizer.state
+    assert all(torch.equal(value, weights[name]) for name, value in begun.network.state_dict().items())
+    with pytest.raises(ConfigError, match='not shaped as that of wider'):
+        start_from(tmp_path, replace(RECIPE, name='wider', net=replace(NET, stem=12)))
+    with pytest.raises(ConfigError, match='no checkpoint'):
+        start_from(tmp_path / 'none', RECIPE)
 
 
 def test_a_checkpoint_of_another_recipe_is_refused(packed, tmp_path):

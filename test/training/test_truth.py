@@ -10,6 +10,7 @@ import torch
 from mos_perception.errors import ConfigError
 from training.scenes import paths, render_clip, render_truth
 from training.scenes.presets import EventSensor, find_preset
+from training.scenes.truth import flow_to_previous
 from training.scenes.world import build_world
 
 torch.set_num_threads(1)
@@ -43,6 +44,24 @@ def test_wrong_flow_fails_the_warp():
     """The bar can fail: the same measure with no flow at all is far above it."""
     clip = render_clip(EXACT, 1)
     assert np.abs(clip.frames[1].astype(float) - clip.frames[0]).mean() > 3
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_flow_to_previous_warps_the_frame_before_onto_this_one(kind):
+    preset = replace(EXACT, **KINDS[kind])
+    clip, (flow, valid, ids) = render_clip(preset, 1), flow_to_previous(preset, 1)
+    assert flow.shape == (len(clip) - 1, 180, 240, 2) and np.array_equal(ids, clip.ids)
+    y, x = np.mgrid[0:180, 0:240].astype(np.float32)
+    errors, turned = [], []
+    for index in range(1, len(clip)):
+        sure = cv2.erode(valid[index - 1].astype(np.uint8), np.ones((3, 3))) > 0
+        for sign, found in ((1, errors), (-1, turned)):
+            shift = sign * flow[index - 1]
+            warped = cv2.remap(clip.frames[index - 1].astype(np.float32), x + shift[..., 0], y + shift[..., 1],
+                               cv2.INTER_CUBIC)
+            found.append(np.abs(warped - clip.frames[index]).mean(-1)[sure])
+    assert np.concatenate(errors).mean() <= 1.0 < 3 < np.concatenate(turned).mean()
+    assert valid.mean() > 0.85
 
 
 @pytest.mark.parametrize('kind', KINDS)

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from mos_perception.errors import ConfigError
 from mos_perception.events.voxel import voxelize
+from training.datasets.flows import decoded, mirrored, true_flows
 from training.datasets.source import Batch, Source
 from training.losses.matching import Targets
 from training.recipes import RECIPES, Augmentation, Recipe, VoxelSettings
@@ -65,7 +66,8 @@ def clip_arrays(clip: Clip, recipe: Recipe) -> dict[str, np.ndarray]:
     """What training needs of a clip at the network's size, each uint8.
 
     `images` (T, H, W, 3), `ids` (T, H, W), `voxels` (T - 1, C, H, W) x 255 of the windows that end at frame 1 and
-    later, `moving` (T, 64). Raises ConfigError for more than 63 objects.
+    later, `moving` (T, 64); with a loss on it `flows` (T - 1, 2, H/2, W/2), see `flows.true_flows`. Raises ConfigError
+    for more than 63 objects.
     """
     size, objects = recipe.net.size, clip.moving.shape[1]
     if objects > MAX_IDS + 1:
@@ -75,8 +77,9 @@ def clip_arrays(clip: Clip, recipe: Recipe) -> dict[str, np.ndarray]:
     moving = np.zeros((len(clip), MAX_IDS + 1), np.uint8)
     moving[:, :objects] = clip.moving
     ids = [cv2.resize(image, size[::-1], interpolation=cv2.INTER_NEAREST) for image in clip.ids]
-    return {'images': np.stack([resized(frame, size) for frame in clip.frames]), 'ids': np.stack(ids).astype(np.uint8),
-            'voxels': np.stack(voxels).astype(np.uint8), 'moving': moving}
+    arrays = {'images': np.stack([resized(frame, size) for frame in clip.frames]),
+              'ids': np.stack(ids).astype(np.uint8), 'voxels': np.stack(voxels).astype(np.uint8), 'moving': moving}
+    return arrays | ({'flows': true_flows(clip, size)} if recipe.weights.true_flow else {})
 
 
 def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -106,6 +109,11 @@ class PackedSet(Source):
         self.recipe, self.seed, self.about = recipe, recipe.seed, about['about']
         self.images, self.voxels, self.ids, self.moving = (
             np.load(folder / f'{name}.npy', mmap_mode='r') for name in ('images', 'voxels', 'ids', 'moving'))
+        self.flows = None
+        if recipe.weights.true_flow:
+            if not (folder / 'flows.npy').exists():
+                raise ConfigError(f'the set in {folder} holds no flow, {recipe.name} needs it: pack it again')
+            self.flows = np.load(folder / 'flows.npy', mmap_mode='r')
         self.clips, self.frames = about['clips'], self.images.shape[1]
         if self.frames <= recipe.frames:
             raise ConfigError(f'the set in {folder} has clips of {self.frames} frames, {recipe.name} needs '
@@ -124,8 +132,9 @@ class PackedSet(Source):
         clips, frames = np.divmod(samples, self.frames - 1)
         if self.recipe.frames == 2:
             clips, frames = np.tile(clips, 2), np.concatenate([frames, neighbour(frames, self.frames - 2)])
+        flows = None if self.flows is None else self.flows[clips, frames]
         return make_batch(self.images[clips, frames + 1], self.images[clips, frames], self.ids[clips, frames + 1],
-                          self.voxels[clips, frames], self.moving[clips, frames + 1], self.recipe, rng, augment)
+                          self.voxels[clips, frames], self.moving[clips, frames + 1], self.recipe, rng, augment, flows)
 
 
 def neighbour(frames: np.ndarray, last: int) -> np.ndarray:
@@ -134,7 +143,8 @@ def neighbour(frames: np.ndarray, last: int) -> np.ndarray:
 
 
 def make_batch(images: np.ndarray, previous: np.ndarray, ids: np.ndarray, voxels: np.ndarray, moving: np.ndarray,
-               recipe: Recipe, rng: np.random.Generator, augment: Augmentation | None) -> Batch:
+               recipe: Recipe, rng: np.random.Generator, augment: Augmentation | None,
+               flows: np.ndarray | None = None) -> Batch:
     """B samples, stacked rows of `clip_arrays`, as tensors; they are changed in place unless `augment` is None.
 
     With two frames a sample the second frames follow the first ones and are augmented as they are.
@@ -147,6 +157,8 @@ def make_batch(images: np.ndarray, previous: np.ndarray, ids: np.ndarray, voxels
                 for axis in np.flatnonzero(flips):
                     images[row], previous[row], ids[row] = (np.flip(x[row], axis) for x in (images, previous, ids))
                     voxels[row] = np.flip(voxels[row], 1 + axis)
+                    if flows is not None:
+                        flows[row] = mirrored(flows[row], axis)
                 if swap:
                     voxels[row] = np.roll(voxels[row], voxels.shape[1] // 2, 0)
     truths = [instances(*pair, recipe) for pair in zip(ids, moving)]
@@ -154,7 +166,8 @@ def make_batch(images: np.ndarray, previous: np.ndarray, ids: np.ndarray, voxels
     image = clean
     if augment:
         image, voxel = jitter_and_drop(clean, voxel, rng, augment, recipe.frames)
-    return Batch(image, voxel, clean, normalised(previous), collate(truths, recipe))
+    flow = None if flows is None else decoded(flows, voxel)
+    return Batch(image, voxel, clean, normalised(previous), collate(truths, recipe), flow)
 
 
 def normalised(images: np.ndarray) -> Tensor:

@@ -124,7 +124,10 @@ class OnlineSet(Source):
             rows += [(arrays, 1 + int(neighbour(frame - 1, len(arrays['images']) - 2))) for arrays, frame in rows]
         stacks = [np.stack([arrays[name][frame - back] for arrays, frame in rows]) for name, back in
                   (('images', 0), ('images', 1), ('ids', 0), ('voxels', 1), ('moving', 0))]
-        return make_batch(*stacks, self.recipe, rng, augment)
+        flows = None
+        if self.recipe.weights.true_flow:
+            flows = np.stack([arrays['flows'][frame - 1] for arrays, frame in rows])
+        return make_batch(*stacks, self.recipe, rng, augment, flows)
 
     def scene(self, clip: int) -> tuple[AnyPreset, int]:
         """(preset, scene seed) of a clip."""
@@ -171,7 +174,8 @@ class OnlineSet(Source):
         """Bytes of the longest clip's arrays."""
         pixels = self.recipe.net.size[0] * self.recipe.net.size[1]
         frames = max(preset.frame_count for preset in self.weights)
-        return frames * (4 * pixels + MAX_IDS + 1) + (frames - 1) * 2 * self.recipe.voxel.bins * pixels
+        planes = 2 * self.recipe.voxel.bins + 0.5 * bool(self.recipe.weights.true_flow)
+        return frames * (4 * pixels + MAX_IDS + 1) + int((frames - 1) * planes * pixels)
 
     def _frame(self, clip: int, stream: int) -> int:
         """The frame that the stream takes of a clip."""

@@ -16,19 +16,24 @@ from training.recipes import Recipe
 
 @dataclass(frozen=True)
 class Batch:
-    """`image` and `voxel` are the network's inputs; `clean` and `previous` normalised images for the flow loss."""
+    """`image` and `voxel` are the network's inputs; `clean` and `previous` normalised images for the flow loss.
+
+    `flow` (B, 2, H/2, W/2) px of the input to the previous frame, NaN where unknown; None if the recipe does not ask.
+    """
 
     image: Tensor
     voxel: Tensor
     clean: Tensor
     previous: Tensor
     targets: Targets
+    flow: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The batch on a device."""
         labels, masks, boxes = (getattr(self.targets, name).to(device) for name in ('labels', 'masks', 'boxes'))
         images = (value.to(device) for value in (self.image, self.voxel, self.clean, self.previous))
-        return Batch(*images, Targets(labels, masks, boxes))
+        flow = None if self.flow is None else self.flow.to(device)
+        return Batch(*images, Targets(labels, masks, boxes), flow)
 
 
 class Source(ABC):

@@ -1,4 +1,4 @@
-"""Unsupervised optical flow: photometric and edge-aware smoothness terms (dimos.md 1.7).
+"""Unsupervised optical flow: photometric and edge-aware smoothness terms (dimos.md 1.7); and flow that is known.
 
 The flow of frame t points to the frame before it, because our event windows lie before the frame.
 """
@@ -61,3 +61,16 @@ def flow_loss(image: Tensor, previous: Tensor, flow: Tensor, with_census: bool =
     flow = flow * scale
     total = photometric_loss(image, previous, flow) + smoothness_loss(image, flow)
     return total + census_loss(image, previous, flow) if with_census else total
+
+
+def true_flow_loss(flow: Tensor, truth: Tensor, background: Tensor) -> Tensor:
+    """|flow - truth| px: half its mean over the background, half over the movers, (B, 2, h, w) both; NaN is unknown.
+
+    `background` (B, H, W) is 1 where no mover is. Not in the paper, whose data have no true flow; rendered scenes do.
+    The photometric loss on one core finds little more than the camera's motion.
+    """
+    known = truth.isfinite().all(1)
+    error = (flow - truth.nan_to_num()).abs().sum(1)
+    still = F.adaptive_avg_pool2d(background[:, None], flow.shape[-2:])[:, 0]
+    parts = [(error * weight).sum() / weight.sum().clamp(min=1.0) for weight in (still * known, (1 - still) * known)]
+    return sum(parts) / 2

@@ -14,7 +14,10 @@ from training.losses.matching import ALPHA, GAMMA, Matches, Targets, costs, matc
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the terms; the first four are those of the paper's MouseSIS configuration, flow the code's."""
+    """Weights of the terms; the first four are those of the paper's MouseSIS configuration, flow the code's.
+
+    Ours: `dense`, see `dense_loss`; `true_flow`, see `losses.flow.true_flow_loss`.
+    """
 
     classes: float = 1.0
     dice: float = 1.0
@@ -22,6 +25,7 @@ class LossWeights:
     box: float = 0.01
     flow: float = 0.5
     dense: float = 0.0
+    true_flow: float = 0.0
     census: bool = False
     class_weights: tuple[float, float, float] = (1.0, 1.0, 0.1)
 

@@ -1,4 +1,4 @@
-"""Three-scale convolutional encoder: maps at 1/4, 1/8 and 1/16 of the input (dimos.md 1.3, narrow)."""
+"""Three-scale convolutional encoder: maps at 1/4, 1/8 and 1/16 of the input (dimos.md 1.3, narrow) or finer."""
 
 from __future__ import annotations
 
@@ -28,11 +28,13 @@ class ResidualBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Stem of two strided convolutions (1/4), then three stages of residual blocks with strides 1, 2, 2."""
+    """Stem of two convolutions (`first_stride`, 2), then three stages of residual blocks with strides 1, 2, 2."""
 
-    def __init__(self, inputs: int, stem: int, channels: tuple[int, int, int], blocks: tuple[int, int, int]) -> None:
+    def __init__(self, inputs: int, stem: int, channels: tuple[int, int, int], blocks: tuple[int, int, int],
+                 first_stride: int = 2) -> None:
         super().__init__()
-        self.stem = nn.Sequential(conv_bn(inputs, stem, 2), nn.ReLU(), conv_bn(stem, channels[0], 2), nn.ReLU())
+        self.stem = nn.Sequential(conv_bn(inputs, stem, first_stride), nn.ReLU(),
+                                  conv_bn(stem, channels[0], 2), nn.ReLU())
         stages, width = [], channels[0]
         for number, (outputs, count) in enumerate(zip(channels, blocks)):
             strides = [1 if number == 0 else 2] + [1] * (count - 1)
@@ -42,7 +44,7 @@ class Encoder(nn.Module):
         self.stages = nn.ModuleList(stages)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """(B, inputs, H, W) -> maps at 1/4, 1/8, 1/16 (sizes rounded up)."""
+        """(B, inputs, H, W) -> maps at 1/s, 1/2s, 1/4s, s = 2 `first_stride` (sizes rounded up)."""
         maps, x = [], self.stem(x)
         for stage in self.stages:
             x = stage(x)
@@ -56,11 +58,11 @@ def event_validity(voxel: Tensor) -> Tensor:
 
 
 class EventMaskEncoder(nn.Module):
-    """Where events fell, as features at 1/4: two strided conv BN (ReLU between), dimos.md 1.4."""
+    """Where events fell, as features as fine as an `Encoder`'s: two conv BN (ReLU between), dimos.md 1.4."""
 
-    def __init__(self, middle: int, outputs: int) -> None:
+    def __init__(self, middle: int, outputs: int, first_stride: int = 2) -> None:
         super().__init__()
-        self.layers = nn.Sequential(conv_bn(1, middle, 2), nn.ReLU(), nn.Conv2d(middle, outputs, 3, 2, 1))
+        self.layers = nn.Sequential(conv_bn(1, middle, first_stride), nn.ReLU(), nn.Conv2d(middle, outputs, 3, 2, 1))
 
     def forward(self, voxel: Tensor, sizes: list[torch.Size]) -> list[Tensor]:
         """Voxel (B, C, H, W) -> (B, outputs, h, w) resized (align_corners) to each (h, w) of `sizes`."""

@@ -21,6 +21,7 @@ class DimosConfig:
 
     `backbone`: 'plain' (ours: `stem`, `channels`, `blocks`) or one of `resnet.make_backbone`. `disentangled`: four
     encoders (DIMOS); False: one of images and one of events that meet in the interaction alone (EvInsMOS).
+    `first_stride` of the plain backbone: 2, maps at 1/4, 1/8, 1/16 of the input as in the paper; 1, twice as fine.
     `fusion_width`: 0 = as released, else see `ModalityFusion`. `as_released`: boxes in raw px, the wider flow head,
     attention temperatures that stay 1, norms of the image encoders that never change.
     """
@@ -30,6 +31,7 @@ class DimosConfig:
     backbone: str = 'plain'
     disentangled: bool = True
     fusion_width: int = 0
+    first_stride: int = 2
     stem: int = 16
     channels: tuple[int, int, int] = (16, 32, 64)
     blocks: tuple[int, int, int] = (1, 2, 2)
@@ -64,7 +66,7 @@ class Dimos(nn.Module):
             setattr(self, name, self._encoder(3 if name.startswith('image') else config.event_channels))
         channels = config.channels if config.backbone == 'plain' else self.image_appearance.channels
         self.channels = tuple(channels)
-        self.event_mask = EventMaskEncoder(max(config.hidden // 2, 1), config.hidden)
+        self.event_mask = EventMaskEncoder(max(config.hidden // 2, 1), config.hidden, config.first_stride)
         if config.disentangled:
             self.fuse_appearance, self.fuse_motion = (
                 nn.ModuleList(ModalityFusion(count, config.fusion_width) for count in channels) for _ in range(2))
@@ -85,7 +87,7 @@ class Dimos(nn.Module):
     def _encoder(self, inputs: int) -> nn.Module:
         config = self.config
         if config.backbone == 'plain':
-            return Encoder(inputs, config.stem, config.channels, config.blocks)
+            return Encoder(inputs, config.stem, config.channels, config.blocks, config.first_stride)
         return make_backbone(config.backbone, inputs)
 
     def _image_norms(self) -> list[nn.BatchNorm2d]:
@@ -115,7 +117,7 @@ class Dimos(nn.Module):
                 'image_motion': self.image_motion(image), 'event_motion': self.event_motion(voxel)}
 
     def encode(self, branches: dict[str, list[Tensor]], voxel: Tensor) -> list[Tensor]:
-        """The encoders' maps and the voxel (B, C, H, W) -> (B, 2 hidden, h, w) at 1/4, 1/8, 1/16."""
+        """The encoders' maps and the voxel (B, C, H, W) -> (B, 2 hidden, h, w) at the maps' scales."""
         if self.config.disentangled:
             appearance = [fuse(*pair) for fuse, *pair in
                           zip(self.fuse_appearance, branches['image_appearance'], branches['event_appearance'])]
@@ -129,9 +131,10 @@ class Dimos(nn.Module):
     def forward(self, image: Tensor, voxel: Tensor) -> dict[str, Tensor]:
         """All decoder layers' outputs, for training, of image (B, 3, H, W) and voxel (B, C, H, W), both normalised.
 
-        `class_logits` (L, B, Q, 3), `mask_logits` (L, B, Q, H/4, W/4), `boxes` (L, B, Q, 4) px, `embeddings`
-        (B, Q, d), `flow` (B, 2, H/2, W/2) in px of the input to the previous frame, `dense` (B, H/4, W/4)
-        logits of "some mover here"; and each of `branches` by its name and scale, as 'image_motion.2'.
+        `class_logits` (L, B, Q, 3), `mask_logits` (L, B, Q, h, w) at the finest map's size (H/4, W/4 as in the paper),
+        `boxes` (L, B, Q, 4) px, `embeddings` (B, Q, d), `flow` (B, 2, H/2, W/2) in px of the input to the previous
+        frame, `dense` (B, h, w) logits of "some mover here"; and each of `branches` by its name and scale, as
+        'image_motion.2'.
         """
         size = image.shape[2:]
         branches = self.branches(image, voxel)

@@ -106,6 +106,20 @@ def render_truth(preset: Preset | str, seed: int, split: str = 'train', stamps_n
                  intrinsics(preset.size), amodal if 'amodal' in parts else None, *dense, (world, preset, seed, split))
 
 
+def flow_to_previous(preset: Preset | str, seed: int,
+                     split: str = 'train') -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Flow (T - 1, H, W, 2) float32 px of the surface point seen in frame 1 and later, to the frame before; where it is
+    `valid` (T - 1, H, W) bool, as `Truth.flow_valid`; and the frames' `ids` (T, H, W) uint16.
+    """
+    preset = find_preset(preset)
+    times = frame_times(preset, seed, split)
+    world = build_world(preset, seed, split)
+    index, _ = Renderer(world, preset.size).hits(times[::-1].copy(), False)
+    _, _, flow, valid = _dense(world, preset.size, times[::-1].copy(), index)
+    numbers = np.array([surface.number for surface in world.surfaces], np.uint16)
+    return flow[::-1], valid[::-1], numbers[index[::-1]]
+
+
 def _check(preset: Preset, times: np.ndarray, parts: tuple[str, ...]) -> None:
     if len(times) == 0 or (np.diff(times) <= 0).any():
         raise ConfigError(f'{len(times)} stamps that do not rise: give one or more, in order')
