@@ -144,8 +144,8 @@ def export(run: Path, recipe: Recipe, path: Path, tolerance: float = 1e-4, fp16:
         raise EngineError(f'{path}: torch and ONNX Runtime differ by {differences} (relative): must be <= {tolerance}; '
                           'do not ship this file')
     side = json.loads((run / 'checkpoint.json').read_text())
-    about = {'data': side['data'], 'command': side['command'], 'commit': commit(), 'onnx_parity': differences,
-             'last_losses': state.metrics}
+    about = {'data': side['data'], 'command': side['command'], 'origin': state.origin, 'commit': commit(),
+             'onnx_parity': differences, 'last_losses': state.metrics}
     save_card(card(state, recipe, path, about), path)
     if fp16:
         half = write_fp16(path)

@@ -21,7 +21,7 @@ from training.recipes import Recipe
 
 @dataclass
 class State:
-    """What a run carries from step to step."""
+    """What a run carries from step to step; `origin` says whose network it began with, if another run's."""
 
     network: Dimos
     optimizer: torch.optim.Optimizer
@@ -29,6 +29,7 @@ class State:
     step: int = 0
     seconds: float = 0.0
     metrics: dict[str, float] = field(default_factory=dict)
+    origin: str = ''
 
     @property
     def modules(self) -> dict[str, torch.nn.Module]:
@@ -59,6 +60,9 @@ def start_from(folder: Path, recipe: Recipe, device: torch.device | str = 'cpu')
         raise ConfigError(f'no checkpoint in {folder} ({error}): give the folder of a run') from error
     except RuntimeError as error:
         raise ConfigError(f'the network in {folder} is not shaped as that of {recipe.name}: {error}') from error
+    earlier = f' which began with {side["origin"]}' if side.get('origin') else ''
+    state.origin = (f'the network of {side["recipe"]["name"]} after {side["step"]} steps on {side["data"]} '
+                    f'({side["command"]}){earlier}')
     return state
 
 
@@ -72,7 +76,7 @@ def save(state: State, recipe: Recipe, folder: Path, about: dict) -> None:
     save_file(tensors, f'{weights}.part')
     os.replace(f'{weights}.part', weights)
     side = {'weights': weights.name, 'step': state.step, 'seconds': round(state.seconds, 1), 'recipe': asdict(recipe),
-            'metrics': state.metrics, **about}
+            'metrics': state.metrics, 'origin': state.origin, **about}
     part = folder / 'checkpoint.json.part'
     part.write_text(json.dumps(side, indent=1))
     os.replace(part, folder / 'checkpoint.json')
@@ -117,4 +121,5 @@ def load(folder: Path, recipe: Recipe, data: str = '', device: torch.device | st
         entry |= {key: torch.empty_like(parameters[index]).copy_(entry[key]) for key in ('exp_avg', 'exp_avg_sq')}
     state.optimizer.load_state_dict({'state': moments, 'param_groups': state.optimizer.state_dict()['param_groups']})
     state.step, state.seconds, state.metrics = side['step'], side['seconds'], side['metrics']
+    state.origin = side.get('origin', '')
     return state

@@ -22,7 +22,7 @@ from training.optimizer import momentum, one_cycle, set_rates
 from training.recipes import RECIPES, Augmentation, Recipe
 from training.scenes.clip import Clip
 from training.smoke import smoke
-from training.state import load, start, start_from
+from training.state import load, save, start, start_from
 from training.train import TrainingError, fit, losses, main, train_step
 
 NET = DimosConfig(size=(32, 48), stem=8, channels=(8, 16, 16), blocks=(1, 1, 1), hidden=16, groups=4, queries=4,
@@ -272,6 +272,10 @@ def test_a_run_starts_from_the_network_of_another(packed, tmp_path):
     begun = start_from(tmp_path, finer)
     weights = other.network.state_dict()
     assert begun.step == 0 and not begun.optimizer.state
+    assert begun.origin == 'the network of tiny after 1 steps on squares ()'
+    save(begun, finer, tmp_path, {'data': 'more', 'command': 'x'})
+    assert load(tmp_path, finer).origin == begun.origin
+    assert start_from(tmp_path, finer).origin.endswith(f'(x) which began with {begun.origin}')
     assert all(torch.equal(value, weights[name]) for name, value in begun.network.state_dict().items())
     with pytest.raises(ConfigError, match='not shaped as that of wider'):
         start_from(tmp_path, replace(RECIPE, name='wider', net=replace(NET, stem=12)))
