@@ -62,10 +62,10 @@ def library(tmp_path_factory):
     return compile_shim(tmp_path_factory.mktemp('shim') / 'kernels.so')
 
 
-@pytest.fixture
-def models(library):
-    """(GPU path, CPU path) of the shipped network."""
-    path = find_model('dimos_nano')
+@pytest.fixture(params=['dimos_nano', 'dimos_fine'])
+def models(library, request):
+    """(GPU path, CPU path) of a shipped network."""
+    path = find_model(request.param)
     card = load_card(path)
     engine = ShimEngine(path, ShimDriver(library))
     return DimosCuda(engine, card, compiler=lambda path, capability: b''), DimosModel(engine.ort, card)
@@ -274,8 +274,8 @@ def test_without_a_compiler_auto_says_what_runs_on_the_cpu_and_a_named_backend_r
     monkeypatch.setitem(sys.modules, 'cuda.core', None)
     monkeypatch.setattr(kernels.shutil, 'which', lambda *arguments, **options: None)
     with pytest.raises(EngineError, match='nothing compiles voxel.cu for sm_87.*cuda-core'):
-        load_model(Config(backend='tensorrt'))
-    model = load_model(Config(backend='auto'))
+        load_model(Config(model=models[0].card.id, backend='tensorrt'))
+    model = load_model(Config(model=models[0].card.id, backend='auto'))
     assert type(model) is DimosModel and 'voxels and masks on the CPU (nothing compiles voxel.cu' in engine.choice
     frame = Frame(0, picture(np.random.default_rng(6), (120, 160)))
     same(model.postprocess(model.infer(model.image(frame), model.voxel(None)), (120, 160)),
