@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import subprocess
@@ -35,7 +34,7 @@ from mos_perception.errors import EngineError, MosError
 from training.datasets.clips import MEAN, STD
 from training.nets.dimos import Dimos, Inference, count_macs
 from training.recipes import RECIPES, Recipe
-from training.state import State, load
+from training.state import State, load, read_side
 
 OPSET = 18
 OUTPUTS = ('class_logits', 'mask_logits', 'boxes', 'embeddings')
@@ -143,7 +142,7 @@ def export(run: Path, recipe: Recipe, path: Path, tolerance: float = 1e-4, fp16:
     if max(differences.values()) > tolerance:
         raise EngineError(f'{path}: torch and ONNX Runtime differ by {differences} (relative): must be <= {tolerance}; '
                           'do not ship this file')
-    side = json.loads((run / 'checkpoint.json').read_text())
+    side = read_side(run, 'train it first')
     about = {'data': side['data'], 'command': side['command'], 'origin': state.origin, 'commit': commit(),
              'onnx_parity': differences, 'last_losses': state.metrics}
     save_card(card(state, recipe, path, about), path)

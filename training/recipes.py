@@ -34,7 +34,7 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One training run. `mask_stride`: mask losses at 1/stride of the input (4 = the logits' own size).
+    """One training run. `mask_stride`: mask losses at 1/stride of the input (2 `first_stride` = the logits' own size).
 
     `frames` of a sample, 1 or 2: the contrast needs two, and the batch then holds `batch` pairs.
     `sum_frames`: class, mask, box and flow terms are summed over a sample's frames, as released (the contrast is not);

@@ -51,13 +51,9 @@ def start(recipe: Recipe, device: torch.device | str = 'cpu') -> State:
 
 def start_from(folder: Path, recipe: Recipe, device: torch.device | str = 'cpu') -> State:
     """Fresh, but with the network of another run, whose layers have the same shapes. Raises ConfigError."""
-    state = start(recipe, device)
+    state, side = start(recipe, device), read_side(folder, 'give the folder of a run')
     try:
-        side = json.loads((folder / 'checkpoint.json').read_text())
-        tensors = load_file(folder / side['weights'])
-        state.network.load_state_dict({name[4:]: value for name, value in tensors.items() if name.startswith('net.')})
-    except OSError as error:
-        raise ConfigError(f'no checkpoint in {folder} ({error}): give the folder of a run') from error
+        state.network.load_state_dict(part_of(load_file(folder / side['weights']), 'net'))
     except RuntimeError as error:
         raise ConfigError(f'the network in {folder} is not shaped as that of {recipe.name}: {error}') from error
     earlier = f' which began with {side["origin"]}' if side.get('origin') else ''
@@ -85,6 +81,19 @@ def save(state: State, recipe: Recipe, folder: Path, about: dict) -> None:
             old.unlink()
 
 
+def read_side(folder: Path, remedy: str) -> dict:
+    """checkpoint.json of a run. Raises ConfigError, ending with the remedy, if there is none."""
+    try:
+        return json.loads((folder / 'checkpoint.json').read_text())
+    except OSError as error:
+        raise ConfigError(f'no checkpoint in {folder} ({error}): {remedy}') from error
+
+
+def part_of(tensors: dict[str, Tensor], part: str) -> dict[str, Tensor]:
+    """The tensors that `save` stored under a prefix, without it."""
+    return {name[len(part) + 1:]: value for name, value in tensors.items() if name.startswith(f'{part}.')}
+
+
 def completed(saved: dict) -> dict:
     """A checkpoint's recipe, with fields that later commits added at their defaults: these must mean "as before"."""
     defaults = json.loads(json.dumps(asdict(Recipe(''))))
@@ -97,10 +106,7 @@ def load(folder: Path, recipe: Recipe, data: str = '', device: torch.device | st
 
     `data`: what a Source says of itself; a note is printed if the run so far had another.
     """
-    try:
-        side = json.loads((folder / 'checkpoint.json').read_text())
-    except OSError as error:
-        raise ConfigError(f'no checkpoint in {folder} ({error}): start without --resume') from error
+    side = read_side(folder, 'start without --resume')
     if completed(side['recipe']) != json.loads(json.dumps(asdict(recipe))):
         raise ConfigError(f'the checkpoint in {folder} was made with another recipe than {recipe.name} of this commit: '
                           'restore that commit or start without --resume')
@@ -108,13 +114,11 @@ def load(folder: Path, recipe: Recipe, data: str = '', device: torch.device | st
         print(f'note: so far this run had "{side["data"]}", from here on "{data}"', file=sys.stderr)
     state, tensors = start(recipe, device), load_file(folder / side['weights'])
     for part, module in state.modules.items():
-        module.load_state_dict({name[len(part) + 1:]: value for name, value in tensors.items()
-                                if name.startswith(f'{part}.')})
+        module.load_state_dict(part_of(tensors, part))
     moments: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        if name.startswith('adam.'):
-            _, index, key = name.split('.')
-            moments.setdefault(int(index), {})[key] = value
+    for name, value in part_of(tensors, 'adam').items():
+        index, key = name.split('.')
+        moments.setdefault(int(index), {})[key] = value
     parameters = [p for group in state.optimizer.param_groups for p in group['params']]
     for index, entry in moments.items():
         # the fused update walks memory, so the moments must lie as their parameter does

@@ -4,6 +4,7 @@ import dataclasses
 import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -62,7 +63,10 @@ def library(tmp_path_factory):
     return compile_shim(tmp_path_factory.mktemp('shim') / 'kernels.so')
 
 
-@pytest.fixture(params=['dimos_nano', 'dimos_fine'])
+MODELS = Path(__file__).resolve().parents[2] / 'models'
+
+
+@pytest.fixture(params=[path.stem for path in sorted(MODELS.glob('*.onnx'))])
 def models(library, request):
     """(GPU path, CPU path) of a shipped network."""
     path = find_model(request.param)

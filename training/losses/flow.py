@@ -67,7 +67,6 @@ def true_flow_loss(flow: Tensor, truth: Tensor, background: Tensor) -> Tensor:
     """|flow - truth| px: half its mean over the background, half over the movers, (B, 2, h, w) both; NaN is unknown.
 
     `background` (B, H, W) is 1 where no mover is. Not in the paper, whose data have no true flow; rendered scenes do.
-    The photometric loss on one core finds little more than the camera's motion.
     """
     known = truth.isfinite().all(1)
     error = (flow - truth.nan_to_num()).abs().sum(1)

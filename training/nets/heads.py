@@ -15,7 +15,7 @@ def mlp(*widths: int) -> nn.Sequential:
 
 
 class QueryHeads(nn.Module):
-    """Class logits {0 background or static, 1 moving, 2 no object}, mask logits at 1/4, boxes in px.
+    """Class logits {0 background or static, 1 moving, 2 no object}, mask logits at the features' size, boxes in px.
 
     The paper regresses raw pixels; here a sigmoid keeps the box in the image and is scaled to px, so
     that the output has the paper's unit and a scale the first step can learn from.

@@ -22,7 +22,7 @@ def coordinates(like: Tensor) -> Tensor:
 
 
 class PixelDecoder(nn.Module):
-    """Top-down path over the three scales, ending in the mask features at 1/4."""
+    """Top-down path over the three scales, ending in the mask features at the finest."""
 
     def __init__(self, inputs: int, width: int, groups: int, with_coordinates: bool) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class PixelDecoder(nn.Module):
         self.mask_features = nn.Conv2d(width + 2 * with_coordinates, width, 3, 1, 1)
 
     def forward(self, maps: list[Tensor]) -> Tensor:
-        """Maps at 1/4, 1/8, 1/16 -> (B, width, H/4, W/4)."""
+        """Maps, finest first, each half as large as the one before -> (B, width, h, w) of the first."""
         x = self.top(maps[2])
         for level in (1, 0):
             lateral = self.laterals[level](maps[level])
@@ -57,7 +57,7 @@ class FlowHead(nn.Module):
         self.out = nn.Conv2d(width, 2, 1)
 
     def forward(self, halves: list[Tensor], size: tuple[int, int]) -> Tensor:
-        """Motion halves at 1/4, 1/8, 1/16 -> (B, 2, H, W) of `size`, channel 0 = x."""
+        """Motion halves of the maps -> (B, 2, H, W) of `size`, channel 0 = x."""
         top = self.adapt[2](halves[2])
         x = self.smooth[2](top if self.first is None else top + self.first(halves[2]))
         for level in (1, 0):

@@ -112,10 +112,10 @@ def flow_to_previous(preset: Preset | str, seed: int,
     `valid` (T - 1, H, W) bool, as `Truth.flow_valid`; and the frames' `ids` (T, H, W) uint16.
     """
     preset = find_preset(preset)
-    times = frame_times(preset, seed, split)
+    times = frame_times(preset, seed, split)[::-1].copy()  # played backwards, the next frame is the one before
     world = build_world(preset, seed, split)
-    index, _ = Renderer(world, preset.size).hits(times[::-1].copy(), False)
-    _, _, flow, valid = _dense(world, preset.size, times[::-1].copy(), index)
+    index, _ = Renderer(world, preset.size).hits(times, False)
+    _, _, flow, valid = _dense(world, preset.size, times, index)
     numbers = np.array([surface.number for surface in world.surfaces], np.uint16)
     return flow[::-1], valid[::-1], numbers[index[::-1]]
 
