@@ -22,7 +22,7 @@ from mos_perception.engine.card import load_card
 from mos_perception.engine.ort import OrtEngine
 from mos_perception.errors import ConfigError, MosError
 from mos_perception.evaluation.score import Scorer
-from mos_perception.models.dimos import DimosModel
+from mos_perception.models.dimos.model import DimosModel
 from training.datasets.clips import PackedSet
 from training.evaluate import Row, methods, score_clip
 from training.export import export

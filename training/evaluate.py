@@ -25,7 +25,7 @@ from mos_perception.engine import load_engine
 from mos_perception.engine.card import find_model, load_card, save_card
 from mos_perception.errors import MosError
 from mos_perception.evaluation.score import SIZES, Scorer
-from mos_perception.models.dimos import DimosModel
+from mos_perception.models.dimos.model import DimosModel
 from training.datasets.sequences import clip_of
 from training.floors import FLOORS, NO_TRACKS
 from training.scenes import SCENES, render_clip

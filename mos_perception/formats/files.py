@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from mos_perception.errors import DatasetError
-from mos_perception.images import MAX_SIDE
+from mos_perception.image_encodings import MAX_SIDE
 
 IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp')
 _PNG = b'\x89PNG\r\n\x1a\n'

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mos_perception.bag import GroundTruth, open_bag
+from mos_perception.recording.bag import GroundTruth, open_bag
 from mos_perception.datatypes import EventPacket, Frame, Skip, SkipReason
 from mos_perception.events.decode import EventStream
 from mos_perception.formats import FORMATS, detect, module, rle
@@ -22,8 +22,8 @@ from mos_perception.formats.files import (
     read_npz,
     read_rgb,
 )
-from mos_perception.messages import EventArray
-from mos_perception.storage import TRUTH_IMAGE, TRUTH_INSTANCES
+from mos_perception.recording.messages import EventArray
+from mos_perception.recording.storage import TRUTH_IMAGE, TRUTH_INSTANCES
 
 CHUNK = 4_000_000  # events looked at together
 

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from mos_perception.bag import BagWriter, GroundTruth, open_bag
+from mos_perception.recording.bag import BagWriter, GroundTruth, open_bag
 from mos_perception.datatypes import EventPacket, Events, Frame, Skip
 from mos_perception.errors import DatasetError
 from mos_perception.events.decode import EventStream
 from mos_perception.events.encode import encode_evt3, encode_mono
 from mos_perception.formats.sequence import Sequence
-from mos_perception.messages import EventArray
-from mos_perception.storage import TRUTH_IMAGE, TRUTH_INSTANCES
+from mos_perception.recording.messages import EventArray
+from mos_perception.recording.storage import TRUTH_IMAGE, TRUTH_INSTANCES
 
 IMAGE_TOPIC, EVENTS_TOPIC, FRAME_ID = '/camera/image_raw', '/event_camera/events', 'camera_optical'
 PACKET_NS = 5_000_000

@@ -20,7 +20,7 @@ from mos_msgs.msg import Instance, Instances, Motion, StageTime, Track, Tracks
 from mos_perception.config import Config
 from mos_perception.datatypes import EventPacket, Events, Frame, Modality, Pair, Result
 from mos_perception.errors import DecodeError
-from mos_perception.images import from_ids, from_rgb, to_rgb
+from mos_perception.image_encodings import from_ids, from_rgb, to_rgb
 
 _MODALITY = {Modality.BOTH: Instances.MODALITY_BOTH, Modality.FRAME: Instances.MODALITY_FRAME,
              Modality.EVENTS: Instances.MODALITY_EVENTS}
@@ -62,7 +62,7 @@ def packet(message: Any) -> EventPacket:
 
 def event_array(raw: bytes) -> tuple[Events, tuple[int, int], str]:
     """Events, (height, width) and frame_id from a serialised dvs_msgs/EventArray. Raises BagError if cut short."""
-    from mos_perception.messages import read_event_array  # the bag reader's library, needed for this type only
+    from mos_perception.recording.messages import read_event_array  # the bag reader's library, needed for this type only
     found = read_event_array(raw)
     return found.events, (found.height, found.width), found.frame_id
 
@@ -155,7 +155,7 @@ def tracks_message(result: Result) -> Tracks:
 
 def overlay_message(result: Result, pair: Pair) -> Image:
     """The frame (without one: its events) with masks and track ids drawn on it, for people."""
-    from mos_perception.visualize import event_picture, overlay
+    from mos_perception.reports.visualize import event_picture, overlay
     image = pair.frame.image if pair.frame is not None else event_picture(pair.window.events, pair.size)
     text = f'{result.model_id} {result.modality.value}'
     drawn = overlay(image, result.instances, result.tracks, text, degraded=result.degraded)

@@ -12,7 +12,7 @@ from mos_perception.engine.card import load_card
 from mos_perception.engine.ort import OrtEngine
 from mos_perception.errors import ConfigError, EngineError
 from mos_perception.formats import davis
-from mos_perception.models.dimos import DimosModel
+from mos_perception.models.dimos.model import DimosModel
 from training.datasets.clips import normalised, window_voxel
 from training.datasets.sequences import sequence_of
 from training.evaluate import evaluate

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from mos_perception.bag import open_bag
+from mos_perception.recording.bag import open_bag
 from mos_perception.datatypes import EventPacket, Frame
 from mos_perception.errors import BagError, ConfigError
 from training.scenes import PRESETS, Preset, cache, demo_bag, esim, gallery, outlines, paths, render_clip, textures

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mos_perception.bag import BagWriter, GroundTruth
+from mos_perception.recording.bag import BagWriter, GroundTruth
 from mos_perception.datatypes import EventPacket, Frame, Instances
 
 HEIGHT, WIDTH, PERIOD_NS, START_NS = 48, 64, 33_000_000, 1_000_000_000

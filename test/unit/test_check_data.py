@@ -145,7 +145,7 @@ def test_frames_and_events_in_other_units(tmp_path):
 
 
 def test_faults_of_a_bag(tmp_path):
-    from mos_perception.bag import BagWriter
+    from mos_perception.recording.bag import BagWriter
     from mos_perception.datatypes import EventPacket, Frame
     from mos_perception.events.encode import encode_mono
     given, at = scene().events, START_NS

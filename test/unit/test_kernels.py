@@ -20,7 +20,7 @@ from mos_perception.engine.kernels import compile_cubin
 from mos_perception.events import evt3
 from mos_perception.events.scatter import time_scale
 from mos_perception.events.voxel import accumulate, layout_of, voxelize
-from mos_perception.models.cuda_input import HEADER
+from mos_perception.models.dimos.cuda_input import HEADER
 
 ROOT = Path(__file__).resolve().parents[2]
 ARCHITECTURES = ('sm_87', 'sm_90', 'sm_110', 'sm_120')  # Orin, Hopper, Thor, Blackwell desktops

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mos_perception import visualize
+from mos_perception.reports import visualize
 from mos_perception.datatypes import Events, Instances, Tracks, TrackState
 from mos_perception.errors import BagError
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mos_perception.bag import BagWriter, GroundTruth
+from mos_perception.recording.bag import BagWriter, GroundTruth
 from mos_perception.datatypes import EventPacket, Events
 from mos_perception.errors import BagError
 from mos_perception.events.encode import encode_evt3

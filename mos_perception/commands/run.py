@@ -12,14 +12,14 @@ from typing import Any
 
 from rich.console import Console
 
-from mos_perception.bag import BagWriter, open_bag
+from mos_perception.recording.bag import BagWriter, open_bag
 from mos_perception.config import FIELDS, Config, from_dict
 from mos_perception.datatypes import Fault, Result, Skip
 from mos_perception.errors import ConfigError, DatasetError, EngineError
-from mos_perception.judge import Judge
+from mos_perception.evaluation.ground_truth import Judge
 from mos_perception.replay import Replay, Step, with_topics
-from mos_perception.results import result_digest
-from mos_perception.tally import Tally, motion_text, tables
+from mos_perception.recording.results import result_digest
+from mos_perception.reports.run_statistics import Tally, motion_text, tables
 
 RESULTS_TOPIC = '/mos_perception/instances'
 
@@ -47,7 +47,7 @@ def evaluate_command(args: argparse.Namespace) -> None:
         truth = stack.enter_context(open_bag(args.ground_truth)) if args.ground_truth is not None else bag
         judge, tally = Judge(truth.truth()), Tally()
         if args.results is not None:
-            from mos_perception.present import node_counts, node_results
+            from mos_perception.reports.run_report import node_counts, node_results
             answers = stack.enter_context(open_bag(args.results))
             tally.start_ns = min(judge.truth)
             for result in node_results(answers, args.results_topic):
@@ -71,7 +71,7 @@ def evaluate_command(args: argparse.Namespace) -> None:
 
 def show_command(args: argparse.Namespace) -> None:
     """`mos show`: recorded node output drawn and scored on the bag it was fed."""
-    from mos_perception.present import show
+    from mos_perception.reports.run_report import show
     summary, files, scorer = show(args.bag, args.results, args.out, args.image_topic, args.events_topic,
                                   args.results_topic)
     _report(summary, files, args.json or args.out / 'summary.json', scorer)
@@ -79,8 +79,8 @@ def show_command(args: argparse.Namespace) -> None:
 
 def demo_command(args: argparse.Namespace) -> None:
     """`mos demo`: the real node over DDS on a bag, recorded, scored and shown."""
-    from mos_perception.demo import DemoOptions, run_demo
-    from mos_perception.present import show
+    from mos_perception.commands.demo import DemoOptions, run_demo
+    from mos_perception.reports.run_report import show
     config_from(args)  # refuse bad settings before anything starts
     settings = (*args.set, *([f'model={args.model}'] if args.model is not None else []))
     recorded = run_demo(DemoOptions(bag=args.bag, out=args.out, image_topic=args.image_topic,
@@ -95,7 +95,7 @@ def convert_command(args: argparse.Namespace) -> None:
     if convert.is_images(args.source, args.form):
         if args.to != 'bag':
             raise ConfigError(f'--to is {args.to}: a folder of images becomes a bag only')
-        from mos_perception.clips import bag_from_images
+        from mos_perception.recording.image_folder import bag_from_images
         count = bag_from_images(args.source, args.target, 30.0 if args.fps is None else args.fps, args.topic,
                                 args.storage)
         print(f'{args.target}: {count} frames on {args.topic}')
@@ -143,7 +143,7 @@ def build_command(args: argparse.Namespace) -> None:
 
 def doctor_command(args: argparse.Namespace) -> None:
     """`mos doctor`: a line per thing looked at. Raises EngineError if the asked backend cannot run the model."""
-    from mos_perception.doctor import examine
+    from mos_perception.commands.doctor import examine
     findings = examine(args.model, args.backend)
     for finding in findings:
         print(f'{finding.state:7} {finding.what}: {finding.text}')
@@ -203,7 +203,7 @@ def _pictures(out: Path | None, steps: Iterator[Step], run: Replay) -> list[Path
         for _ in steps:
             pass
         return []
-    from mos_perception.album import draw, write_album
+    from mos_perception.reports.overlay_video import draw, write_album
     panels = 2 if len(run.topics) == 2 else 1
     return write_album(out, (draw(step.outcome, step.pair.frame, step.pair.window, run.start_ns or 0, panels)
                              for step in steps if isinstance(step.outcome, Result)))

@@ -10,7 +10,7 @@ import numpy as np
 from rich.table import Table
 
 from mos_perception.datatypes import Fault, Result, Skip
-from mos_perception.results import NodeResult
+from mos_perception.recording.results import NodeResult
 
 MERGE_GAP_NS = 250_000_000  # motion seen again within this is the same motion
 TRACKS_NAMED = 8            # in the text for people; the JSON has them all

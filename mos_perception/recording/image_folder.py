@@ -6,7 +6,7 @@ from pathlib import Path
 
 import cv2
 
-from mos_perception.bag import BagWriter
+from mos_perception.recording.bag import BagWriter
 from mos_perception.datatypes import Frame
 from mos_perception.errors import BagError
 

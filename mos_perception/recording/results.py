@@ -11,8 +11,8 @@ import numpy as np
 from mos_perception.datatypes import Instances, Modality, Result, Tracks, TrackState
 from mos_perception.errors import BagError, DatasetError
 from mos_perception.formats.rle import mask_from_coco
-from mos_perception.images import MAX_SIDE
-from mos_perception.messages import INSTANCES, deserialize, header, make, serialize, stamp_ns
+from mos_perception.image_encodings import MAX_SIDE
+from mos_perception.recording.messages import INSTANCES, deserialize, header, make, serialize, stamp_ns
 
 RLE = 'coco_rle'
 _MODALITIES = (Modality.BOTH, Modality.FRAME, Modality.EVENTS)  # the order of the message's constants

@@ -1,4 +1,4 @@
-"""`python -m mos_perception.generate`: parameter file and reference pages, made from `config.py` and `mos_msgs/`.
+"""`python -m mos_perception.commands.generate`: parameter file and reference pages, made from `config.py` and `mos_msgs/`.
 
 A test checks that the committed files equal what this makes.
 """
@@ -11,8 +11,8 @@ from pathlib import Path
 
 from mos_perception.config import FIELDS
 
-ROOT = Path(__file__).resolve().parents[1]
-_NOTE = 'Made by `python -m mos_perception.generate`; do not edit.'
+ROOT = Path(__file__).resolve().parents[2]
+_NOTE = 'Made by `python -m mos_perception.commands.generate`; do not edit.'
 _TYPES = {bool: 'bool', int: 'int', float: 'double', str: 'string'}
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from mos_perception.bag import TruthTable
+from mos_perception.recording.bag import TruthTable
 from mos_perception.datatypes import Result
 from mos_perception.errors import BagError
 from mos_perception.evaluation.score import Scorer
-from mos_perception.results import NodeResult
+from mos_perception.recording.results import NodeResult
 
 
 class Judge:

@@ -19,11 +19,11 @@ from mos_perception.engine import DeviceEngine
 from mos_perception.engine.card import ModelCard
 from mos_perception.engine.kernels import compile_cubin
 from mos_perception.errors import EngineError
-from mos_perception.models.cuda_input import InputStage
-from mos_perception.models.cuda_masks import MaskStage
-from mos_perception.models.dimos import DimosModel, choose, finite, gather, softmax
+from mos_perception.models.dimos.cuda_input import InputStage
+from mos_perception.models.dimos.cuda_masks import MaskStage
+from mos_perception.models.dimos.model import DimosModel, choose, finite, gather, softmax
 
-SOURCES = {'voxel': Path(__file__).parents[1] / 'events' / 'voxel.cu', 'frame': Path(__file__).parent / 'frame.cu'}
+SOURCES = {'voxel': Path(__file__).parents[2] / 'events' / 'voxel.cu', 'frame': Path(__file__).parent / 'frame.cu'}
 VECTORS = ('class_logits', 'embeddings')
 
 

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 
 from mos_perception.datatypes import EventWindow, Frame, Instances, Result, Tracks
-from mos_perception.results import NodeResult
-from mos_perception.visualize import contact_sheet, event_picture, overlay, write_image, write_video
+from mos_perception.recording.results import NodeResult
+from mos_perception.reports.visualize import contact_sheet, event_picture, overlay, write_image, write_video
 
 SHEET_TILES = 12
 FPS_FROM = 10  # results whose spacing gives the video's rate

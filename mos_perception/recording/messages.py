@@ -21,7 +21,7 @@ from rosbags.typesys.store import Typestore
 
 from mos_perception.datatypes import EventPacket, Events, Frame
 from mos_perception.errors import BagError
-from mos_perception.images import from_ids, from_rgb, to_ids, to_rgb
+from mos_perception.image_encodings import from_ids, from_rgb, to_ids, to_rgb
 
 IMAGE = 'sensor_msgs/msg/Image'
 EVENT_PACKET = 'event_camera_msgs/msg/EventPacket'
@@ -56,7 +56,7 @@ class EventArray:
 def definitions_folder() -> Path:
     """The folder of the `mos_msgs` definitions: this source tree's, or an installed share folder. Raises BagError."""
     prefixes = [Path(part) for part in os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep) if part]
-    places = [Path(__file__).resolve().parents[1] / 'mos_msgs' / 'msg',
+    places = [Path(__file__).resolve().parents[2] / 'mos_msgs' / 'msg',
               *(prefix / 'share' / 'mos_msgs' / 'msg' for prefix in (*prefixes, Path(sys.prefix)))]
     for place in places:
         if (place / 'Instances.msg').is_file():

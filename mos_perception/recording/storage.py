@@ -18,7 +18,7 @@ from mcap.stream_reader import StreamReader
 from rosbags.rosbag2 import Reader
 
 from mos_perception.errors import BagError
-from mos_perception.messages import EVENT_ARRAYS, EVENT_PACKET, IMAGE, INSTANCES
+from mos_perception.recording.messages import EVENT_ARRAYS, EVENT_PACKET, IMAGE, INSTANCES
 
 TRUTH_IMAGE = '/ground_truth/instance_image'
 TRUTH_INSTANCES = '/ground_truth/instances'
