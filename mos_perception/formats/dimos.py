@@ -16,7 +16,8 @@ import numpy as np
 from mos_perception.datatypes import Events
 from mos_perception.errors import DatasetError
 from mos_perception.formats.files import h5py, naming, read_json, write_json
-from mos_perception.formats.sequence import Sequence, Stack, extent_boxes
+from mos_perception.formats.sequence import Sequence, Stack
+from mos_perception.masks import object_boxes
 
 FPS = 30.0
 START_NS = 1_000_000_000
@@ -102,7 +103,7 @@ def write(sequence: Sequence, path: str | Path, split: str = 'train', min_pixels
             ids = compact_movers(sequence, n)
             valid = int(np.count_nonzero(ids)) >= max(min_pixels, 1) and sequence.truth(n) is not None
             lines.append(f'img_{n}.png {int(valid)}')
-            boxes[f'{n:05d}'] = [list(box) for box in extent_boxes(ids).values()]
+            boxes[f'{n:05d}'] = [list(box) for box in object_boxes(ids).values()]
             with h5py().File(folder / f'{n:05d}.hdf5', 'w') as data:
                 for key, array in (('image1', sequence.frames[n]), ('image2', sequence.frames[n + 1]),
                                    ('mov_seg', ids), ('event_voxel', voxel_between(sequence, n))):

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from mos_perception import masks as mask_codes
 from mos_perception.bag import GroundTruth, open_bag
 from mos_perception.datatypes import EventPacket, Frame, Skip, SkipReason
 from mos_perception.events.decode import EventStream
-from mos_perception.formats import FORMATS, detect, module, rle
+from mos_perception.formats import FORMATS, detect, module
 from mos_perception.formats.check import EventCheck, Inspector, Report
 from mos_perception.formats.files import (
     h5py,
@@ -83,7 +84,7 @@ def _mousesis(path: Path, report: Report) -> None:
             with report.guard(where, 'missing-annotations'):
                 if whole is not None:
                     _tracks(form.records(whole, file), count, tuple(size), where, report,
-                            lambda code: rle.mask_from_pairs(code['counts'], tuple(code['size'])))
+                            lambda code: mask_codes.mask_from_pairs(code['counts'], tuple(code['size'])))
 
 
 def _tracks(records: list[dict[str, Any]], count: int, size: tuple[int, int], where: str, report: Report,
@@ -270,7 +271,7 @@ def _ytvis(path: Path, report: Report) -> None:
                 if pictures != gone and found != size:
                     report.add('size-differs', where, f'pictures have {found} px, the record says {size}')
                 _tracks([entry for entry in whole.get('annotations') or [] if entry['video_id'] == video['id']],
-                        len(pictures), size, where, report, rle.mask_from_coco)
+                        len(pictures), size, where, report, mask_codes.mask_from_coco)
             lost = {entry['video_id'] for entry in whole.get('annotations') or []} - known
             if lost:
                 report.add('annotation-without-mask', file, f'annotations of unknown videos {sorted(lost)}')

@@ -3,7 +3,7 @@
 Layout `[top/]{train,val,test}/seqNN.h5` (or seq_NN.hdf5) and `{train,val}_annotations.json` beside or above the split
 (dimos.md 4.1). In the HDF5: images (N, H, W, 3) u8, img_ts (N,) f64 us, img2event (N,) i64 index of the last event
 before image i, t (M,) u32 us, x and y (M,) f64 (rectified, so not whole), p (M,) u8. Masks are 'start length' pairs;
-see `rle.mask_from_pairs` for their off-by-one. Lost in writing: event times below 1 us. `origin_ns` is our own
+see `masks.mask_from_pairs` for their off-by-one. Lost in writing: event times below 1 us. `origin_ns` is our own
 attribute: the time that the 32-bit clock calls 0.
 """
 
@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from mos_perception import masks
 from mos_perception.errors import DatasetError
-from mos_perception.formats import rle, tracks
+from mos_perception.formats import tracks
 from mos_perception.formats.files import h5py, naming, read_json, write_json
 from mos_perception.formats.sequence import Sequence, Stack, clean_events
 
@@ -105,7 +106,7 @@ def _pixels(column: Any) -> np.ndarray:
 
 
 def _mask(code: dict[str, Any]) -> np.ndarray:
-    return rle.mask_from_pairs(code['counts'], tuple(int(side) for side in code['size']), RLE_BASE)
+    return masks.mask_from_pairs(code['counts'], tuple(int(side) for side in code['size']), RLE_BASE)
 
 
 def write(sequence: Sequence, path: str | Path, split: str = 'train', number: int | None = None) -> Path:
@@ -158,5 +159,5 @@ def _write_tracks(sequence: Sequence, file: Path, number: int) -> None:
     whole['videos'].append({'id': video, 'width': width, 'height': height, 'length': len(sequence)})
     first = 1 + max((entry['id'] for entry in whole['annotations']), default=0)
     whole['annotations'] += [{**record, 'video_id': video} for record in tracks.records_of(
-        sequence, first, lambda mask: {'size': [height, width], 'counts': rle.pairs_from_mask(mask, RLE_BASE)})]
+        sequence, first, lambda mask: {'size': [height, width], 'counts': masks.pairs_from_mask(mask, RLE_BASE)})]
     write_json(file, whole)

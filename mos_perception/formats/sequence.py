@@ -110,16 +110,6 @@ class Sequence:
         return replace(self, stamps_ns=self.stamps_ns + by_ns, events=events)
 
 
-def extent_boxes(ids: np.ndarray) -> dict[int, tuple[int, int, int, int]]:
-    """id -> (x0, y0, x1, y1), exclusive far edges, of the (H, W) ids."""
-    boxes = {}
-    for number in (int(value) for value in np.unique(ids) if value):
-        mask = ids == number
-        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        boxes[number] = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
-    return boxes
-
-
 def clean_events(x: np.ndarray, y: np.ndarray, p: np.ndarray, t_ns: np.ndarray, size: tuple[int, int],
                  notes: list[str]) -> Events:
     """Events of a sensor of `size` from raw columns (E,): whole pixels, none outside, sorted by time.

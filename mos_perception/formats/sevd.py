@@ -20,7 +20,8 @@ import numpy as np
 from mos_perception.datatypes import Events
 from mos_perception.errors import DatasetError
 from mos_perception.formats.files import naming, numbered, read_json, read_npz, read_rgb, write_json, write_rgb
-from mos_perception.formats.sequence import Sequence, Stack, clean_events, extent_boxes
+from mos_perception.formats.sequence import Sequence, Stack, clean_events
+from mos_perception.masks import object_boxes
 
 TICK_NS = 100_000_000
 EVENT_TYPE = np.dtype([('x', '<u2'), ('y', '<u2'), ('t', '<i8'), ('pol', '?')])
@@ -161,7 +162,7 @@ def _write_labels(sequence: Sequence, n: int, folder: Path, tick: int, part: Eve
                     'timestamp_ns': int(sequence.stamps_ns[n])}],
         'categories': [{'id': 1, 'name': 'car'}], 'annotations': []}
     if ids is not None:
-        for number, (x0, y0, x1, y1) in extent_boxes(ids).items():
+        for number, (x0, y0, x1, y1) in object_boxes(ids).items():
             extra = {'moving': bool(flags[number])} if number in flags else {}
             whole['annotations'].append({
                 'id': number, 'image_id': tick, 'category_id': 1, 'bbox': [x0, y0, x1 - x0, y1 - y0],

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from mos_perception.formats.files import naming
-from mos_perception.formats.sequence import Sequence, Stack, extent_boxes
+from mos_perception.formats.sequence import Sequence, Stack
+from mos_perception.masks import object_boxes
 
 Moving = tuple[dict[int, bool], ...]
 Boxes = tuple[dict[int, tuple[float, float, float, float]], ...]
@@ -67,7 +68,7 @@ def records_of(sequence: Sequence, first_id: int, encode: Callable[[np.ndarray],
     for frame in range(count):
         ids = sequence.truth(frame)
         flags = {} if sequence.moving is None else sequence.moving[frame]
-        boxes = {} if ids is None else extent_boxes(ids)
+        boxes = {} if ids is None else object_boxes(ids)
         for number, (x0, y0, x1, y1) in boxes.items():
             record = records.setdefault(number, {'object_id': number, 'category_id': 1, 'iscrowd': 0, **{
                 name: [None] * count for name in ('segmentations', 'areas', 'bboxes')}})

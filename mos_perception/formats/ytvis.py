@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from mos_perception import masks
 from mos_perception.errors import DatasetError
-from mos_perception.formats import rle, tracks
+from mos_perception.formats import tracks
 from mos_perception.formats.files import naming, read_json, read_rgb, write_json, write_rgb
 from mos_perception.formats.sequence import Sequence, Stack
 
@@ -65,7 +66,7 @@ def _read(file: Path, name: str, video: dict[str, Any], fps: float) -> Sequence:
         stamps = video.get('stamps_ns') or [START_NS + round(n * 1e9 / fps) for n in range(count)]
         return Sequence(
             name, size, np.array(stamps, np.int64), Stack(count, lambda n: read_rgb(folder / video['file_names'][n])),
-            ids=tracks.ids_of(rows, count, size, rle.mask_from_coco, file), boxes=tracks.boxes_of(rows, count),
+            ids=tracks.ids_of(rows, count, size, masks.mask_from_coco, file), boxes=tracks.boxes_of(rows, count),
             moving=tracks.moving_of(rows, count), split=name.split('/')[0])
 
 
@@ -92,6 +93,6 @@ def write(sequence: Sequence, path: str | Path, split: str = 'train', suffix: st
                             'stamps_ns': sequence.stamps_ns.tolist()})
     first = 1 + max((entry['id'] for entry in whole['annotations']), default=0)
     whole['annotations'] += [{**record, 'video_id': number, 'width': width, 'height': height} for record in
-                             tracks.records_of(sequence, first, lambda mask: rle.coco_from_mask(mask, compressed))]
+                             tracks.records_of(sequence, first, lambda mask: masks.coco_from_mask(mask, compressed))]
     write_json(file, whole)
     return file

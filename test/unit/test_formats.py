@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mos_perception.datatypes import Events
 from mos_perception.errors import DatasetError, MosError
-from mos_perception.formats import FORMATS, detect, module, rle
+from mos_perception.formats import FORMATS, detect, module
 from mos_perception.formats.files import palette_colours, read_indexed, read_npz, write_indexed
 from mos_perception.formats.sequence import Sequence, Stack
 
@@ -232,33 +232,6 @@ def test_mousesis_by_hand(tmp_path):
     assert np.asarray(found.ids).tolist() == [[[0, 77, 0, 0], [0, 77, 0, 0], [0, 0, 0, 77]], [[0] * 4] * 3]
     assert found.boxes == ({77: (1, 0, 2, 2)}, {}) and found.flags(0) == {77: True}
     assert found.notes == ('2 events outside 4 x 3 px dropped',)
-
-
-def test_start_length_pairs_and_their_off_by_one():
-    from_zero = '3 2'  # the generator's: pixels 3 and 4
-    assert np.flatnonzero(rle.mask_from_pairs(from_zero, (3, 4), base=0).T).tolist() == [3, 4]
-    assert np.flatnonzero(rle.mask_from_pairs(from_zero, (3, 4)).T).tolist() == [2, 3]  # what loaders make of it
-    assert np.flatnonzero(rle.mask_from_pairs('0 2', (3, 4)).T).tolist() == [0]  # one pixel lost, none wrapped
-    for bad in ('1', '1 2 3', 'a 1', '12 2', '-1 1', '1 -1'):
-        with pytest.raises(DatasetError):
-            rle.mask_from_pairs(bad, (3, 4))
-
-
-@QUICK
-@given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(1, 40), st.floats(0, 1))
-def test_run_lengths_equal_pycocotools(seed, height, width, share):
-    from pycocotools import mask as coco
-    mask = np.random.default_rng(seed).random((height, width)) < share
-    oracle = coco.encode(np.asfortranarray(mask, np.uint8))
-    assert rle.coco_from_mask(mask)['counts'] == oracle['counts'].decode()
-    for compressed in (True, False):
-        assert np.array_equal(rle.mask_from_coco(rle.coco_from_mask(mask, compressed)), mask)
-    assert np.array_equal(rle.mask_from_pairs(rle.pairs_from_mask(mask), mask.shape), mask)
-    flat, pairs = mask.T.ravel(), rle.pairs_from_mask(mask, 0).split()
-    painted = np.zeros_like(flat)
-    for start, length in zip(pairs[::2], pairs[1::2]):
-        painted[int(start):int(start) + int(length)] = True
-    assert np.array_equal(painted, flat)
 
 
 def test_sevd_by_hand(tmp_path):
