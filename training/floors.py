@@ -23,6 +23,7 @@ import numpy as np
 from mos_perception.datatypes import EventWindow, Frame, Instances, Tracks
 from mos_perception.errors import FrameError
 from mos_perception.evaluation.score import Scorer
+from mos_perception.masks import mask_boxes
 from training.scenes import PRESETS, Clip, render_clip
 from training.scenes.presets import find_preset
 
@@ -315,12 +316,9 @@ _SWEEPS: dict[str, tuple[type, dict[str, tuple[float, ...]]]] = {
 
 def as_instances(masks: np.ndarray) -> Instances:
     """Instances of (N, H, W) bool masks, all moving with score 1."""
-    boxes = np.zeros((len(masks), 4), np.float32)
-    for box, mask in zip(boxes, masks, strict=True):
-        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        box[:] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
     ones = np.ones(len(masks), np.float32)
-    return Instances(masks, boxes, ones, ones, np.ones(len(masks), bool), np.zeros((len(masks), 0), np.float32))
+    return Instances(masks, mask_boxes(masks), ones, ones, np.ones(len(masks), bool),
+                     np.zeros((len(masks), 0), np.float32))
 
 
 def score_floor(floor: Floor, clips: Iterable[Clip], warm_up: int = 1, min_pixels: int = 20) -> Scorer:

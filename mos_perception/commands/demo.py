@@ -16,9 +16,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from mos_perception.recording.bag import open_bag
 from mos_perception.config import Config
 from mos_perception.errors import MosError
+from mos_perception.recording.bag import open_bag
 from mos_perception.replay import with_topics
 
 NODE = '/mos_perception'

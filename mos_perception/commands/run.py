@@ -12,13 +12,13 @@ from typing import Any
 
 from rich.console import Console
 
-from mos_perception.recording.bag import BagWriter, open_bag
 from mos_perception.config import FIELDS, Config, from_dict
 from mos_perception.datatypes import Fault, Result, Skip
 from mos_perception.errors import ConfigError, DatasetError, EngineError
 from mos_perception.evaluation.ground_truth import Judge
-from mos_perception.replay import Replay, Step, with_topics
+from mos_perception.recording.bag import BagWriter, open_bag
 from mos_perception.recording.results import result_digest
+from mos_perception.replay import Replay, Step, with_topics
 from mos_perception.reports.run_statistics import Tally, motion_text, tables
 
 RESULTS_TOPIC = '/mos_perception/instances'
@@ -91,8 +91,8 @@ def demo_command(args: argparse.Namespace) -> None:
 
 def convert_command(args: argparse.Namespace) -> None:
     """`mos convert`: a sequence of a data set into another format, most often a bag; or a folder of images to a bag."""
-    from mos_perception.formats import convert
-    if convert.is_images(args.source, args.form):
+    from mos_perception.formats import conversion
+    if conversion.is_images(args.source, args.form):
         if args.to != 'bag':
             raise ConfigError(f'--to is {args.to}: a folder of images becomes a bag only')
         from mos_perception.recording.image_folder import bag_from_images
@@ -101,8 +101,9 @@ def convert_command(args: argparse.Namespace) -> None:
         print(f'{args.target}: {count} frames on {args.topic}')
         return
     bag = {'encoding': args.encoding, 'storage': args.storage, 'image_topic': args.topic} if args.to == 'bag' else {}
-    sequence, written = convert.convert(args.source, args.target, args.form, args.to, args.sequence, args.fps, **bag)
-    print(f'{written}: {convert.summary(sequence, args.to)}')
+    sequence, written = conversion.convert(args.source, args.target, args.form, args.to, args.sequence,
+                                           args.fps, **bag)
+    print(f'{written}: {conversion.summary(sequence, args.to)}')
     for note in sequence.notes:
         print(f'note: {note}')
 
@@ -111,10 +112,10 @@ def check_data_command(args: argparse.Namespace) -> None:
     """`mos check-data`: everything that is wrong with a folder, as a table. Raises DatasetError if any is an error."""
     from dataclasses import asdict
 
-    from mos_perception.formats.check import check, table
-    findings = check(args.folder, args.form)
+    from mos_perception.formats.check import check_data, findings_table
+    findings = check_data(args.folder, args.form)
     if findings:
-        Console().print(table(findings))
+        Console().print(findings_table(findings))
     errors = sum(finding.level == 'error' for finding in findings)
     if args.json is not None:
         args.json.parent.mkdir(parents=True, exist_ok=True)

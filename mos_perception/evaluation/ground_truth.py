@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from mos_perception.recording.bag import TruthTable
 from mos_perception.datatypes import Result
 from mos_perception.errors import BagError
 from mos_perception.evaluation.score import Scorer
+from mos_perception.recording.bag import TruthTable
 from mos_perception.recording.results import NodeResult
 
 

@@ -20,9 +20,9 @@ import numpy as np
 from rosbags.rosbag2 import Writer
 from rosbags.rosbag2.enums import CompressionFormat, CompressionMode, StoragePlugin
 
-from mos_perception.recording import messages
 from mos_perception.datatypes import EventPacket, Frame, Result, Skip, SkipReason
 from mos_perception.errors import BagError, FrameError
+from mos_perception.recording import messages
 from mos_perception.recording.messages import EVENT_ARRAYS, EVENT_PACKET, IMAGE, INSTANCES, EventArray
 from mos_perception.recording.results import NodeResult, read_result, read_truth, write_result, write_truth
 from mos_perception.recording.storage import TRUTH_IMAGE, TRUTH_INSTANCES, Recorded, Storage, Topic

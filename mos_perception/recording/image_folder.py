@@ -6,9 +6,9 @@ from pathlib import Path
 
 import cv2
 
-from mos_perception.recording.bag import BagWriter
 from mos_perception.datatypes import Frame
 from mos_perception.errors import BagError
+from mos_perception.recording.bag import BagWriter
 
 SUFFIXES = ('.webp', '.png', '.jpg', '.jpeg', '.bmp')
 START_NS = 1_000_000_000  # ROS reads a stamp of 0 as "not set"

@@ -10,11 +10,10 @@ import numpy as np
 
 from mos_perception.datatypes import Instances, Modality, Result, Tracks, TrackState
 from mos_perception.errors import BagError, DatasetError
-from mos_perception.formats.rle import mask_from_coco
 from mos_perception.image_encodings import MAX_SIDE
+from mos_perception.masks import COCO_RLE, coco_codes, mask_from_coco, object_boxes
 from mos_perception.recording.messages import INSTANCES, deserialize, header, make, serialize, stamp_ns
 
-RLE = 'coco_rle'
 _MODALITIES = (Modality.BOTH, Modality.FRAME, Modality.EVENTS)  # the order of the message's constants
 
 
@@ -61,10 +60,11 @@ def write_result(result: Result) -> bytes:
     ids = _track_ids(instances, tracks)
     velocities = np.append(tracks.velocities.reshape(-1, 2), [[0, 0]], 0)[tracks.of_instances(len(instances))]
     height, width = instances.size
+    codes = coco_codes(instances.masks)
     rows = [make('mos_msgs/msg/Instance', track_id=int(ids[n]), label='moving' if instances.moving[n] else 'static',
                  score=float(instances.scores[n]), motion_score=float(instances.motion_scores[n]),
-                 is_moving=bool(instances.moving[n]), box=instances.boxes[n].astype(np.float32), mask_encoding=RLE,
-                 mask_size=np.array([height, width], np.uint32), mask=_encode(instances.masks[n]),
+                 is_moving=bool(instances.moving[n]), box=instances.boxes[n].astype(np.float32), mask_encoding=COCO_RLE,
+                 mask_size=np.array([height, width], np.uint32), mask=np.frombuffer(codes[n], np.uint8),
                  velocity=velocities[n].astype(np.float32)) for n in range(len(instances))]
     stages = [make('mos_msgs/msg/StageTime', name=name, milliseconds=float(ms)) for name, ms in result.stage_ms.items()]
     window = result.window
@@ -102,12 +102,10 @@ def read_result(cdr: bytes) -> NodeResult:
 def write_truth(stamp: int, ids: np.ndarray, moving: dict[int, bool], frame_id: str = '') -> bytes:
     """CDR of the ground truth's mos_msgs/Instances: id, box and motion of each object in `ids` (H, W); no masks."""
     rows = []
-    for number in (int(value) for value in np.unique(ids) if value):
-        ys, xs = np.nonzero(ids == number)
-        box = np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1], np.float32)
+    for number, box in object_boxes(ids).items():
         moves = bool(moving.get(number, False))
         rows.append(make('mos_msgs/msg/Instance', track_id=number, label='moving' if moves else 'static', score=1.0,
-                         motion_score=float(moves), is_moving=moves, box=box, mask_encoding='',
+                         motion_score=float(moves), is_moving=moves, box=np.array(box, np.float32), mask_encoding='',
                          mask_size=np.zeros(2, np.uint32), mask=np.zeros(0, np.uint8),
                          velocity=np.zeros(2, np.float32)))
     return _message(stamp, frame_id, *ids.shape, rows)
@@ -126,20 +124,14 @@ def _message(stamp: int, frame_id: str, height: int, width: int, rows: list[Any]
                                      instances=rows, **{**empty, **fields}))
 
 
-def _encode(mask: np.ndarray) -> np.ndarray:
-    """(bytes,) u8 compressed COCO run lengths of an (H, W) bool mask."""
-    from pycocotools import mask as coco  # only results need it
-    return np.frombuffer(coco.encode(np.asfortranarray(mask, np.uint8))['counts'], np.uint8)
-
-
 def _decode(row: Any, size: tuple[int, int]) -> np.ndarray:
     """(H, W) bool mask of an instance message; empty where it carries none. Raises BagError."""
     if row.mask_encoding == '':
         return np.zeros(size, bool)
     found = tuple(int(value) for value in row.mask_size)
-    if row.mask_encoding != RLE or found != size:
-        raise BagError(f'instance mask is {row.mask_encoding!r} of {found} px: must be {RLE!r} of {size} px')
-    try:  # not by pycocotools, which hands out uninitialised memory for runs that are too short
+    if row.mask_encoding != COCO_RLE or found != size:
+        raise BagError(f'instance mask is {row.mask_encoding!r} of {found} px: must be {COCO_RLE!r} of {size} px')
+    try:
         return mask_from_coco({'size': size, 'counts': row.mask.tobytes().decode('latin-1')})
     except DatasetError as error:
         raise BagError(f'instance {error}') from error

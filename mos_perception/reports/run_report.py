@@ -10,16 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mos_perception.reports.overlay_video import Picture, draw, write_album
-from mos_perception.recording.bag import Bag, open_bag
 from mos_perception.datatypes import EventPacket, EventWindow, Frame, Skip
 from mos_perception.errors import BagError
+from mos_perception.evaluation.ground_truth import Judge
 from mos_perception.evaluation.score import Scorer
 from mos_perception.events.buffer import EventBuffer
 from mos_perception.events.decode import EventStream
-from mos_perception.evaluation.ground_truth import Judge
+from mos_perception.recording.bag import Bag, open_bag
 from mos_perception.recording.messages import deserialize
 from mos_perception.recording.results import NodeResult
+from mos_perception.reports.overlay_video import Picture, draw, write_album
 from mos_perception.reports.run_statistics import Tally
 
 SHOWN_NS = 33_000_000  # events drawn for a result: those up to this long before it

@@ -12,6 +12,7 @@ import numpy as np
 
 from mos_perception.datatypes import Events, Instances, Tracks, TrackState
 from mos_perception.errors import BagError
+from mos_perception.masks import mask_box
 
 WHITE, BLACK, GREY = (255, 255, 255), (0, 0, 0), (150, 150, 150)
 ON, OFF, PAPER = (40, 110, 255), (235, 60, 50), (250, 250, 250)
@@ -151,8 +152,8 @@ def _lined(rgb: tuple[int, int, int], scale: float) -> tuple[tuple[tuple[int, in
 
 
 def _tint(picture: np.ndarray, mask: np.ndarray, rgb: tuple[int, int, int], scale: float) -> None:
-    x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
-    part, inside = picture[y:y + height, x:x + width], mask[y:y + height, x:x + width]
+    x0, y0, x1, y1 = mask_box(mask)
+    part, inside = picture[y0:y1, x0:x1], mask[y0:y1, x0:x1]
     part[inside] = (part[inside] * 0.55 + np.array(rgb) * 0.45).astype(np.uint8)
     contours, _ = cv2.findContours(mask.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     for shade, thick in _lined(rgb, scale):

@@ -7,9 +7,9 @@ import sys
 import pytest
 
 from mos_perception import commands
-from mos_perception.recording.bag import BagWriter, open_bag
 from mos_perception.cli import main
 from mos_perception.errors import ConfigError, EngineError
+from mos_perception.recording.bag import BagWriter, open_bag
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 import yaml
 
-from mos_perception.config import FIELDS, Config, from_dict
 from mos_perception.commands.generate import ROOT, files
+from mos_perception.config import FIELDS, Config, from_dict
 
 ARGUMENTS = {'namespace', 'model', 'backend', 'image_topic', 'events_topic', 'params_file', 'use_sim_time', 'autostart',
              'rviz', 'log_level'}

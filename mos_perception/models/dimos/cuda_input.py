@@ -18,8 +18,8 @@ from mos_perception.engine.driver import Driver, upload
 from mos_perception.errors import EngineError
 from mos_perception.events.scatter import time_scale
 from mos_perception.events.voxel import layout_of
-from mos_perception.models.dimos.resize_axes import AreaAxis, area_axis
 from mos_perception.models.dimos.model import image_scale
+from mos_perception.models.dimos.resize_axes import AreaAxis, area_axis
 
 THREADS = 256
 BLOCKS = 512

@@ -12,8 +12,8 @@ import numpy as np
 
 from mos_perception.engine.driver import Driver, upload
 from mos_perception.errors import EngineError
-from mos_perception.models.dimos.resize_axes import linear_axis
 from mos_perception.models.dimos.model import MIN_VISIBLE
+from mos_perception.models.dimos.resize_axes import linear_axis
 
 THREADS = 256
 BLOCKS = 256

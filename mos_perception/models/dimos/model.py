@@ -17,6 +17,7 @@ from mos_perception.engine import Engine
 from mos_perception.engine.card import ImageSpec, ModelCard, check
 from mos_perception.errors import EngineError
 from mos_perception.events.voxel import channels, voxelize
+from mos_perception.masks import mask_box
 
 INPUTS = {'image', 'voxel'}
 OUTPUTS = {'class_logits', 'mask_logits', 'boxes', 'embeddings'}
@@ -185,9 +186,9 @@ def _disjoint(queries: list[int], masks_qhw: np.ndarray, size: tuple[int, int],
         np.greater(_upsampled(masks_qhw[query], size, logits), 0, out=mask)
         whole = np.count_nonzero(mask)
         np.greater(mask, taken, out=mask)
-        x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
-        if width and np.count_nonzero(mask) >= min_visible * whole:
+        box = mask_box(mask)
+        if any(box) and np.count_nonzero(mask) >= min_visible * whole:
             np.logical_or(taken, mask, out=taken)
-            boxes.append((x, y, x + width, y + height))
+            boxes.append(box)
             rows.append(row)
     return masks[:len(rows)], np.array(boxes, np.float32).reshape(-1, 4), rows
