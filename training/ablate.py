@@ -18,11 +18,10 @@ import numpy as np
 import torch
 
 from bench.document import table
-from mos_perception.engine.card import load_card
-from mos_perception.engine.ort import OrtEngine
+from mos_perception.config import Config
 from mos_perception.errors import ConfigError, MosError
 from mos_perception.evaluation.score import Scorer
-from mos_perception.models.dimos.model import DimosModel
+from mos_perception.models import Model, load_model
 from training.datasets.clips import PackedSet
 from training.evaluate import MethodScores, methods, score_clip
 from training.export import export
@@ -74,7 +73,7 @@ def claim(folder: Path, wanted: dict) -> None:
     os.replace(part, note)
 
 
-def train(recipe: Recipe, data: Path, folder: Path, steps: int) -> DimosModel:
+def train(recipe: Recipe, data: Path, folder: Path, steps: int) -> Model:
     """Train (or go on with) one recipe to `steps` and export it; nothing is done twice."""
     folder.mkdir(parents=True, exist_ok=True)
     claim(folder, {'steps': steps, 'data': data.name, 'recipe': asdict(recipe)})
@@ -84,10 +83,10 @@ def train(recipe: Recipe, data: Path, folder: Path, steps: int) -> DimosModel:
             state = load(folder, recipe) if (folder / 'checkpoint.json').exists() else start(recipe)
             fit(state, samples, recipe, folder, steps=steps, save_minutes=2, command='training.ablate')
         export(folder, recipe, path)
-    return DimosModel(OrtEngine(path, 1), load_card(path))
+    return load_model(Config(model=str(path), backend='onnxruntime', threads=1))
 
 
-def score(model: DimosModel, recipe: Recipe, clips: list[Clip], scores: Path) -> dict[str, float | None]:
+def score(model: Model, recipe: Recipe, clips: list[Clip], scores: Path) -> dict[str, float | None]:
     """The scores on the clips with frames and events, from the file `scores` if they are there."""
     if scores.exists():
         return json.loads(scores.read_text())

@@ -6,9 +6,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from mos_perception.engine.card import load_card
-from mos_perception.engine.ort import OrtEngine
-from mos_perception.models.dimos.model import DimosModel
+from mos_perception.config import Config
+from mos_perception.models import load_model
 from training.datasets.online import OnlineSet
 from training.evaluate import evaluate
 from training.export import export
@@ -38,7 +37,7 @@ def smoke(recipe: Recipe) -> int:
         done(f'resumed to step {state.step}')
         parity = export(folder, recipe, folder / 'smoke.onnx')
         done(f'exported, torch against ONNX Runtime {max(parity.values()):.1e}, in')
-        model = DimosModel(OrtEngine(folder / 'smoke.onnx', 1), load_card(folder / 'smoke.onnx'))
+        model = load_model(Config(model=str(folder / 'smoke.onnx'), backend='onnxruntime', threads=1))
         scores = evaluate(model, [render_clip('easy', seed, 'test') for seed in range(CLIPS)], recipe.min_pixels)
         done(f'scored {len(scores)} methods on {CLIPS} clips in')
     return 0

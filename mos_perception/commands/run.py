@@ -1,4 +1,7 @@
-"""What the subcommands of `mos` do. Each takes the parsed arguments and prints; errors are MosError."""
+"""`mos replay | evaluate | show | demo`: a recording through the pipeline or the node.
+
+Each takes the parsed arguments and prints; errors are MosError.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,12 @@ from rich.console import Console
 
 from mos_perception.config import FIELDS, Config, from_dict
 from mos_perception.datatypes import Fault, Result, Skip
-from mos_perception.errors import ConfigError, DatasetError, EngineError
-from mos_perception.evaluation.ground_truth import Judge
+from mos_perception.errors import ConfigError
+from mos_perception.evaluation.ground_truth import GroundTruthEvaluator
 from mos_perception.recording.bag import BagWriter, open_bag
 from mos_perception.recording.results import result_digest
 from mos_perception.replay import Replay, Step, with_topics
-from mos_perception.reports.run_statistics import Tally, motion_text, tables
+from mos_perception.reports.run_statistics import RunStatistics, motion_text, tables
 
 RESULTS_TOPIC = '/mos_perception/instances'
 
@@ -30,13 +33,13 @@ def replay_command(args: argparse.Namespace) -> None:
         args.out.mkdir(parents=True, exist_ok=True)
     with open_bag(args.bag) as bag, contextlib.ExitStack() as stack:
         run = Replay(bag, with_topics(bag, config_from(args), args.image_topic, args.events_topic))
-        tally, sha = Tally(), hashlib.sha256()
+        statistics, sha = RunStatistics(), hashlib.sha256()
         jsonl = stack.enter_context((args.out / 'results.jsonl').open('w')) if args.out is not None else None
         bag_out = stack.enter_context(BagWriter(args.out_bag)) if args.out_bag is not None else None
-        steps = _booked(_with_progress(run), run, tally, sha, jsonl, bag_out)
+        steps = _booked(_with_progress(run), statistics, sha, jsonl, bag_out)
         files = _pictures(args.out, steps, run)
-        summary = {'bag': str(args.bag), 'partial': bag.fault, 'model': run.pipeline.model_id, **_topics(run),
-                   'digest': sha.hexdigest(), 'run': _run(run, tally)}
+        summary = {'bag': str(args.bag), 'partial': bag.fault, 'model': run.pipeline.model.card.id, **_topics(run),
+                   'digest': sha.hexdigest(), 'run': _run(run, statistics)}
     _report(summary, files + ([args.out / 'results.jsonl'] if jsonl else []), args.json)
 
 
@@ -45,28 +48,26 @@ def evaluate_command(args: argparse.Namespace) -> None:
     with contextlib.ExitStack() as stack:
         bag = stack.enter_context(open_bag(args.bag))
         truth = stack.enter_context(open_bag(args.ground_truth)) if args.ground_truth is not None else bag
-        judge, tally = Judge(truth.truth()), Tally()
+        evaluator, statistics = GroundTruthEvaluator(truth.truth()), RunStatistics()
         if args.results is not None:
             from mos_perception.reports.run_report import node_counts, node_results
             answers = stack.enter_context(open_bag(args.results))
-            tally.start_ns = min(judge.truth)
             for result in node_results(answers, args.results_topic):
-                tally.add(result)
-                judge.add(result)
-            run = tally.summary()
+                statistics.add(result)
+                evaluator.add(result)
+            run = statistics.summary(min(evaluator.truth))
             run['counts'] = {**node_counts(answers, run['skipped']), **run['counts']}
             source = {'results': str(args.results), 'partial': '; '.join(filter(None, (truth.fault, answers.fault)))}
         else:
             play = Replay(bag, with_topics(bag, config_from(args), args.image_topic, args.events_topic))
             for step in _with_progress(play):
-                tally.start_ns = play.start_ns or 0
-                tally.add(step.outcome)
+                statistics.add(step.outcome)
                 if isinstance(step.outcome, Result):
-                    judge.add(step.outcome)
-            run = _run(play, tally)
-            source = {'model': play.pipeline.model_id, **_topics(play),
+                    evaluator.add(step.outcome)
+            run = _run(play, statistics)
+            source = {'model': play.pipeline.model.card.id, **_topics(play),
                       'partial': '; '.join(dict.fromkeys(filter(None, (truth.fault, bag.fault))))}
-    _report({'bag': str(args.bag), **source, 'score': judge.summary(), 'run': run}, [], args.json, judge.scorer)
+    _report({'bag': str(args.bag), **source, 'score': evaluator.summary(), 'run': run}, [], args.json, evaluator.scorer)
 
 
 def show_command(args: argparse.Namespace) -> None:
@@ -89,78 +90,18 @@ def demo_command(args: argparse.Namespace) -> None:
     _report(summary, files, args.json or args.out / 'summary.json', scorer)
 
 
-def convert_command(args: argparse.Namespace) -> None:
-    """`mos convert`: a sequence of a data set into another format, most often a bag; or a folder of images to a bag."""
-    from mos_perception.formats import conversion
-    if conversion.is_images(args.source, args.form):
-        if args.to != 'bag':
-            raise ConfigError(f'--to is {args.to}: a folder of images becomes a bag only')
-        from mos_perception.recording.image_folder import bag_from_images
-        count = bag_from_images(args.source, args.target, 30.0 if args.fps is None else args.fps, args.topic,
-                                args.storage)
-        print(f'{args.target}: {count} frames on {args.topic}')
-        return
-    bag = {'encoding': args.encoding, 'storage': args.storage, 'image_topic': args.topic} if args.to == 'bag' else {}
-    sequence, written = conversion.convert(args.source, args.target, args.form, args.to, args.sequence,
-                                           args.fps, **bag)
-    print(f'{written}: {conversion.summary(sequence, args.to)}')
-    for note in sequence.notes:
-        print(f'note: {note}')
-
-
-def check_data_command(args: argparse.Namespace) -> None:
-    """`mos check-data`: everything that is wrong with a folder, as a table. Raises DatasetError if any is an error."""
-    from dataclasses import asdict
-
-    from mos_perception.formats.check import check_data, findings_table
-    findings = check_data(args.folder, args.form)
-    if findings:
-        Console().print(findings_table(findings))
-    errors = sum(finding.level == 'error' for finding in findings)
-    if args.json is not None:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps([{**asdict(finding), 'level': finding.level, 'remedy': finding.remedy}
-                                         for finding in findings], indent=1) + '\n')
-    print(f'{args.folder}: {errors} errors, {len(findings) - errors} warnings')
-    if errors:
-        raise DatasetError(f'{args.folder} has {errors} errors: see the table')
-
-
-def build_command(args: argparse.Namespace) -> None:
-    """`mos build`: the engine of a model for this machine's GPU, into the cache. Ctrl-C cancels, nothing is written."""
-    from mos_perception.engine.build import build
-    from mos_perception.engine.cache import Cache
-    from mos_perception.engine.card import find_model
-    console = Console(stderr=True)
-
-    def told(phase: str, step: int, steps: int) -> bool:
-        if step == steps:
-            console.print(f'{phase}: done', highlight=False)
-        return True
-
-    path, built = build(find_model(args.model), args.backend, Cache(), told, args.force)
-    print(f'{"wrote" if built else "already there:"} {path}')
-
-
-def doctor_command(args: argparse.Namespace) -> None:
-    """`mos doctor`: a line per thing looked at. Raises EngineError if the asked backend cannot run the model."""
-    from mos_perception.commands.doctor import examine
-    findings = examine(args.model, args.backend)
-    for finding in findings:
-        print(f'{finding.state:7} {finding.what}: {finding.text}')
-    if args.json is not None:
-        args.json.write_text(json.dumps([vars(finding) for finding in findings], indent=1) + '\n')
-    if broken := [finding.what for finding in findings if finding.state == 'broken']:
-        raise EngineError(f'broken: {", ".join(broken)}: see above')
-
-
-def topics_command(args: argparse.Namespace) -> None:
-    """`mos topics`: what a bag holds."""
-    with open_bag(args.bag) as bag:
-        for topic in bag.topics:
-            print(f'{topic.name}  {topic.msgtype}  {topic.count}  {topic.role}')
-        if bag.fault:
-            print(f'partial: {bag.fault}')
+def _booked(steps: Iterator[Step], statistics: RunStatistics, sha: Any, jsonl: Any,
+            bag_out: BagWriter | None) -> Iterator[Step]:
+    """The steps, each written down on its way."""
+    for step in steps:
+        statistics.add(step.outcome)
+        line = as_json(step.outcome)
+        sha.update(json.dumps([line.get('digest'), line.get('window')]).encode())
+        if jsonl is not None:
+            jsonl.write(json.dumps(line) + '\n')
+        if bag_out is not None and isinstance(step.outcome, Result):
+            bag_out.write_result(RESULTS_TOPIC, step.outcome, step.outcome.stamp_ns)
+        yield step
 
 
 def config_from(args: argparse.Namespace) -> Config:
@@ -183,30 +124,15 @@ def _setting(text: str) -> tuple[str, Any]:
         raise ConfigError(f'parameter {name} is {value!r}: must be {kind.__name__}') from None
 
 
-def _booked(steps: Iterator[Step], run: Replay, tally: Tally, sha: Any, jsonl: Any,
-            bag_out: BagWriter | None) -> Iterator[Step]:
-    """The steps, each written down on its way."""
-    for step in steps:
-        tally.start_ns = run.start_ns or 0
-        tally.add(step.outcome)
-        line = as_json(step.outcome)
-        sha.update(json.dumps([line.get('digest'), line.get('window')]).encode())
-        if jsonl is not None:
-            jsonl.write(json.dumps(line) + '\n')
-        if bag_out is not None and isinstance(step.outcome, Result):
-            bag_out.write_result(RESULTS_TOPIC, step.outcome, step.outcome.stamp_ns)
-        yield step
-
-
 def _pictures(out: Path | None, steps: Iterator[Step], run: Replay) -> list[Path]:
     """Run to the end; overlay video and contact sheet into `out`, if any."""
     if out is None:
         for _ in steps:
             pass
         return []
-    from mos_perception.reports.overlay_video import draw, write_album
+    from mos_perception.reports.overlay_video import draw, write_overlays
     panels = 2 if len(run.topics) == 2 else 1
-    return write_album(out, (draw(step.outcome, step.pair.frame, step.pair.window, run.start_ns or 0, panels)
+    return write_overlays(out, (draw(step.outcome, step.sample.frame, step.sample.window, run.start_ns or 0, panels)
                              for step in steps if isinstance(step.outcome, Result)))
 
 
@@ -218,10 +144,10 @@ def as_json(outcome: Result | Skip | Fault) -> dict[str, Any]:
     if isinstance(outcome, Fault):
         return {'stamp_ns': outcome.stamp_ns, 'fault': outcome.message}
     found, window = outcome.instances, outcome.window
-    rows = outcome.tracks.of_instances(len(found))
-    instances = [{'track_id': int(outcome.tracks.ids[row]) if row >= 0 else 0, 'score': float(found.scores[n]),
+    instances = [{'track_id': int(track_id), 'score': float(found.scores[n]),
                   'motion_score': float(found.motion_scores[n]), 'moving': bool(found.moving[n]),
-                  'box': found.boxes[n].tolist(), 'pixels': int(found.masks[n].sum())} for n, row in enumerate(rows)]
+                  'box': found.boxes[n].tolist(), 'pixels': int(found.masks[n].sum())}
+                 for n, track_id in enumerate(outcome.tracks.instance_ids(len(found)))]
     return {'stamp_ns': outcome.stamp_ns, 'epoch': outcome.epoch, 'modality': outcome.modality.value,
             'degraded': outcome.degraded, 'digest': result_digest(outcome),
             'window': window and {'t0_ns': window.t0_ns, 't1_ns': window.t1_ns, 'status': window.status.value,
@@ -254,8 +180,8 @@ def _topics(run: Replay) -> dict[str, str]:
     return {'image_topic': run.config.image_topic, 'events_topic': run.config.events_topic}
 
 
-def _run(run: Replay, tally: Tally) -> dict[str, Any]:
-    summary = tally.summary()
+def _run(run: Replay, statistics: RunStatistics) -> dict[str, Any]:
+    summary = statistics.summary(run.start_ns or 0)
     summary['counts'] = {'frames in': run.frames, 'event packets in': run.packets, **summary['counts']}
     return summary
 

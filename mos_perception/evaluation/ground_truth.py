@@ -11,7 +11,7 @@ from mos_perception.recording.bag import TruthTable
 from mos_perception.recording.results import NodeResult
 
 
-class Judge:
+class GroundTruthEvaluator:
     """Scores results against a table of ground truth; results without any are only counted."""
 
     def __init__(self, truth: TruthTable) -> None:

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
-from mos_perception.datatypes import EventPacket, Events, Frame, Skip, SkipReason
+from mos_perception.datatypes import EventPacket, Events, Frame, GroundTruth, Skip, SkipReason
 from mos_perception.errors import DatasetError
 from mos_perception.events.decode import EventStream
 from mos_perception.events.encode import encode_evt3, encode_mono
 from mos_perception.formats.event_inspector import EventInspector
 from mos_perception.formats.findings import Report
 from mos_perception.formats.sequence import START_NS, Sequence, unless_all
-from mos_perception.recording.bag import Bag, BagWriter, GroundTruth, open_bag
+from mos_perception.recording.bag import Bag, BagWriter, open_bag
 from mos_perception.recording.messages import EventArray
 from mos_perception.recording.storage import TRUTH_IMAGE, TRUTH_INSTANCES
 

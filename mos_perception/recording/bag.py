@@ -12,7 +12,7 @@ import tempfile
 import zlib
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
@@ -20,21 +20,24 @@ import numpy as np
 from rosbags.rosbag2 import Writer
 from rosbags.rosbag2.enums import CompressionFormat, CompressionMode, StoragePlugin
 
-from mos_perception.datatypes import EventPacket, Frame, Result, Skip, SkipReason
+from mos_perception.datatypes import EventPacket, Frame, GroundTruth, Result, Skip, SkipReason
 from mos_perception.errors import BagError, FrameError
 from mos_perception.recording import messages
-from mos_perception.recording.messages import EVENT_ARRAYS, EVENT_PACKET, IMAGE, INSTANCES, EventArray
-from mos_perception.recording.results import NodeResult, read_result, read_truth, write_result, write_truth
+from mos_perception.recording.messages import (
+    EVENT_ARRAYS,
+    EVENT_PACKET,
+    IMAGE,
+    INSTANCES,
+    EventArray,
+)
+from mos_perception.recording.results import (
+    NodeResult,
+    read_result,
+    read_truth,
+    write_result,
+    write_truth,
+)
 from mos_perception.recording.storage import TRUTH_IMAGE, TRUTH_INSTANCES, Recorded, Storage, Topic
-
-
-@dataclass(frozen=True)
-class GroundTruth:
-    """Who is where in one frame: `ids` (H, W) u16 object id per pixel, 0 nothing; `moving` id -> moves."""
-
-    stamp_ns: int
-    ids: np.ndarray
-    moving: dict[int, bool]
 
 
 class TruthTable(Mapping[int, GroundTruth]):

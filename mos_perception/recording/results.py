@@ -11,10 +11,16 @@ import numpy as np
 from mos_perception.datatypes import Instances, Modality, Result, Tracks, TrackState
 from mos_perception.errors import BagError, DatasetError
 from mos_perception.image_encodings import MAX_SIDE
-from mos_perception.masks import COCO_RLE, coco_codes, mask_from_coco, object_boxes
-from mos_perception.recording.messages import INSTANCES, deserialize, header, make, serialize, stamp_ns
-
-_MODALITIES = (Modality.BOTH, Modality.FRAME, Modality.EVENTS)  # the order of the message's constants
+from mos_perception.masks import COCO_RLE, mask_from_coco, object_boxes
+from mos_perception.recording.instances_message import MODALITIES, message_fields
+from mos_perception.recording.messages import (
+    INSTANCES,
+    deserialize,
+    header,
+    make,
+    serialize,
+    stamp_ns,
+)
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,7 @@ class NodeResult:
 
 def result_digest(result: Result | NodeResult) -> str:
     """SHA-256 over the image of track ids and, by track id, the scores: equal answers, equal digests."""
-    ids = _track_ids(result.instances, result.tracks)
+    ids = result.tracks.instance_ids(len(result.instances))
     order = np.lexsort((-result.instances.scores, ids))
     sha = hashlib.sha256(np.array(result.instances.size, '<i8').tobytes())
     sha.update(result.instances.id_image(ids).astype('<u2').tobytes())
@@ -48,30 +54,14 @@ def result_digest(result: Result | NodeResult) -> str:
     return sha.hexdigest()
 
 
-def _track_ids(instances: Instances, tracks: Tracks) -> np.ndarray:
-    """(N,) track id of each instance, 0 for none."""
-    rows = tracks.of_instances(len(instances))
-    return np.where(rows >= 0, np.append(tracks.ids, 0)[rows], 0).astype(np.int64)
-
-
 def write_result(result: Result) -> bytes:
     """CDR of a mos_msgs/Instances, as the node publishes it."""
-    instances, tracks = result.instances, result.tracks
-    ids = _track_ids(instances, tracks)
-    velocities = np.append(tracks.velocities.reshape(-1, 2), [[0, 0]], 0)[tracks.of_instances(len(instances))]
-    height, width = instances.size
-    codes = coco_codes(instances.masks)
-    rows = [make('mos_msgs/msg/Instance', track_id=int(ids[n]), label='moving' if instances.moving[n] else 'static',
-                 score=float(instances.scores[n]), motion_score=float(instances.motion_scores[n]),
-                 is_moving=bool(instances.moving[n]), box=instances.boxes[n].astype(np.float32), mask_encoding=COCO_RLE,
-                 mask_size=np.array([height, width], np.uint32), mask=np.frombuffer(codes[n], np.uint8),
-                 velocity=velocities[n].astype(np.float32)) for n in range(len(instances))]
-    stages = [make('mos_msgs/msg/StageTime', name=name, milliseconds=float(ms)) for name, ms in result.stage_ms.items()]
-    window = result.window
-    return _message(result.stamp_ns, result.frame_id, height, width, rows, modality=_MODALITIES.index(result.modality),
-                    degraded=bool(result.degraded), degraded_reason=result.degraded, model_id=result.model_id,
-                    epoch=result.epoch, event_count=len(window.events) if window else 0,
-                    window_digest=window.digest() if window else '', stages=stages)
+    fields = message_fields(result)
+    for row in fields['instances']:
+        row['mask'] = np.frombuffer(row['mask'], np.uint8)
+    fields['instances'] = [make('mos_msgs/msg/Instance', **row) for row in fields['instances']]
+    fields['stages'] = [make('mos_msgs/msg/StageTime', **row) for row in fields['stages']]
+    return _message(result.stamp_ns, result.frame_id, **fields)
 
 
 def read_result(cdr: bytes) -> NodeResult:
@@ -91,24 +81,25 @@ def read_result(cdr: bytes) -> NodeResult:
     tracks = Tracks(np.array([rows[n].track_id for n in seen], np.int64),
                     np.full(len(seen), TrackState.CONFIRMED.value), np.zeros(len(seen)), boxes[seen],
                     np.array([rows[n].velocity for n in seen], np.float32).reshape(-1, 2), seen)
-    if message.modality >= len(_MODALITIES):
-        raise BagError(f'result has modality {message.modality}: must be below {len(_MODALITIES)}')
+    if message.modality >= len(MODALITIES):
+        raise BagError(f'result has modality {message.modality}: must be below {len(MODALITIES)}')
     return NodeResult(stamp_ns(message.header), message.header.frame_id, instances, tracks,
-                      _MODALITIES[message.modality], message.model_id, message.epoch, message.degraded_reason,
+                      MODALITIES[message.modality], message.model_id, message.epoch, message.degraded_reason,
                       message.event_count, message.window_digest,
                       {stage.name: stage.milliseconds for stage in message.stages})
 
 
 def write_truth(stamp: int, ids: np.ndarray, moving: dict[int, bool], frame_id: str = '') -> bytes:
-    """CDR of the ground truth's mos_msgs/Instances: id, box and motion of each object in `ids` (H, W); no masks."""
+    """CDR of the ground truth's mos_msgs/Instances: id, box, motion of each object in `ids` (H, W)."""
     rows = []
-    for number, box in object_boxes(ids).items():
-        moves = bool(moving.get(number, False))
-        rows.append(make('mos_msgs/msg/Instance', track_id=number, label='moving' if moves else 'static', score=1.0,
-                         motion_score=float(moves), is_moving=moves, box=np.array(box, np.float32), mask_encoding='',
-                         mask_size=np.zeros(2, np.uint32), mask=np.zeros(0, np.uint8),
-                         velocity=np.zeros(2, np.float32)))
-    return _message(stamp, frame_id, *ids.shape, rows)
+    for object_id, box in object_boxes(ids).items():
+        moves = bool(moving.get(object_id, False))
+        rows.append(make(
+            'mos_msgs/msg/Instance', track_id=object_id, label='moving' if moves else 'static',
+            score=1.0, motion_score=float(moves), is_moving=moves, box=np.array(box, np.float32),
+            mask_encoding='', mask_size=np.zeros(2, np.uint32), mask=np.zeros(0, np.uint8),
+            velocity=np.zeros(2, np.float32)))
+    return _message(stamp, frame_id, height=ids.shape[0], width=ids.shape[1], instances=rows)
 
 
 def read_truth(cdr: bytes) -> tuple[int, dict[int, bool]]:
@@ -117,11 +108,10 @@ def read_truth(cdr: bytes) -> tuple[int, dict[int, bool]]:
     return stamp_ns(message.header), {int(row.track_id): bool(row.is_moving) for row in message.instances}
 
 
-def _message(stamp: int, frame_id: str, height: int, width: int, rows: list[Any], **fields: Any) -> bytes:
-    empty = {'modality': 0, 'degraded': False, 'degraded_reason': '', 'model_id': '', 'epoch': 0, 'event_count': 0,
-             'window_digest': '', 'stages': []}
-    return serialize(INSTANCES, make(INSTANCES, header=header(stamp, frame_id), height=height, width=width,
-                                     instances=rows, **{**empty, **fields}))
+def _message(stamp: int, frame_id: str, **fields: Any) -> bytes:
+    empty = {'modality': 0, 'degraded': False, 'degraded_reason': '', 'model_id': '', 'epoch': 0,
+             'event_count': 0, 'window_digest': '', 'stages': []}
+    return serialize(INSTANCES, make(INSTANCES, header=header(stamp, frame_id), **{**empty, **fields}))
 
 
 def _decode(row: Any, size: tuple[int, int]) -> np.ndarray:

@@ -13,7 +13,13 @@ import numpy as np
 
 from mos_perception.datatypes import EventWindow, Frame, Instances, Result, Tracks
 from mos_perception.recording.results import NodeResult
-from mos_perception.reports.visualize import contact_sheet, event_picture, overlay, write_image, write_video
+from mos_perception.reports.visualize import (
+    contact_sheet,
+    event_picture,
+    overlay,
+    write_image,
+    write_video,
+)
 
 SHEET_TILES = 12
 FPS_FROM = 10  # results whose spacing gives the video's rate
@@ -60,7 +66,7 @@ def _enlarged(image: np.ndarray, factor: int) -> np.ndarray:
     return cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_NEAREST)
 
 
-def write_album(folder: Path, pictures: Iterable[Picture]) -> list[Path]:
+def write_overlays(folder: Path, pictures: Iterable[Picture]) -> list[Path]:
     """Write overlay.mp4 and contact_sheet.png into the folder while the pictures come.
 
     Returns the files, none without pictures. Raises BagError when they cannot be written.

@@ -12,15 +12,15 @@ from typing import Any
 
 from mos_perception.datatypes import EventPacket, EventWindow, Frame, Skip
 from mos_perception.errors import BagError
-from mos_perception.evaluation.ground_truth import Judge
+from mos_perception.evaluation.ground_truth import GroundTruthEvaluator
 from mos_perception.evaluation.score import Scorer
 from mos_perception.events.buffer import EventBuffer
 from mos_perception.events.decode import EventStream
 from mos_perception.recording.bag import Bag, open_bag
 from mos_perception.recording.messages import deserialize
 from mos_perception.recording.results import NodeResult
-from mos_perception.reports.overlay_video import Picture, draw, write_album
-from mos_perception.reports.run_statistics import Tally
+from mos_perception.reports.overlay_video import Picture, draw, write_overlays
+from mos_perception.reports.run_statistics import RunStatistics
 
 SHOWN_NS = 33_000_000  # events drawn for a result: those up to this long before it
 BUFFER_BYTES = 64_000_000
@@ -36,21 +36,23 @@ def show(source: Path, recorded: Path, out: Path, image_topic: str | None = None
     """
     with open_bag(source) as bag, open_bag(recorded) as answers:
         topics = bag.pick(image_topic, events_topic)
-        judge = Judge(bag.truth()) if bag.candidates('truth') else None
-        tally = Tally()
+        evaluator = GroundTruthEvaluator(bag.truth()) if bag.candidates('truth') else None
+        statistics = RunStatistics()
         inputs = Inputs(bag, *topics)
-        files = write_album(out, _pictures(inputs, node_results(answers, results_topic), tally, judge, all(topics)))
+        pictures = _pictures(inputs, node_results(answers, results_topic), statistics, evaluator,
+                             all(topics))
+        files = write_overlays(out, pictures)
         if not files:
             raise BagError(f'{recorded} holds no results: look at the log of the node')
-        run = tally.summary()
+        run = statistics.summary(inputs.start_ns or 0)
         counts = {topic.name: topic.count for topic in bag.topics if topic.name in topics}
         run['counts'] = {**{f'messages in the bag: {name}': count for name, count in counts.items()},
                          **node_counts(answers, run['skipped']), **run['counts']}
         faults = '; '.join(filter(None, (bag.fault, answers.fault)))
     summary = {'bag': str(source), 'results': str(recorded), 'partial': faults, 'run': run}
-    if judge is not None:
-        summary['score'] = judge.summary()
-    return summary, files, judge.scorer if judge is not None else None
+    if evaluator is not None:
+        summary['score'] = evaluator.summary()
+    return summary, files, evaluator.scorer if evaluator is not None else None
 
 
 def node_results(bag: Bag, topic: str | None = None) -> Iterator[NodeResult]:
@@ -131,12 +133,11 @@ class Inputs:
             self._buffer.drop_before(self._reached_ns - 10**9)
 
 
-def _pictures(inputs: Inputs, results: Iterator[NodeResult], tally: Tally, judge: Judge | None,
-              both: bool) -> Iterator[Picture]:
+def _pictures(inputs: Inputs, results: Iterator[NodeResult], statistics: RunStatistics,
+              evaluator: GroundTruthEvaluator | None, both: bool) -> Iterator[Picture]:
     for result in results:
         frame, window = inputs.at(result.stamp_ns)
-        tally.start_ns = inputs.start_ns or 0
-        tally.add(result)
-        if judge is not None:
-            judge.add(result)
-        yield draw(result, frame, window, tally.start_ns, 2 if both else 1)
+        statistics.add(result)
+        if evaluator is not None:
+            evaluator.add(result)
+        yield draw(result, frame, window, inputs.start_ns or 0, 2 if both else 1)

@@ -16,12 +16,10 @@ MERGE_GAP_NS = 250_000_000  # motion seen again within this is the same motion
 TRACKS_NAMED = 8            # in the text for people; the JSON has them all
 
 
-class Tally:
-    """Books the outcomes of a run in order. Times in the summary are seconds after `start_ns`."""
+class RunStatistics:
+    """Books the outcomes of a run in order."""
 
-    def __init__(self, start_ns: int = 0) -> None:
-        """`start_ns` is the stamp of the first message; it may be set later."""
-        self.start_ns = start_ns
+    def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.skipped: Counter[str] = Counter()
         self._stages: dict[str, list[float]] = {}
@@ -41,11 +39,12 @@ class Tally:
             self.counts['degraded results'] += bool(outcome.degraded)
             for name, value in outcome.stage_ms.items():
                 self._stages.setdefault(name, []).append(value)
-            for row in outcome.tracks.of_instances(len(outcome.instances))[outcome.instances.moving]:
-                if row >= 0:  # ids are unique within an epoch only
-                    self.moved(outcome.stamp_ns)
-                    prefix = f'{outcome.epoch}:' if outcome.epoch else ''
-                    self.moved(outcome.stamp_ns, f'{prefix}{outcome.tracks.ids[row]}')
+            ids = outcome.tracks.instance_ids(len(outcome.instances))
+            for track_id in ids[outcome.instances.moving & (ids > 0)]:
+                self.moved(outcome.stamp_ns)
+                # ids are unique within an epoch only
+                prefix = f'{outcome.epoch}:' if outcome.epoch else ''
+                self.moved(outcome.stamp_ns, f'{prefix}{track_id}')
 
     def moved(self, stamp_ns: int, track: str = '') -> None:
         """Something, or this track, moves at this stamp."""
@@ -55,21 +54,25 @@ class Tally:
         else:
             pairs.append([stamp_ns, stamp_ns])
 
-    def intervals_s(self, track: str = '') -> list[tuple[float, float]]:
-        """(first, last) seconds of each stretch in which any track, or this one, moves; gaps to 0.25 s are bridged."""
-        return [tuple(round((stamp - self.start_ns) / 1e9, 3) for stamp in pair)
-                for pair in self._moving.get(track, [])]
+    def intervals_s(self, start_ns: int, track: str = '') -> list[tuple[float, float]]:
+        """(first, last) seconds after `start_ns` of each stretch in which any track, or this one,
+        moves; gaps to 0.25 s are bridged.
+        """
+        return [(round((first - start_ns) / 1e9, 3), round((last - start_ns) / 1e9, 3))
+                for first, last in self._moving.get(track, [])]
 
     def stages(self) -> dict[str, dict[str, float]]:
         """Stage name -> p50 and p99 in milliseconds."""
         return {name: dict(zip(('p50', 'p99'), np.percentile(values, [50, 99]).round(3).tolist()))
                 for name, values in self._stages.items()}
 
-    def summary(self) -> dict[str, Any]:
-        """Everything, ready for JSON."""
-        return {'counts': dict(self.counts), 'skipped': dict(self.skipped), 'last_fault': self._last_fault,
-                'stage_ms': self.stages(), 'moving_s': self.intervals_s(),
-                'track_moving_s': {track: self.intervals_s(track) for track in self._moving if track}}
+    def summary(self, start_ns: int) -> dict[str, Any]:
+        """Everything, ready for JSON; times are seconds after `start_ns`, the first message's stamp."""
+        return {'counts': dict(self.counts), 'skipped': dict(self.skipped),
+                'last_fault': self._last_fault, 'stage_ms': self.stages(),
+                'moving_s': self.intervals_s(start_ns),
+                'track_moving_s': {track: self.intervals_s(start_ns, track)
+                                   for track in self._moving if track}}
 
 
 def tables(run: dict[str, Any]) -> Sequence[Table]:

@@ -13,6 +13,7 @@ from mos_perception.engine.ort import OrtEngine
 from mos_perception.errors import ConfigError, EngineError
 from mos_perception.formats import davis
 from mos_perception.models.dimos.model import DimosModel
+from mos_perception.stages import StageTimes
 from training.datasets.clips import normalised, window_voxel
 from training.datasets.sequences import sequence_of
 from training.evaluate import evaluate
@@ -70,7 +71,7 @@ def test_training_and_runtime_prepare_the_same_tensors(exported):
     _, path = exported
     model = DimosModel(OrtEngine(path, 1), load_card(path))
     clip = render_clip('easy', 4, 'val')
-    feeds = model.preprocess(clip.frame(3), clip.window(3, RECIPE.window_ns))
+    feeds = model.inputs(clip.frame(3), clip.window(3, RECIPE.window_ns), StageTimes())
     np.testing.assert_allclose(feeds['image'], normalised(clip.frames[3:4]).numpy(), atol=2e-6)
     np.testing.assert_array_equal(feeds['voxel'][0], window_voxel(clip, 3, RECIPE.voxel, RECIPE.window_ns, NET.size))
 
@@ -78,7 +79,7 @@ def test_training_and_runtime_prepare_the_same_tensors(exported):
 def test_card_is_accepted_by_the_runtime(exported):
     _, path = exported
     card = load_card(path)
-    assert card.id == 'tiny' and card.window.side == 'before' and card.postprocess.max_objects == 5
+    assert card.id == 'tiny' and card.window.side == 'before' and card.postprocess.top_k == 5
     assert card.training['data'] == 'none' and card.training['macs'] > 0
 
 

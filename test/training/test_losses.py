@@ -6,8 +6,23 @@ import numpy as np
 import pytest
 import torch
 
-from training.losses.flow import census_loss, flow_loss, photometric_loss, smoothness_loss, true_flow_loss, warp
-from training.losses.masks import LossWeights, box_loss, class_loss, dense_loss, dice_loss, focal_loss, instance_losses
+from training.losses.flow import (
+    census_loss,
+    flow_loss,
+    photometric_loss,
+    smoothness_loss,
+    true_flow_loss,
+    warp,
+)
+from training.losses.masks import (
+    LossWeights,
+    box_loss,
+    class_loss,
+    dense_loss,
+    dice_loss,
+    focal_loss,
+    instance_losses,
+)
 from training.losses.matching import Matches, Targets, costs, dice_cost, focal_cost, match
 
 RNG = np.random.default_rng(3)

@@ -13,6 +13,7 @@ from rosbags.typesys import Stores, get_typestore
 from mos_perception.datatypes import (
     EventPacket,
     Frame,
+    GroundTruth,
     Instances,
     Modality,
     Result,
@@ -23,7 +24,7 @@ from mos_perception.datatypes import (
 )
 from mos_perception.errors import BagError, FrameError
 from mos_perception.recording import messages, results
-from mos_perception.recording.bag import BagWriter, GroundTruth, open_bag
+from mos_perception.recording.bag import BagWriter, open_bag
 from mos_perception.recording.results import NodeResult, read_result, result_digest
 
 RNG = np.random.default_rng(5)

@@ -1,4 +1,4 @@
-"""A frame and its events into the network's input tensors, on the GPU. Not run on a GPU by us yet.
+"""A frame and its events into the network's input tensors, on the GPU.
 
 Both are copied once, into page-locked memory that the kernels read in place (on Jetson it is the same memory).
 Launches, sizes and addresses stay the same from frame to frame, so that a graph can replay them; where they cannot,
@@ -18,7 +18,7 @@ from mos_perception.engine.driver import Driver, upload
 from mos_perception.errors import EngineError
 from mos_perception.events.scatter import time_scale
 from mos_perception.events.voxel import layout_of
-from mos_perception.models.dimos.model import image_scale
+from mos_perception.models.dimos.preprocess import image_scale
 from mos_perception.models.dimos.resize_axes import AreaAxis, area_axis
 
 THREADS = 256

@@ -1,6 +1,6 @@
-"""Mask logits into mask quality and one label image, on the GPU. Not run on a GPU by us yet.
+"""Mask logits into mask quality and one label image, on the GPU.
 
-Which masks are painted, and in which order, is decided on the CPU between the two from a few numbers (`dimos.choose`).
+Which masks are painted, and in which order, is decided on the CPU between the two from a few numbers (`postprocess.select_queries`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 from mos_perception.engine.driver import Driver, upload
 from mos_perception.errors import EngineError
-from mos_perception.models.dimos.model import MIN_VISIBLE
+from mos_perception.models.dimos.postprocess import MIN_VISIBLE
 from mos_perception.models.dimos.resize_axes import linear_axis
 
 THREADS = 256

@@ -1,6 +1,6 @@
 // Around the network: pixels -> input tensor, mask logits -> mask quality and label image, so that only small vectors and one
 // label image leave the GPU. Gives what `dimos.py` gives on the CPU (x86; OpenCV fuses multiply and add on ARM): labels bit
-// by bit, quality to 1e-5. Tables map an output axis to its source, see `axes.py`. Not run on a GPU by us yet.
+// by bit, quality to 1e-5. Tables map an output axis to its source, see `resize_axes.py`.
 #define FRAME_THREADS 256  // threads of every block
 
 static inline __device__ long long frame_first() { return blockIdx.x * (long long)blockDim.x + threadIdx.x; }
