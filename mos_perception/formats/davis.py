@@ -157,7 +157,8 @@ def inspect(path: Path, report: Report) -> None:
 
 def _inspect_masks(folder: Path, pictures: list[Path], report: Report) -> None:
     files = images(folder)
-    lacking = sorted({file.stem for file in pictures} - {file.stem for file in files})
+    masked = {file.stem for file in files}
+    lacking = sorted({file.stem for file in pictures} - masked)
     if lacking:
         report.add('missing-file', folder,
                    f'{len(lacking)} frames have no mask, the first is {lacking[0]}')

@@ -113,10 +113,15 @@ def flags_of(meta: Meta) -> Moving | None:
     """Per frame: id -> moves, where the object entries say so."""
     flags = []
     for frame in meta['frames']:
-        entries = {int(key): entry for key, entry in frame.items() if str(key).isdecimal()}
+        entries = _object_entries(frame)
         flags.append({object_id: bool(entry['moving']) for object_id, entry in entries.items()
                       if isinstance(entry, dict) and 'moving' in entry})
     return tuple(flags) if any(flags) else None
+
+
+def _object_entries(frame: dict[str, Any]) -> dict[int, Any]:
+    """What a frame of meta says of its objects, by id."""
+    return {int(key): entry for key, entry in frame.items() if str(key).isdecimal()}
 
 
 def _rgb(classical: Any) -> np.ndarray | None:
@@ -250,7 +255,9 @@ def inspect_ids(file: Path, values: np.ndarray, meta: Meta, report: Report) -> N
     strange = values[values % SCALE != 0]
     if len(strange):
         report.add('mask-values', file, f'masks hold {strange[0]}: must be object id x 1000')
-    known = {int(key) for frame in meta['frames'] for key in frame if str(key).isdecimal()}
+    known: set[int] = set()
+    for frame in meta['frames']:
+        known |= _object_entries(frame).keys()
     seen = {int(value) for value in np.rint(values / SCALE)} - {0}
     if known:
         report.object_ids(file, seen, known)

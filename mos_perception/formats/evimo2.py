@@ -22,7 +22,7 @@ from mos_perception.formats.event_inspector import EventInspector
 from mos_perception.formats.files import chunks, naming, npz_names, read_npy, read_npz
 from mos_perception.formats.findings import Report
 from mos_perception.formats.layout import below, by_relative_name, chosen
-from mos_perception.formats.sequence import LazyArray, Sequence, clean_events, unless_all
+from mos_perception.formats.sequence import LazyArray, Sequence, clean_events, rows_in
 
 INFO = 'dataset_info.npz'
 EVENT_COLUMNS = ('t', 'xy', 'p')
@@ -87,7 +87,7 @@ def read(path: str | Path, name: str = '', invert: bool | None = None) -> Sequen
         return LazyArray(len(stamps), picture) if held[kind] else None
 
     def has(kind: str) -> np.ndarray | None:
-        return unless_all(np.array([key(kind, n) in held[kind] for n in range(len(stamps))], bool))
+        return rows_in(held[kind], (key(kind, n) for n in range(len(stamps))))
     if invert is None:
         invert = INVERTED in folder.resolve().parts
     events = _events(folder, meta, size, invert, notes)

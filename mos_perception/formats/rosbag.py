@@ -19,7 +19,7 @@ from mos_perception.events.decode import EventStream
 from mos_perception.events.encode import encode_evt3, encode_mono
 from mos_perception.formats.event_inspector import EventInspector
 from mos_perception.formats.findings import Report
-from mos_perception.formats.sequence import START_NS, Sequence, unless_all
+from mos_perception.formats.sequence import START_NS, Sequence, rows_in
 from mos_perception.recording.bag import Bag, BagWriter, open_bag
 from mos_perception.recording.messages import EventArray
 from mos_perception.recording.storage import TRUTH_IMAGE, TRUTH_INSTANCES
@@ -186,10 +186,9 @@ def _assembled(name: str, frames: dict[int, Frame], truths: dict[int, GroundTrut
         nothing = np.zeros(size, np.uint16)
         ids = np.stack([truths[stamp].ids if stamp in truths else nothing for stamp in stamps])
         moving = tuple(truths[stamp].moving if stamp in truths else {} for stamp in stamps)
-    has_frame, has_label = (np.array([stamp in known for stamp in stamps], bool)
-                            for known in (frames, truths))
     return Sequence(name, size, np.array(stamps, np.int64), images, events, sensor, ids, moving,
-                    has_frame=unless_all(has_frame), has_label=unless_all(has_label), notes=notes)
+                    has_frame=rows_in(frames, stamps), has_label=rows_in(truths, stamps),
+                    notes=notes)
 
 
 def inspect(path: Path, report: Report) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -155,6 +155,11 @@ def regular_stamps(numbers: np.ndarray | range, fps: float) -> np.ndarray:
 def unless_all(has_row: np.ndarray) -> np.ndarray | None:
     """(T,) bool as `Sequence` keeps it: None where it is true of all rows."""
     return None if has_row.all() else has_row
+
+
+def rows_in(known: Container, keys: Iterable) -> np.ndarray | None:
+    """Which of the rows with these keys (T,) are known, as `unless_all` has it."""
+    return unless_all(np.array([key in known for key in keys], bool))
 
 
 def clean_events(x: np.ndarray, y: np.ndarray, p: np.ndarray, t_ns: np.ndarray,

@@ -14,8 +14,9 @@ QUICK = settings(max_examples=40, deadline=None)
 
 @st.composite
 def stacks(draw):
-    """(N, H, W) bool masks, sparse and full ones, some of them empty, some not contiguous in memory."""
-    count, height, width = draw(st.tuples(st.integers(0, 4), st.integers(1, 40), st.integers(1, 40)))
+    """(N, H, W) bool masks, sparse, full and empty ones, some not contiguous in memory."""
+    side = st.integers(1, 40)
+    count, height, width = draw(st.integers(0, 4)), draw(side), draw(side)
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     shares = draw(st.lists(st.sampled_from([0.0, 0.01, 0.5, 1.0]), min_size=count, max_size=count))
     found = rng.random((count, height, width)) < np.array(shares).reshape(-1, 1, 1)
@@ -45,20 +46,23 @@ def test_boxes_are_the_outermost_pixels(found):
 @given(stacks(), st.integers(1, 65532))
 def test_boxes_of_objects_are_those_of_their_masks(found, first):
     ids = np.zeros(found.shape[1:], np.uint16)
-    for number, mask in enumerate(found, first):
-        ids[mask] = number
+    for object_id, mask in enumerate(found, first):
+        ids[mask] = object_id
     boxes = masks.object_boxes(ids)
-    assert list(boxes) == [number for number in range(first, first + len(found)) if (ids == number).any()]
-    for number, box in boxes.items():
-        assert box == searched_box(ids == number)
+    assert list(boxes) == sorted({int(value) for value in ids.flat} - {0})
+    for object_id, box in boxes.items():
+        assert box == searched_box(ids == object_id)
         assert all(type(side) is int for side in box)  # they go into JSON
 
 
 def test_start_length_pairs_and_their_off_by_one():
     from_zero = '3 2'  # the generator's: pixels 3 and 4
-    assert np.flatnonzero(masks.mask_from_pairs(from_zero, (3, 4), base=0).T).tolist() == [3, 4]
-    assert np.flatnonzero(masks.mask_from_pairs(from_zero, (3, 4)).T).tolist() == [2, 3]  # what loaders make of it
-    assert np.flatnonzero(masks.mask_from_pairs('0 2', (3, 4)).T).tolist() == [0]  # one pixel lost, none wrapped
+    as_meant = masks.mask_from_pairs(from_zero, (3, 4), base=0)
+    assert np.flatnonzero(as_meant.T).tolist() == [3, 4]
+    as_loaders_have_it = masks.mask_from_pairs(from_zero, (3, 4))
+    assert np.flatnonzero(as_loaders_have_it.T).tolist() == [2, 3]
+    one_pixel_lost_none_wrapped = masks.mask_from_pairs('0 2', (3, 4))
+    assert np.flatnonzero(one_pixel_lost_none_wrapped.T).tolist() == [0]
     for bad in ('1', '1 2 3', 'a 1', '12 2', '-1 1', '1 -1'):
         with pytest.raises(DatasetError):
             masks.mask_from_pairs(bad, (3, 4))
@@ -72,11 +76,12 @@ def test_run_lengths_equal_pycocotools(found):
     for mask, code in zip(found, codes):
         oracle = coco.encode(np.asfortranarray(mask, np.uint8))
         assert code == oracle['counts']
-        assert masks.coco_from_mask(mask) == {'size': list(mask.shape), 'counts': oracle['counts'].decode()}
+        record = masks.coco_from_mask(mask)
+        assert record == {'size': list(mask.shape), 'counts': oracle['counts'].decode()}
         listed = masks.coco_from_mask(mask, compressed=False)
         assert coco.frPyObjects(listed, *mask.shape)['counts'] == oracle['counts']
-        for record in (masks.coco_from_mask(mask), listed):
-            assert np.array_equal(masks.mask_from_coco(record), mask)
+        assert np.array_equal(masks.mask_from_coco(record), mask)
+        assert np.array_equal(masks.mask_from_coco(listed), mask)
 
 
 @QUICK
