@@ -6,12 +6,7 @@ import pytest
 
 from mos_perception.datatypes import Events, EventWindow, Frame
 from mos_perception.errors import FrameError
-from training.baselines import (
-    BASELINES,
-    BackgroundBaseline,
-    EventCountBaseline,
-    HomographyBaseline,
-)
+from training.baselines import BASELINES, BackgroundBaseline, EventCountBaseline, HomographyBaseline
 from training.baselines.morphology import components
 from training.baselines.motion import global_motion
 from training.baselines.scoring import mean_scores, score_baseline
