@@ -167,7 +167,8 @@ def torch_check() -> dict[str, Any]:
     try:
         import torch
 
-        from training.nets.dimos import RELEASED, Dimos
+        from training.nets.dimos import Dimos
+        from training.nets.dimos_config import RELEASED
     except ImportError as error:
         return {'not measured': str(error)}
     if not torch.cuda.is_available():

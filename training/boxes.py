@@ -6,7 +6,7 @@ import numpy as np
 
 
 def mask_boxes(masks: np.ndarray) -> np.ndarray:
-    """(N, 4) float32 xyxy px, far edges exclusive, of (N, H, W) bool masks; zeros for an empty one."""
+    """(N, 4) float32 xyxy px, far edges exclusive, of (N, H, W) bool masks; zeros if empty."""
     boxes = np.zeros((len(masks), 4), np.float32)
     for box, mask in zip(boxes, masks, strict=True):
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mos_perception.errors import ConfigError
-from training.datasets.mosis2d import (
+from training.datasets.mosis2d_wrappers import (
     FlowSupervised,
     ImagePair,
     Mosis2D,
