@@ -29,7 +29,7 @@ from mos_perception.engine.driver import DRIVERS, Driver, open_driver
 from mos_perception.engine.kernels import compile_cubin
 from mos_perception.engine.probe import find_gpu
 from mos_perception.errors import EngineError, MosError
-from mos_perception.models.dimos_cuda import SOURCES
+from mos_perception.models.dimos.cuda import SOURCES
 
 COPY_BYTES = 64 << 20
 REPEATS = 50
@@ -145,7 +145,7 @@ def frame_check(engine: DeviceEngine, path: Path) -> dict[str, Any]:
     """The whole frame at 640x480 with 100,000 events, upload to label image, and what of it is not the network."""
     from bench.gpu_kernels import SENSOR, SPAN_NS, events
     from mos_perception.engine.card import load_card
-    from mos_perception.models.dimos_cuda import DimosCuda
+    from mos_perception.models.dimos.cuda import DimosCuda
     model = DimosCuda(engine, load_card(path))
     window = EventWindow(events('clustered', 100_000), 0, SPAN_NS, *SENSOR)
     frame = Frame(0, np.random.default_rng(0).integers(0, 256, (*SENSOR, 3)).astype(np.uint8))

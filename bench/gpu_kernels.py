@@ -21,9 +21,9 @@ from mos_perception.events.arrays import EventArrays
 from mos_perception.events.encode import encode_evt3, encode_mono
 from mos_perception.events.scatter import time_scale
 from mos_perception.events.voxel import accumulate, layout_of, voxelize
-from mos_perception.models.cuda_input import HEADER, InputStage
-from mos_perception.models.cuda_masks import MaskStage
-from mos_perception.models.dimos import image_tensor, to_instances
+from mos_perception.models.dimos.cuda_input import HEADER, InputStage
+from mos_perception.models.dimos.cuda_masks import MaskStage
+from mos_perception.models.dimos.model import image_tensor, to_instances
 
 SENSOR, BINS, SPAN_NS = (480, 640), 5, 50_000_000
 REPEATS = 50

@@ -9,11 +9,11 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mos_perception.bag import Bag
 from mos_perception.config import Config
 from mos_perception.datatypes import EventPacket, Fault, Frame, Pair, Result, Skip
-from mos_perception.messages import EVENT_ARRAYS
 from mos_perception.pipeline import Pipeline
+from mos_perception.recording.bag import Bag
+from mos_perception.recording.messages import EVENT_ARRAYS
 
 
 @dataclass(frozen=True)

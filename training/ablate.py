@@ -22,9 +22,9 @@ from mos_perception.engine.card import load_card
 from mos_perception.engine.ort import OrtEngine
 from mos_perception.errors import ConfigError, MosError
 from mos_perception.evaluation.score import Scorer
-from mos_perception.models.dimos import DimosModel
+from mos_perception.models.dimos.model import DimosModel
 from training.datasets.clips import PackedSet
-from training.evaluate import Row, methods, score_clip
+from training.evaluate import MethodScores, methods, score_clip
 from training.export import export
 from training.losses.alignment import AlignmentWeights
 from training.recipes import RECIPES, Recipe
@@ -34,7 +34,7 @@ from training.train import fit
 
 PAPER = {'baseline': 60.47, '+ flow': 62.54, 'EvInsMOS': 62.54, '+ box': 63.46, '+ dual disentanglement': 68.11,
          '+ translation': 69.23, '+ adversarial': 70.25}  # mIoU_ins on MouseSIS, dimos.md 5
-COLUMNS = ('mIoU_ins', 'mIoU_strict', 'mIoU01', 'AP_parity')
+COLUMNS = ('mIoU_ins', 'mIoU_strict', 'mIoU01', 'AP_released')
 
 
 def ladder(recipe: Recipe) -> dict[str, Recipe]:
@@ -91,7 +91,7 @@ def score(model: DimosModel, recipe: Recipe, clips: list[Clip], scores: Path) ->
     """The scores on the clips with frames and events, from the file `scores` if they are there."""
     if scores.exists():
         return json.loads(scores.read_text())
-    row = Row(Scorer(recipe.min_pixels))
+    row = MethodScores(Scorer(recipe.min_pixels))
     for clip in clips:
         score_clip(row, methods(model)['frames + events'], clip, recipe.window_ns)
     part = scores.with_suffix('.part')

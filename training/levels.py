@@ -16,7 +16,9 @@ from rich.console import Console
 from rich.progress import track
 
 from mos_perception.errors import MosError
-from training.floors import FLOORS, mean_scores, score_floor
+from training.baselines import BASELINES as FLOORS
+from training.baselines.scoring import mean_scores
+from training.baselines.scoring import score_baseline as score_floor
 from training.scenes import SCENES, Clip, Preset, render_clip
 from training.scenes.catalog import AnyPreset, find_scene
 from training.scenes.world import World, build_world

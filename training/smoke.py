@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mos_perception.engine.card import load_card
 from mos_perception.engine.ort import OrtEngine
-from mos_perception.models.dimos import DimosModel
+from mos_perception.models.dimos.model import DimosModel
 from training.datasets.online import OnlineSet
 from training.evaluate import evaluate
 from training.export import export

@@ -12,6 +12,7 @@ from rich.table import Table
 from mos_perception.datatypes import Instances, Tracks
 from mos_perception.errors import ConfigError
 from mos_perception.evaluation import metrics
+from mos_perception.masks import mask_boxes
 
 _PARITY = ('mIoU_ins', 'mIoU01', 'bbox_iou', 'mask_mae')
 SIZES = ('small', 'medium', 'large')
@@ -66,7 +67,8 @@ class Scorer:
         gt_masks = [gt == name for name in range(1, int(gt.max(initial=0)) + 1)]
         self._sums['mIoU_ins'] += metrics.parity_miou_ins(metrics.overlaps(gt, pred))
         self._sums['mIoU01'] += metrics.parity_miou01(gt, pred)
-        self._sums['bbox_iou'] += metrics.parity_bbox_iou(_boxes(gt_masks), instances.boxes[rows].astype(np.float64))
+        self._sums['bbox_iou'] += metrics.parity_bbox_iou(mask_boxes(gt_masks).astype(np.float64),
+                                                           instances.boxes[rows].astype(np.float64))
         self._sums['mask_mae'] += float(np.mean((gt > 0) != (pred > 0)))
         self._ap_parity.add(gt_masks, [instances.masks[row] for row in rows], instances.scores[rows])
 
@@ -126,15 +128,6 @@ def _paint(instances: Instances, rows: np.ndarray) -> np.ndarray:
     for number, row in enumerate(rows, 1):
         image[instances.masks[row]] = number
     return image
-
-
-def _boxes(masks: list[np.ndarray]) -> np.ndarray:
-    """(n, 4) float extents x0 y0 x1 y1, far edge exclusive."""
-    corners = []
-    for mask in masks:
-        y, x = np.nonzero(mask)
-        corners.append((x.min(), y.min(), x.max() + 1, y.max() + 1))
-    return np.array(corners, np.float64).reshape(-1, 4)
 
 
 def _ratio(value: float, count: int) -> float | None:

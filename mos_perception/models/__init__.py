@@ -43,11 +43,11 @@ def load_model(config: Config) -> Model:
     card = load_card(path)
     if card.architecture != 'dimos':
         raise EngineError(f'model card {card.id!r}: architecture is {card.architecture!r}: this build runs dimos')
-    from mos_perception.models.dimos import DimosModel
+    from mos_perception.models.dimos.model import DimosModel
     engine = load_engine(path, config.backend, config.threads, config.cuda_driver)
     settings = (card, config.score_threshold, config.max_objects)
     if isinstance(engine, DeviceEngine):
-        from mos_perception.models.dimos_cuda import DimosCuda
+        from mos_perception.models.dimos.cuda import DimosCuda
         try:
             return DimosCuda(engine, *settings)
         except EngineError as error:

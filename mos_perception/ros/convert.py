@@ -9,10 +9,8 @@ from __future__ import annotations
 from array import array
 from typing import Any
 
-import cv2
 import numpy as np
 from builtin_interfaces.msg import Time
-from pycocotools import mask as coco
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
@@ -20,7 +18,8 @@ from mos_msgs.msg import Instance, Instances, Motion, StageTime, Track, Tracks
 from mos_perception.config import Config
 from mos_perception.datatypes import EventPacket, Events, Frame, Modality, Pair, Result
 from mos_perception.errors import DecodeError
-from mos_perception.images import from_ids, from_rgb, to_rgb
+from mos_perception.image_encodings import from_ids, from_rgb, to_rgb
+from mos_perception.masks import COCO_RLE, coco_codes
 
 _MODALITY = {Modality.BOTH: Instances.MODALITY_BOTH, Modality.FRAME: Instances.MODALITY_FRAME,
              Modality.EVENTS: Instances.MODALITY_EVENTS}
@@ -62,7 +61,9 @@ def packet(message: Any) -> EventPacket:
 
 def event_array(raw: bytes) -> tuple[Events, tuple[int, int], str]:
     """Events, (height, width) and frame_id from a serialised dvs_msgs/EventArray. Raises BagError if cut short."""
-    from mos_perception.messages import read_event_array  # the bag reader's library, needed for this type only
+    from mos_perception.recording.messages import (
+        read_event_array,  # the bag reader's library, needed for this type only
+    )
     found = read_event_array(raw)
     return found.events, (found.height, found.width), found.frame_id
 
@@ -85,7 +86,7 @@ def instances_message(result: Result, with_masks: bool = True, with_digest: bool
     found = result.instances
     ids, rows = track_ids(result), result.tracks.of_instances(len(found))
     order = np.argsort(-found.scores, kind='stable')
-    codes = _run_lengths(found.masks) if with_masks else [b''] * len(found)
+    codes = coco_codes(found.masks) if with_masks else [b''] * len(found)
     window = result.window
     return Instances(
         header=header(result), height=found.size[0], width=found.size[1], modality=_MODALITY[result.modality],
@@ -103,18 +104,8 @@ def _instance(result: Result, n: int, track_id: int, row: int, code: bytes) -> I
     return Instance(
         track_id=track_id, label='moving' if moving else 'static', score=float(found.scores[n]),
         motion_score=float(found.motion_scores[n]), is_moving=moving, box=found.boxes[n].astype(np.float32),
-        mask_encoding='coco_rle' if code else '', mask_size=np.array(found.size, np.uint32), mask=array('B', code),
+        mask_encoding=COCO_RLE if code else '', mask_size=np.array(found.size, np.uint32), mask=array('B', code),
         velocity=np.asarray(velocity, np.float32))
-
-
-def _run_lengths(masks: np.ndarray) -> list[bytes]:
-    """Compressed COCO run-length string of each (H, W) mask of (N, H, W)."""
-    if not len(masks):
-        return []
-    columns = np.empty((len(masks), masks.shape[2], masks.shape[1]), np.uint8)  # COCO runs down the columns
-    for mask, out in zip(masks.view(np.uint8), columns):
-        cv2.transpose(mask, out)
-    return [code['counts'] for code in coco.encode(columns.transpose(2, 1, 0))]
 
 
 def instance_image_message(result: Result) -> Image:
@@ -155,7 +146,7 @@ def tracks_message(result: Result) -> Tracks:
 
 def overlay_message(result: Result, pair: Pair) -> Image:
     """The frame (without one: its events) with masks and track ids drawn on it, for people."""
-    from mos_perception.visualize import event_picture, overlay
+    from mos_perception.reports.visualize import event_picture, overlay
     image = pair.frame.image if pair.frame is not None else event_picture(pair.window.events, pair.size)
     text = f'{result.model_id} {result.modality.value}'
     drawn = overlay(image, result.instances, result.tracks, text, degraded=result.degraded)

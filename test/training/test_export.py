@@ -12,7 +12,7 @@ from mos_perception.engine.card import load_card
 from mos_perception.engine.ort import OrtEngine
 from mos_perception.errors import ConfigError, EngineError
 from mos_perception.formats import davis
-from mos_perception.models.dimos import DimosModel
+from mos_perception.models.dimos.model import DimosModel
 from training.datasets.clips import normalised, window_voxel
 from training.datasets.sequences import sequence_of
 from training.evaluate import evaluate
@@ -94,12 +94,12 @@ def test_export_of_another_recipe_is_refused(exported, tmp_path):
         export(path.parent, replace(RECIPE, batch=1), tmp_path / 'other.onnx')
 
 
-def test_evaluation_scores_model_and_floor_on_the_same_clips(exported):
+def test_evaluation_scores_model_and_baselines_on_the_same_clips(exported):
     _, path = exported
     model = DimosModel(OrtEngine(path, 1), load_card(path))
     scores = evaluate(model, [render_clip(find_preset('easy', duration_s=0.1), 1, 'test')], 12)
-    assert list(scores) == ['frames + events', 'frames only', 'events only', 'floor: homography', 'floor: mog2',
-                            'floor: events']
+    assert list(scores) == ['frames + events', 'frames only', 'events only', 'baseline: homography', 'baseline: mog2',
+                            'baseline: events']
     assert all(0 <= row['mIoU_ins'] <= 1 and row['ms_per_frame'] > 0 for row in scores.values())
 
 
@@ -123,7 +123,7 @@ def test_evaluation_of_a_data_set_on_disk(exported, tmp_path, capsys):
         davis.write(replace(sequence, events=None), tmp_path / 'set')
     assert evaluate_command(['--model', str(path), '--data', str(tmp_path / 'set'), '--frames-only', '--json']) == 0
     result = json.loads(capsys.readouterr().out)
-    assert list(result['scores']) == ['frames only', 'floor: homography', 'floor: mog2']
+    assert list(result['scores']) == ['frames only', 'baseline: homography', 'baseline: mog2']
     assert 'frames only' in result['about']
     assert evaluate_command(['--model', str(path), '--data', str(tmp_path / 'nothing')]) == 1
     assert 'none of the known data set layouts' in capsys.readouterr().err

@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from mos_perception.bag import BagWriter, GroundTruth
 from mos_perception.datatypes import EventPacket, Frame, Instances
+from mos_perception.recording.bag import BagWriter, GroundTruth
 
 HEIGHT, WIDTH, PERIOD_NS, START_NS = 48, 64, 33_000_000, 1_000_000_000
 MOVING_FROM, MOVING_TO = 4, 10  # frames in which the square moves

@@ -12,7 +12,8 @@ from mos_perception.cli import main
 from mos_perception.datatypes import Events
 from mos_perception.errors import MosError
 from mos_perception.formats import FORMATS, detect, module
-from mos_perception.formats.check import KINDS, check
+from mos_perception.formats.check import check_data
+from mos_perception.formats.findings import KINDS
 from mos_perception.formats.sequence import Sequence
 
 h5py = pytest.importorskip('h5py')
@@ -40,7 +41,7 @@ def names(findings):
 def test_what_we_write_has_no_findings(form, tmp_path):
     options = {'min_pixels': 1} if form == 'dimos' else {}
     module(form).write(scene(), tmp_path / 'set', **options)
-    assert [str(finding) for finding in check(tmp_path / 'set')] == []
+    assert [str(finding) for finding in check_data(tmp_path / 'set')] == []
     assert main(['check-data', str(tmp_path / 'set')]) == 0
 
 
@@ -84,7 +85,7 @@ def broken_mousesis(root):
 
 def test_ten_planted_faults_are_ten_named_findings(tmp_path, capsys):
     planted, files = broken_mousesis(tmp_path / 'MouseSIS')
-    findings = check(tmp_path / 'MouseSIS')
+    findings = check_data(tmp_path / 'MouseSIS')
     assert {(finding.name, finding.file.split('(')[-1].rstrip(')').rsplit('/', 1)[-1]) for finding in findings} == {
         (name, files[n].name) for n, name in planted.items()}
     assert len(findings) == len(planted) == 10
@@ -108,7 +109,7 @@ def test_faults_of_the_other_formats(tmp_path):
     np.savez(npz, **data)
     np.savez(npz.with_name('old.npz'), events=data['events'], meta=np.array(None, object))
     npz.with_name('cut.npz').write_bytes(npz.read_bytes()[:500])
-    found = {(finding.name, finding.file.rsplit('/', 1)[-1]) for finding in check(tmp_path / 'evimo')}
+    found = {(finding.name, finding.file.rsplit('/', 1)[-1]) for finding in check_data(tmp_path / 'evimo')}
     assert found == {('mask-values', 'scene.npz'), ('size-differs', 'scene.npz'), ('polarity', 'scene.npz'),
                      ('missing-array', 'old.npz'), ('unreadable', 'cut.npz')}
 
@@ -118,61 +119,61 @@ def test_faults_of_the_other_formats(tmp_path):
     (rgb / '4.json').write_text(json.dumps(labels))
     cv2.imwrite(str(rgb / '5.png'), np.zeros((3, 3, 3), np.uint8))
     (rgb / 'dvs-2-xytp.npz').write_bytes(b'PK')
-    assert names(check(tmp_path / 'sevd')) == ['ids-without-annotation', 'missing-file', 'size-differs', 'unreadable']
+    assert names(check_data(tmp_path / 'sevd')) == ['ids-without-annotation', 'missing-file', 'size-differs', 'unreadable']
 
     np.save(write['evimo2'] / 'dataset_events_p.npy', np.zeros(399, np.uint8))
     np.savez(write['evimo2'] / 'dataset_depth.npz', depth_0000000000=np.zeros((2, 2), np.uint16))
-    assert names(check(tmp_path / 'evimo2')) == ['event-columns', 'size-differs']
+    assert names(check_data(tmp_path / 'evimo2')) == ['event-columns', 'size-differs']
 
     masks = tmp_path / 'davis' / 'Annotations_unsupervised' / '480p' / 'scene'
     (masks / '00001.png').unlink()
     (masks / '00002.png').write_bytes((masks / '00002.png').read_bytes()[:40])
     (tmp_path / 'davis' / 'ImageSets' / '2017' / 'train.txt').write_text('scene\nlost\n')
-    assert names(check(tmp_path / 'davis')) == ['missing-file', 'missing-file', 'unreadable']
+    assert names(check_data(tmp_path / 'davis')) == ['missing-file', 'missing-file', 'unreadable']
 
     whole = json.loads(write['ytvis'].read_text())
     whole['annotations'][0]['segmentations'][0]['counts'] = [1, 2]
     whole['annotations'][1]['segmentations'].pop()
     write['ytvis'].write_text(json.dumps(whole))
     (write['ytvis'].parent / 'JPEGImages' / 'scene' / '00003.jpg').unlink()
-    assert names(check(tmp_path / 'ytvis')) == ['annotation-without-mask', 'count-differs', 'mask-code', 'missing-file']
+    assert names(check_data(tmp_path / 'ytvis')) == ['annotation-without-mask', 'count-differs', 'mask-code', 'missing-file']
 
 
 def test_frames_and_events_in_other_units(tmp_path):
     file = module('mousesis').write(scene(), tmp_path)
     edit(file, 'img_ts', lambda t: t / 1e6)
-    assert names(check(tmp_path)) == ['times-apart']
+    assert names(check_data(tmp_path)) == ['times-apart']
 
 
 def test_faults_of_a_bag(tmp_path):
-    from mos_perception.bag import BagWriter
     from mos_perception.datatypes import EventPacket, Frame
     from mos_perception.events.encode import encode_mono
+    from mos_perception.recording.bag import BagWriter
     given, at = scene().events, START_NS
     with BagWriter(tmp_path / 'bag') as bag:
         for n, (height, seq) in enumerate(((12, 1), (12, 2), (10, 5))):
             bag.write_frame('/camera', Frame(at + 50_000_000 - n * 1000, np.zeros((height, 16, 3), np.uint8)), at + n)
             payload = np.frombuffer(encode_mono(given, at), np.uint8)
             bag.write_packet('/events', EventPacket(at, 'mono', 10, 14, seq, at, payload), at + n)
-    assert names(check(tmp_path / 'bag')) == ['coordinates', 'missing-annotations', 'packet-gap', 'size-differs',
+    assert names(check_data(tmp_path / 'bag')) == ['coordinates', 'missing-annotations', 'packet-gap', 'size-differs',
                                               'times-unsorted']
 
 
 def test_missing_h5py_is_said(tmp_path, monkeypatch):
     module('mousesis').write(scene(), tmp_path)
     monkeypatch.setitem(sys.modules, 'h5py', None)
-    findings = check(tmp_path)
+    findings = check_data(tmp_path)
     assert names(findings) == ['missing-library'] and 'pip install h5py' in findings[0].detail
 
 
 def test_empty_unknown_and_missing(tmp_path, capsys):
     (tmp_path / 'some').mkdir()
-    assert names(check(tmp_path / 'some')) == ['unknown-layout'] and names(check(tmp_path / 'none')) == ['missing-file']
+    assert names(check_data(tmp_path / 'some')) == ['unknown-layout'] and names(check_data(tmp_path / 'none')) == ['missing-file']
     assert main(['check-data', str(tmp_path / 'none')]) == 1
     file = module('mousesis').write(scene(), tmp_path / 'a')
     for name in ('images', 'img_ts', 'img2event', 't', 'x', 'y', 'p'):
         edit(file, name, lambda values: values[:0])
-    assert {'empty-sequence', 'no-events'} <= set(names(check(tmp_path / 'a')))
+    assert {'empty-sequence', 'no-events'} <= set(names(check_data(tmp_path / 'a')))
 
 
 @pytest.mark.parametrize('form', FORMATS)
@@ -188,7 +189,7 @@ def test_any_damaged_byte_gives_findings_not_tracebacks(form, tmp_path):
                 for _ in range(8):
                     damaged[rng.randrange(len(whole))] = rng.randrange(256)
             file.write_bytes(bytes(damaged))
-            assert all(finding.name in KINDS for finding in check(tmp_path / 'set', form))
+            assert all(finding.name in KINDS for finding in check_data(tmp_path / 'set', form))
             try:
                 found = module(form).read(tmp_path / 'set')
                 for n in range(len(found)):

@@ -7,9 +7,9 @@ import sys
 import pytest
 
 from mos_perception import commands
-from mos_perception.bag import BagWriter, open_bag
 from mos_perception.cli import main
 from mos_perception.errors import ConfigError, EngineError
+from mos_perception.recording.bag import BagWriter, open_bag
 
 
 @pytest.fixture
@@ -173,7 +173,7 @@ def test_doctor_says_what_is_here_and_what_runs(tmp_path, capsys):
 
 
 def test_doctor_and_build_without_a_gpu_fail_with_one_line(monkeypatch, capsys):
-    from mos_perception import doctor
+    from mos_perception.commands import doctor
     from mos_perception.engine import build, trt
 
     def absent():

@@ -21,9 +21,9 @@ from mos_perception.engine.ort import OrtEngine
 from mos_perception.engine.probe import Gpu
 from mos_perception.errors import EngineError
 from mos_perception.models import load_model
-from mos_perception.models.axes import area_axis, linear_axis
-from mos_perception.models.dimos import DimosModel, choose, image_tensor, softmax, to_instances
-from mos_perception.models.dimos_cuda import SOURCES, DimosCuda
+from mos_perception.models.dimos.cuda import SOURCES, DimosCuda
+from mos_perception.models.dimos.model import DimosModel, choose, image_tensor, softmax, to_instances
+from mos_perception.models.dimos.resize_axes import area_axis, linear_axis
 
 pytestmark = pytest.mark.skipif(shutil.which('g++') is None, reason='g++ is not installed: it compiles the kernels')
 SIZES = [(37, 61), (74, 122), (120, 200), (111, 61), (40, 63), (180, 240)]  # over (37, 61): equal, 2 x 2, ..., mixed
@@ -146,8 +146,8 @@ def test_image_kernel_takes_any_channel_order(library, models, encoding, order, 
 
 
 def launch_image(driver, out, data, pixel, order, size, spec):
-    from mos_perception.models.cuda_input import AXIS
-    from mos_perception.models.dimos import image_scale
+    from mos_perception.models.dimos.cuda_input import AXIS
+    from mos_perception.models.dimos.model import image_scale
     kept = []
 
     def at(array):

@@ -24,7 +24,7 @@ from mos_perception.engine.card import (
 )
 from mos_perception.errors import EngineError
 from mos_perception.models import load_model
-from mos_perception.models.dimos import MIN_VISIBLE, DimosModel, image_tensor, to_instances
+from mos_perception.models.dimos.model import MIN_VISIBLE, DimosModel, image_tensor, to_instances
 
 NET, FRAME = (24, 32), (48, 64)
 Q, K = 5, 4

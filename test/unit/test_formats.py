@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from mos_perception.datatypes import Events
 from mos_perception.errors import DatasetError, MosError
-from mos_perception.formats import FORMATS, detect, module, rle
-from mos_perception.formats.files import palette_colours, read_indexed, read_npz, write_indexed
-from mos_perception.formats.sequence import Sequence, Stack
+from mos_perception.formats import FORMATS, detect, module
+from mos_perception.formats.files import read_npz
+from mos_perception.formats.image_files import palette_colours, read_indexed, write_indexed
+from mos_perception.formats.sequence import LazyArray, Sequence
 
 h5py = pytest.importorskip('h5py')
 QUICK = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
@@ -197,8 +198,8 @@ def test_bag_starting_at_zero_is_moved(folder):
 
 def test_frames_may_lack_picture_or_truth(folder):
     scene = Sequence('parts', (4, 5), np.array([1, 2, 3]) * 10**9, np.full((3, 4, 5, 3), 9, np.uint8), Events.empty(),
-                     (4, 5), np.ones((3, 4, 5), np.uint16), pictured=np.array([1, 0, 1], bool),
-                     labelled=np.array([0, 1, 1], bool))
+                     (4, 5), np.ones((3, 4, 5), np.uint16), has_frame=np.array([1, 0, 1], bool),
+                     has_label=np.array([0, 1, 1], bool))
     for form in ('evimo', 'evimo2', 'bag'):
         found = again(form, scene, folder())
         assert [found.frame(n) is None for n in range(3)] == [False, True, False], form
@@ -232,33 +233,6 @@ def test_mousesis_by_hand(tmp_path):
     assert np.asarray(found.ids).tolist() == [[[0, 77, 0, 0], [0, 77, 0, 0], [0, 0, 0, 77]], [[0] * 4] * 3]
     assert found.boxes == ({77: (1, 0, 2, 2)}, {}) and found.flags(0) == {77: True}
     assert found.notes == ('2 events outside 4 x 3 px dropped',)
-
-
-def test_start_length_pairs_and_their_off_by_one():
-    from_zero = '3 2'  # the generator's: pixels 3 and 4
-    assert np.flatnonzero(rle.mask_from_pairs(from_zero, (3, 4), base=0).T).tolist() == [3, 4]
-    assert np.flatnonzero(rle.mask_from_pairs(from_zero, (3, 4)).T).tolist() == [2, 3]  # what loaders make of it
-    assert np.flatnonzero(rle.mask_from_pairs('0 2', (3, 4)).T).tolist() == [0]  # one pixel lost, none wrapped
-    for bad in ('1', '1 2 3', 'a 1', '12 2', '-1 1', '1 -1'):
-        with pytest.raises(DatasetError):
-            rle.mask_from_pairs(bad, (3, 4))
-
-
-@QUICK
-@given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(1, 40), st.floats(0, 1))
-def test_run_lengths_equal_pycocotools(seed, height, width, share):
-    from pycocotools import mask as coco
-    mask = np.random.default_rng(seed).random((height, width)) < share
-    oracle = coco.encode(np.asfortranarray(mask, np.uint8))
-    assert rle.coco_from_mask(mask)['counts'] == oracle['counts'].decode()
-    for compressed in (True, False):
-        assert np.array_equal(rle.mask_from_coco(rle.coco_from_mask(mask, compressed)), mask)
-    assert np.array_equal(rle.mask_from_pairs(rle.pairs_from_mask(mask), mask.shape), mask)
-    flat, pairs = mask.T.ravel(), rle.pairs_from_mask(mask, 0).split()
-    painted = np.zeros_like(flat)
-    for start, length in zip(pairs[::2], pairs[1::2]):
-        painted[int(start):int(start) + int(length)] = True
-    assert np.array_equal(painted, flat)
 
 
 def test_sevd_by_hand(tmp_path):
@@ -396,7 +370,7 @@ def test_dimos_by_hand(tmp_path):
             data['event_voxel'] = np.zeros((2, 3, 10), np.float32)
     (place / 'valid.txt').write_text('img_0.png 0\nimg_1.png 1\nimg_2.png 0\n')
     found = module('dimos').read(tmp_path)
-    assert found.labelled.tolist() == [False, True, False, False]  # as text, '0' would be True
+    assert found.has_label.tolist() == [False, True, False, False]  # as text, '0' would be True
     assert np.asarray(found.frames)[:, 0, 0, 0].tolist() == [0, 1, 2, 3] and found.name == 'eval/seq03'
 
 
@@ -442,8 +416,8 @@ def test_without_h5py_the_message_names_it(tmp_path, monkeypatch):
         module('mousesis').read(tmp_path)
 
 
-def test_stack_is_like_an_array():
-    rows = Stack(3, lambda n: np.full((2, 2), n, np.uint16))
+def test_lazy_array_is_like_an_array():
+    rows = LazyArray(3, lambda n: np.full((2, 2), n, np.uint16))
     assert rows.shape == (3, 2, 2) and len(rows) == 3 and rows.dtype == np.uint16
     assert rows[-1][0, 0] == 2 and rows[1:].shape == (2, 2, 2) and rows[3:].shape == (0, 2, 2)
     assert [int(row[0, 0]) for row in rows] == [0, 1, 2] and np.asarray(rows).sum() == 12

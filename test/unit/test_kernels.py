@@ -21,7 +21,7 @@ from mos_perception.events import evt3
 from mos_perception.events.arrays import EventArrays
 from mos_perception.events.scatter import ScatterRule
 from mos_perception.events.voxel import accumulate, channels, layout_of, voxelize
-from mos_perception.models.cuda_input import HEADER
+from mos_perception.models.dimos.cuda_input import HEADER
 
 ROOT = Path(__file__).resolve().parents[2]
 ARCHITECTURES = ('sm_87', 'sm_90', 'sm_110', 'sm_120')  # Orin, Hopper, Thor, Blackwell desktops

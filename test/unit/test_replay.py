@@ -3,18 +3,18 @@
 import numpy as np
 import pytest
 
-from mos_perception import messages
-from mos_perception.bag import BagWriter, open_bag
-from mos_perception.clips import bag_from_images
 from mos_perception.config import Config
 from mos_perception.datatypes import Fault, Modality, Result, Skip, SkipReason, WindowStatus
 from mos_perception.errors import BagError
-from mos_perception.judge import Judge
+from mos_perception.evaluation.ground_truth import Judge
 from mos_perception.pipeline import Pipeline
-from mos_perception.present import Inputs, node_counts, show
+from mos_perception.recording import messages
+from mos_perception.recording.bag import BagWriter, open_bag
+from mos_perception.recording.image_folder import bag_from_images
+from mos_perception.recording.results import result_digest
 from mos_perception.replay import Replay, replay, with_topics
-from mos_perception.results import result_digest
-from mos_perception.tally import MERGE_GAP_NS, Tally, motion_text
+from mos_perception.reports.run_report import Inputs, node_counts, show
+from mos_perception.reports.run_statistics import MERGE_GAP_NS, Tally, motion_text
 
 
 def outcomes(path, model, image_topic=None, events_topic=None):

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from mos_perception.errors import ConfigError
 from mos_perception.events.voxel import voxelize
+from mos_perception.masks import mask_boxes
 from training.datasets.flows import decoded, mirrored, true_flows
 from training.datasets.source import Batch, Source
 from training.losses.matching import Targets
@@ -208,12 +209,8 @@ def instances(ids: np.ndarray, moving: np.ndarray, recipe: Recipe) -> tuple[np.n
         absent = [k for k in range(1, max(chosen, default=0)) if moving[k] and not (ids == k).any()]
         chosen = (chosen + absent)[:recipe.net.queries - 1]
     masks = ids[None] == np.array(chosen, ids.dtype)[:, None, None]
-    boxes = np.full((len(chosen), 4), -1, np.float32)
-    for box, mask in zip(boxes, masks):
-        if not mask.any():
-            continue
-        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        box[:] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+    boxes = mask_boxes(masks)
+    boxes[~boxes.any(1)] = -1
     return masks, boxes
 
 

@@ -57,7 +57,7 @@ def _presets() -> dict[str, Preset]:
     hard = replace(mid, name='hard', **_level(2) | both)
     knobs = [replace(mid, name=f'{knob}-{level}', **changes) for knob, (low, _, high) in KNOBS.items()
              for level, changes in (('easy', low), ('hard', high))]
-    return {preset.name: preset for preset in (easy, mid, hard, *knobs, _train(), _still(), _demo(),
+    return {preset.name: preset for preset in (easy, mid, hard, *knobs, _train(), _still(), _video(), _demo(),
                                               _other(mid), *_mimics())}
 
 
@@ -75,6 +75,14 @@ def _still() -> Preset:
     """What a robot sees where nothing moves by itself: every kind of sensor noise, mostly at rest. For false alarms."""
     return replace(_train(), name='still', empty=1.0, static_camera=0.6, flicker=0.2, light_ramp=0.2,
                    sensor=EventSensor(shot_hz=(0.1, 8.0), shot_unevenness=3.0))
+
+
+def _video() -> Preset:
+    """Ordinary hand-held video without events: objects as large as DAVIS', most of them bend, the camera moves."""
+    return replace(_train(), name='video', size=(144, 256), fps=24.0, duration_s=9 / 24, movers=(1, 3),
+                   look_alikes=(0, 3), empty=0.08, area=(0.01, 0.18), object_speed=(0.06, 1.5), articulated=0.4,
+                   deforming=0.5, static_camera=0.12, camera_speed=(0.02, 1.6), camera_shake=0.6,
+                   camera_bob_rad_s=(0.02, 0.25), ground=0.5, light=(0.3, 3.0), events=False)
 
 
 def _demo() -> Preset:

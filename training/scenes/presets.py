@@ -96,6 +96,8 @@ class Preset:
     step_px: float = 0.5
     sample_hz: float = 700.0
     sensor: EventSensor = EventSensor()
+    events: bool = True
+    """Whether an event sensor looks on; without one a clip's `events` are empty."""
 
     def __post_init__(self) -> None:
         if not 0 < self.duration_s <= MAX_DURATION_S:

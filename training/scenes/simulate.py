@@ -35,7 +35,8 @@ def render_clip_3d(preset: Preset | str, seed: int, split: str = 'train', device
     stamps = FIRST_STAMP_NS + np.round(offsets_s * 1e9).astype(np.int64)
     with torch.inference_mode():
         frames = _expose(renderer, offsets_s, preset, seed, split)
-        events = _events(renderer, offsets_s, preset, seed, split)
+        events = (_events(renderer, offsets_s, preset, seed, split) if preset.events else
+                  esim.unpack(np.empty(0, np.int64), FIRST_STAMP_NS))
         ids = renderer.ids(offsets_s)
     return Clip(frames, stamps, events, ids, moving(world, offsets_s, 1 / preset.fps), seed, preset.name)
 
