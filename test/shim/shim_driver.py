@@ -10,7 +10,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIM = ROOT / 'test' / 'shim'
-SOURCES = [ROOT / 'mos_perception' / 'events', ROOT / 'mos_perception' / 'models']
+SOURCES = [ROOT / 'mos_perception' / 'events', ROOT / 'mos_perception' / 'models' / 'dimos']
 KERNEL_FILES = [SOURCES[0] / 'voxel.cu', SOURCES[0] / 'voxel.h', SOURCES[0] / 'evt3.cu',
                 SOURCES[1] / 'frame.cu']
 
