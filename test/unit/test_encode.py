@@ -28,7 +28,8 @@ def in_ns(found, base_ns=0):
 @given(rows, st.integers(0, 40_000_000))
 def test_evt3(found, start_us):
     """Each packet starts with its own time, so any start modulo 2^24 us decodes alone."""
-    plain = Reference('evt3', 200, 100).decode(encode.encode_evt3(as_events(found, start_us * 1000)))
+    payload = encode.encode_evt3(as_events(found, start_us * 1000))
+    plain = Reference('evt3', 200, 100).decode(payload)
     first_us = start_us + (found[0][3] if found else 0)
     wraps = (first_us >> 24 << 24) * 1000
     assert [(x, y, p, t + wraps) for x, y, p, t in plain] == in_ns(found, start_us * 1000)
