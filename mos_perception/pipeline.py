@@ -14,28 +14,17 @@ import threading
 from typing import Any
 
 from mos_perception.config import Config
-from mos_perception.datatypes import (
-    EventPacket,
-    Events,
-    Fault,
-    Frame,
-    Result,
-    Skip,
-    SkipReason,
-    SyncedInput,
-)
+from mos_perception.datatypes import EventPacket, Events, Fault, Frame, Result, Skip, SyncedInput
 from mos_perception.errors import MosError
-from mos_perception.events.decode import EventStream
+from mos_perception.events.decode import EventStream, packets_lost, refused
 from mos_perception.models import Model, load_model
 from mos_perception.stages import StageTimes
 from mos_perception.sync import Synchronizer
 from mos_perception.tracking import load_tracker
 
-_REFUSED = SkipReason.SIZE_CHANGED, SkipReason.ENCODING_CHANGED
-
 
 class Pipeline:
-    """One camera's perception. The constructor raises MosError when the configuration cannot work."""
+    """One camera's perception. The constructor raises MosError for a configuration that cannot work."""
 
     def __init__(self, config: Config, model: Model | None = None) -> None:
         self.config = config
@@ -71,7 +60,8 @@ class Pipeline:
         if self.sync.jumped_back(packet.stamp_ns, self._last_packet_ns):
             self.reset()
         self._last_packet_ns = packet.stamp_ns
-        return self._take_events(packet.frame_id, (packet.height, packet.width), self.stream.push, packet)
+        size = packet.height, packet.width
+        return self._take_events(packet.frame_id, size, self.stream.push, packet)
 
     def push_events(self, events: Events, size: tuple[int, int], frame_id: str) -> list[Skip]:
         """Take decoded events, stamps in ROS time (`dvs_msgs/EventArray`); `size` (height, width)."""
@@ -103,8 +93,8 @@ class Pipeline:
                 sample.check_sizes()
             instances = self.model.detect(sample, stages)
             with self._lock:
-                if sample.epoch != self.epoch:
-                    return Skip(SkipReason.RESET, sample.stamp_ns, 'the clock was reset meanwhile')
+                if (void := self.sync.void(sample)) is not None:
+                    return void
                 with stages.timed('track'):
                     tracks = self.tracker.update(instances, sample.stamp_ns)
         except MosError as error:
@@ -135,18 +125,20 @@ class Pipeline:
 
     def status(self) -> dict[str, Any]:
         """What `/diagnostics` says of the pipeline itself."""
-        return {'model': self.model.card.id, 'epoch': self.epoch, 'total events decoded': self._events_in,
+        return {'model': self.model.card.id, 'epoch': self.epoch,
+                'total events decoded': self._events_in,
                 'event buffer bytes': self.sync.buffer.nbytes,
                 'event clock offset ns': self.stream.clock_offset_ns,
                 **{f'engine {key}': value for key, value in self.model.report().items()}}
 
-    def _take_events(self, frame_id: str, size: tuple[int, int], decode: Any, *given: Any) -> list[Skip]:
+    def _take_events(self, frame_id: str, size: tuple[int, int], decode: Any,
+                     *given: Any) -> list[Skip]:
         stages = StageTimes()
         with stages.timed('decode'):
             events, watermark_ns, skips = decode(*given)
         self._events_in += len(events)
-        if any(skip.reason in _REFUSED for skip in skips):
+        if refused(skips):
             return skips
-        lost = sum(skip.count for skip in skips if skip.reason is SkipReason.PACKET_GAP)
+        lost = packets_lost(skips)
         return skips + self.sync.push_events(
             events, watermark_ns, size, lost, frame_id, stages['decode'])

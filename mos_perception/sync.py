@@ -160,6 +160,12 @@ class Synchronizer:
             samples.append(self._join(frame.stamp_ns, frame, self._status(frame.stamp_ns, True), 0.0))
         return samples + self._ticks()
 
+    def void(self, sample: SyncedInput) -> Skip | None:
+        """A Skip for an input that was made before the last reset; None for one that still counts."""
+        if sample.epoch == self.epoch:
+            return None
+        return Skip(SkipReason.RESET, sample.stamp_ns, 'the clock was reset meanwhile')
+
     def edges(self, stamp_ns: int) -> tuple[int, int]:
         """(t0, t1) of the window of a frame."""
         if self.side == 'before':

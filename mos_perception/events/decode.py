@@ -218,3 +218,14 @@ def _size_skip(stamp_ns: int, size: tuple[int, int], first: tuple[int, int]) -> 
     return Skip(SkipReason.SIZE_CHANGED, stamp_ns,
                 f'sensor is (height, width) {size}, the first was {first}: reset the node to '
                 'change it')
+
+
+def refused(skips: list[Skip]) -> bool:
+    """Whether a packet was refused as a whole: its sensor size or encoding is another."""
+    changes = SkipReason.SIZE_CHANGED, SkipReason.ENCODING_CHANGED
+    return any(skip.reason in changes for skip in skips)
+
+
+def packets_lost(skips: list[Skip]) -> int:
+    """How many packets were missing before one, by its sequence number."""
+    return sum(skip.count for skip in skips if skip.reason is SkipReason.PACKET_GAP)

@@ -269,7 +269,7 @@ def test_what_cannot_be_shown_is_an_error(models):
 
 
 def test_without_a_compiler_auto_says_what_runs_on_the_cpu_and_a_named_backend_refuses(models, monkeypatch):
-    from mos_perception.models.dimos.model import load
+    from mos_perception.models.dimos import load
     engine = models[0].engine
     monkeypatch.setattr(load, 'load_engine', lambda *arguments: engine)
     monkeypatch.setitem(sys.modules, 'cuda.core', None)
