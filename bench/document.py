@@ -35,8 +35,8 @@ def accuracy() -> str:
     parts = ['# Accuracy\n', HEAD, 'All models here are trained on scenes rendered by `training/scenes`, never on '
              'recorded data, and tested on others (train and test share no seed, texture family or outline family) or, '
              'where a heading names a data set, on its recordings. mIoU ins, mIoU01 '
-             'and AP parity follow the released DIMOS code; mIoU strict, AP strict, precision and recall count false '
-             'positives. The floors see the same clips: homography = optical flow minus a homography, mog2 = '
+             'and AP released follow the released DIMOS code; mIoU strict, AP strict, precision and recall count false '
+             'positives. The baselines see the same clips: homography = optical flow minus a homography, mog2 = '
              'background subtraction, events = event counts after motion compensation. Commands: '
              '`python -m training.evaluate --model NAME --preset PRESET --clips N --update-card`.\n']
     for path in sorted((ROOT / 'models').glob('*.json')):

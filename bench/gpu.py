@@ -4,7 +4,7 @@
 
 The device; both driver layers (copy, event times, graph capture); with each, every kernel against the CPU path, bit by
 bit; event-timed medians; compute-sanitizer over the kernels; the network on each backend that runs, with its difference
-to ONNX Runtime on the CPU, and the whole frame around it; DIMOS with ResNet-50 in torch. Not run on a GPU by us yet.
+to ONNX Runtime on the CPU, and the whole frame around it; DIMOS with ResNet-50 in torch.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from typing import Any
 import numpy as np
 
 from bench.gpu_kernels import Gpu, compare, measure
-from mos_perception.datatypes import EventWindow, Frame
-from mos_perception.engine import DeviceEngine
+from mos_perception.datatypes import EventWindow, Frame, SyncedInput
 from mos_perception.engine.driver import DRIVERS, Driver, open_driver
+from mos_perception.engine.interface import DeviceEngine
 from mos_perception.engine.kernels import compile_cubin
 from mos_perception.engine.probe import find_gpu
 from mos_perception.errors import EngineError, MosError
-from mos_perception.models.dimos_cuda import SOURCES
+from mos_perception.models.dimos.cuda import SOURCES
 
 COPY_BYTES = 64 << 20
 REPEATS = 50
@@ -145,13 +145,14 @@ def frame_check(engine: DeviceEngine, path: Path) -> dict[str, Any]:
     """The whole frame at 640x480 with 100,000 events, upload to label image, and what of it is not the network."""
     from bench.gpu_kernels import SENSOR, SPAN_NS, events
     from mos_perception.engine.card import load_card
-    from mos_perception.models.dimos_cuda import DimosCuda
+    from mos_perception.models.dimos.cuda import DimosCuda
+    from mos_perception.stages import StageTimes
     model = DimosCuda(engine, load_card(path))
     window = EventWindow(events('clustered', 100_000), 0, SPAN_NS, *SENSOR)
     frame = Frame(0, np.random.default_rng(0).integers(0, 256, (*SENSOR, 3)).astype(np.uint8))
 
     def whole() -> None:
-        model.postprocess(model.infer(model.image(frame), model.voxel(window)), SENSOR)
+        model.detect(SyncedInput(0, '', frame, window, SENSOR), StageTimes())
 
     def network() -> None:
         engine.enqueue()
@@ -166,7 +167,8 @@ def torch_check() -> dict[str, Any]:
     try:
         import torch
 
-        from training.nets.dimos import RELEASED, Dimos
+        from training.nets.dimos import Dimos
+        from training.nets.dimos_config import RELEASED
     except ImportError as error:
         return {'not measured': str(error)}
     if not torch.cuda.is_available():

@@ -17,12 +17,14 @@ from mos_perception.datatypes import Events, EventWindow, Frame
 from mos_perception.engine.card import ImageSpec, VoxelSpec
 from mos_perception.engine.driver import Driver, upload
 from mos_perception.events import evt3
+from mos_perception.events.arrays import EventArrays
 from mos_perception.events.encode import encode_evt3, encode_mono
 from mos_perception.events.scatter import time_scale
 from mos_perception.events.voxel import accumulate, layout_of, voxelize
-from mos_perception.models.cuda_input import HEADER, InputStage
-from mos_perception.models.cuda_masks import MaskStage
-from mos_perception.models.dimos import image_tensor, to_instances
+from mos_perception.models.dimos.cuda_input import HEADER, InputStage
+from mos_perception.models.dimos.cuda_masks import MaskStage
+from mos_perception.models.dimos.postprocess import to_instances
+from mos_perception.models.dimos.preprocess import image_tensor
 
 SENSOR, BINS, SPAN_NS = (480, 640), 5, 50_000_000
 REPEATS = 50
@@ -122,11 +124,11 @@ def _evt3(gpu: Gpu, sizes: tuple[int, ...]) -> Iterator[tuple[str, bool]]:
         given = events('clustered', count)
         words = np.frombuffer(encode_evt3(Events(given.x, given.y, given.p, given.t // 1000 * 1000)), np.uint16)
         state = np.zeros(evt3.STATE_SIZE, np.int64)
-        words = np.ascontiguousarray(words[evt3.seek_time(words, state)[0]:])
+        words = np.ascontiguousarray(words[evt3.seek_time(words, state).consumed:])
         found = decode(gpu, words, state)
         total = evt3.count_evt3(words)
         wanted = [np.zeros(total + evt3.SLACK, kind) for kind in (np.uint16, np.uint16, np.uint8, np.uint64)]
-        kept = evt3.decode_evt3(words, *SENSOR[::-1], state, *wanted)[0]
+        kept = evt3.decode_evt3(words, *SENSOR[::-1], state, EventArrays(*wanted)).kept
         yield f'evt3 {count}', kept == total and all(
             np.array_equal(ours, theirs[:kept].astype(ours.dtype)) for ours, theirs in zip(found, wanted))
 

@@ -14,12 +14,12 @@ from mos_perception.engine.card import (
     ImageSpec,
     ModelCard,
     PostprocessSpec,
-    TensorSpec,
     VoxelSpec,
     WindowSpec,
     save_card,
     sha256_of,
 )
+from mos_perception.engine.interface import TensorSpec
 
 HEIGHT, WIDTH, QUERIES, CHANNELS = 120, 160, 4, 8
 

@@ -19,7 +19,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from launch import LaunchDescription
-from mos_perception.bag import open_bag
+from mos_perception.recording.bag import open_bag
 
 NODE_LAUNCH = str(Path(get_package_share_directory('mos_perception')) / 'launch' / 'dimos.launch.py')
 OUTPUTS = ('instances', 'instance_image', 'motion', 'tracks')

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 an input cannot be used, 2 a wrong option or parameter, 13
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,13 +14,17 @@ from pathlib import Path
 from mos_perception.errors import ConfigError, MosError
 from mos_perception.formats import FORMATS
 
+# subcommand -> the file of `commands/` that runs it
+ROOMS = {'replay': 'run', 'evaluate': 'run', 'show': 'run', 'demo': 'run', 'convert': 'data',
+         'check-data': 'data', 'topics': 'data', 'build': 'machine', 'doctor': 'machine'}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand; returns the exit code. One line on stderr for anything that is not a defect of ours."""
     args = _parser().parse_args(arguments)
-    from mos_perception import commands
+    room = importlib.import_module(f'mos_perception.commands.{ROOMS[args.command]}')
     try:
-        getattr(commands, f'{args.command.replace("-", "_")}_command')(args)
+        getattr(room, f'{args.command.replace("-", "_")}_command')(args)
     except ConfigError as error:
         return _complain(error, 2)
     except (MosError, OSError) as error:

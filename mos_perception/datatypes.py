@@ -144,8 +144,13 @@ class EventWindow:
 
 
 @dataclass(frozen=True)
-class Pair:
-    """What one inference gets: a frame, its events, or both. `epoch` counts resets; `size` is (height, width)."""
+class SyncedInput:
+    """What one inference gets: a frame, its events, or both. `epoch` counts resets.
+
+    `size` is (height, width) of the answer. `neighbours` are frames around `frame`, oldest first,
+    for models that look at several. `waited_ms` is the wait for the events, `decode_ms` what
+    decoding took since the input before.
+    """
 
     stamp_ns: int
     frame_id: str
@@ -153,7 +158,14 @@ class Pair:
     window: EventWindow | None
     size: tuple[int, int]
     waited_ms: float = 0.0
+    decode_ms: float = 0.0
     epoch: int = 0
+    neighbours: tuple[Frame, ...] = ()
+
+    @staticmethod
+    def nothing(size: tuple[int, int]) -> SyncedInput:
+        """Neither frame nor events, for an answer of this (height, width): to warm a model up."""
+        return SyncedInput(0, '', None, None, size)
 
     @property
     def modality(self) -> Modality:
@@ -181,6 +193,15 @@ class Pair:
         if sensor != self.frame.size:
             raise SyncError(f'frame is {self.frame.size}, event sensor is {sensor} (height, width): set same_view to '
                             'true if both see the same field of view, or rectify one to the other')
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """Who is where in one frame: `ids` (H, W) u16 object id, 0 nothing; `moving` id -> moves."""
+
+    stamp_ns: int
+    ids: np.ndarray
+    moving: dict[int, bool]
 
 
 @dataclass(frozen=True)
@@ -216,8 +237,8 @@ class Instances:
     def id_image(self, ids: np.ndarray) -> np.ndarray:
         """(H, W) uint16: pixel = ids[n] where mask n is set, 0 elsewhere."""
         image = np.zeros(self.size, np.uint16)
-        for mask, number in zip(self.masks, ids):
-            image[mask] = number
+        for mask, object_id in zip(self.masks, ids):
+            image[mask] = object_id
         return image
 
 
@@ -246,6 +267,15 @@ class Tracks:
         seen = self.instance >= 0
         rows[self.instance[seen]] = np.flatnonzero(seen)
         return rows
+
+    def instance_ids(self, count: int) -> np.ndarray:
+        """(count,) int64 track id of each instance, 0 where it has none."""
+        return np.append(self.ids, 0)[self.of_instances(count)].astype(np.int64)
+
+    def instance_velocities(self, count: int) -> np.ndarray:
+        """(count, 2) px/s of each instance's track, zeros where it has none."""
+        table = np.append(self.velocities.reshape(-1, 2), [[0.0, 0.0]], 0)
+        return table[self.of_instances(count)]
 
 
 @dataclass(frozen=True)

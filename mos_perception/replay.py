@@ -9,11 +9,11 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mos_perception.bag import Bag
 from mos_perception.config import Config
-from mos_perception.datatypes import EventPacket, Fault, Frame, Pair, Result, Skip
-from mos_perception.messages import EVENT_ARRAYS
+from mos_perception.datatypes import EventPacket, Fault, Frame, Result, Skip, SyncedInput
 from mos_perception.pipeline import Pipeline
+from mos_perception.recording.bag import Bag
+from mos_perception.recording.messages import EVENT_ARRAYS
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Step:
     """One outcome, and the inputs it was made from (None for inputs refused before)."""
 
     outcome: Result | Skip | Fault
-    pair: Pair | None
+    sample: SyncedInput | None
 
 
 class Replay:
@@ -60,9 +60,9 @@ class Replay:
             return self.pipeline.push_packet(value)
         return self.pipeline.push_events(value.events, (value.height, value.width), value.frame_id)
 
-    def _process(self, pairs: list[Pair]) -> Iterator[Step]:
-        for pair in pairs:
-            yield Step(self.pipeline.process(pair), pair)
+    def _process(self, samples: list[SyncedInput]) -> Iterator[Step]:
+        for sample in samples:
+            yield Step(self.pipeline.process(sample), sample)
 
 
 def replay(bag: Bag, config: Config, pipeline: Pipeline | None = None) -> Iterator[Result | Skip | Fault]:

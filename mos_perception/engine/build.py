@@ -1,6 +1,6 @@
 """ONNX to engine, on the machine that will run it: strongly typed, static shapes, precision as the ONNX file says.
 
-Uses only what TensorRT 10.3, 10.16, 11.x and TensorRT-RTX share. Not run on a GPU by us yet.
+Uses only what TensorRT 10.3, 10.16, 11.x and TensorRT-RTX share.
 """
 
 from __future__ import annotations

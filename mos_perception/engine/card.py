@@ -14,32 +14,10 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-
+from mos_perception.engine.interface import Engine, TensorSpec
 from mos_perception.errors import EngineError
-
-if TYPE_CHECKING:
-    from mos_perception.engine import Engine
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """One input or output. `shape` has None where the graph leaves a size open; `dtype` as NumPy names it."""
-
-    name: str
-    shape: tuple[int | None, ...]
-    dtype: str
-
-    def __str__(self) -> str:
-        sizes = 'x'.join('?' if size is None else str(size) for size in self.shape)
-        return f'{self.name} {self.dtype} {sizes}'
-
-    def accepts(self, other: TensorSpec) -> bool:
-        """Same name, type and rank, and the same size wherever both state one."""
-        return (self.name == other.name and self.dtype == other.dtype and len(self.shape) == len(other.shape)
-                and all(a is None or b is None or a == b for a, b in zip(self.shape, other.shape)))
 
 
 @dataclass(frozen=True)
@@ -73,7 +51,7 @@ class WindowSpec:
 class PostprocessSpec:
     """Defaults the scores of the card were measured with."""
 
-    max_objects: int
+    top_k: int
     score_threshold: float
 
 
@@ -105,8 +83,8 @@ class ModelCard:
             ('voxel.bins', self.voxel.bins, self.voxel.bins >= 1, '>= 1'),
             ('window.side', self.window.side, self.window.side in ('before', 'after'), "'before' or 'after'"),
             ('window.length_ms', self.window.length_ms, 0 < self.window.length_ms <= 10_000, 'in (0, 10000] ms'),
-            ('postprocess.max_objects', self.postprocess.max_objects,
-             1 <= self.postprocess.max_objects <= 65535, 'in [1, 65535]'),
+            ('postprocess.top_k', self.postprocess.top_k,
+             1 <= self.postprocess.top_k <= 65535, 'in [1, 65535]'),
             ('postprocess.score_threshold', self.postprocess.score_threshold,
              0 <= self.postprocess.score_threshold <= 1, 'in [0, 1]'))
         for name, value, good, limit in checks:
@@ -156,14 +134,6 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def check_feeds(feeds: dict[str, np.ndarray], inputs: tuple[TensorSpec, ...]) -> None:
-    """Raises EngineError that lists both sides unless `feeds` are exactly the inputs."""
-    given = {name: TensorSpec(name, array.shape, array.dtype.name) for name, array in feeds.items()}
-    if given.keys() != {spec.name for spec in inputs} or not all(spec.accepts(given[spec.name]) for spec in inputs):
-        raise EngineError(f'fed {", ".join(map(str, given.values())) or "nothing"}; '
-                          f'the model takes {", ".join(map(str, inputs))}')
-
-
 def check(card: ModelCard, engine: Engine) -> None:
     """Raise EngineError, listing both sides, unless the graph has exactly the card's inputs and outputs."""
     for side in ('inputs', 'outputs'):
@@ -206,6 +176,7 @@ def _list(specs: dict[str, TensorSpec]) -> str:
 
 
 _NESTED = {'image': ImageSpec, 'voxel': VoxelSpec, 'window': WindowSpec, 'postprocess': PostprocessSpec}
+_RENAMED = {'max_objects': 'top_k'}  # old key -> the one that took its place
 _SCALARS = {'str': (str, 'text'), 'int': (int, 'a whole number'), 'float': ((int, float), 'a number'),
             'dict[str, Any]': (dict, 'an object')}
 
@@ -216,6 +187,9 @@ def _build(kind: type, values: Any, where: str) -> Any:
         raise EngineError(f'model card {where}: must be a JSON object, is {type(values).__name__}')
     fields = {spec.name: spec for spec in dataclasses.fields(kind)}
     for key in values.keys() - fields.keys():
+        if key in _RENAMED:
+            raise EngineError(f'model card {where}: {key} is called {_RENAMED[key]} now: rename it, or export the '
+                              'model again')
         near = difflib.get_close_matches(key, fields, 1)
         raise EngineError(f'model card {where}: unknown key {key!r}; '
                           + (f'did you mean {near[0]!r}?' if near else f'known keys: {", ".join(fields)}'))

@@ -1,4 +1,4 @@
-"""The driver protocol over NVIDIA's cuda-bindings. Not run on a GPU by us yet."""
+"""The driver protocol over NVIDIA's cuda-bindings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The driver protocol over pycuda. Not run on a GPU by us yet."""
+"""The driver protocol over pycuda."""
 
 from __future__ import annotations
 

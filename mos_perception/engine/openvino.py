@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mos_perception.engine.card import TensorSpec, check_feeds
+from mos_perception.engine.interface import TensorSpec, check_inputs
 from mos_perception.errors import EngineError
 
 
@@ -21,7 +21,7 @@ class OpenVinoEngine:
             import openvino
         except ImportError as error:
             raise EngineError(f'{error}: pip install openvino, or use "backend: onnxruntime"') from error
-        self.choice, self.threads = '', threads or len(os.sched_getaffinity(0))
+        self.threads = threads or len(os.sched_getaffinity(0))
         self._version = openvino.__version__
         if not Path(path).is_file():
             raise EngineError(f'model file {path} does not exist: check the parameter "model"')
@@ -34,11 +34,11 @@ class OpenVinoEngine:
         self._request = self._model.create_infer_request()
         self.inputs, self.outputs = (tuple(map(_spec, ports)) for ports in (self._model.inputs, self._model.outputs))
 
-    def run(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """All outputs by name, copies. Raises EngineError for wrong feeds or a failed inference."""
-        check_feeds(feeds, self.inputs)
+    def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """All outputs by name, copies. Raises EngineError for wrong inputs or a failed inference."""
+        check_inputs(inputs, self.inputs)
         try:
-            found = self._request.infer(feeds)
+            found = self._request.infer(inputs)
         except RuntimeError as error:
             raise EngineError(f'inference failed: {" ".join(str(error).split())[:300]}') from error
         return {spec.name: found[port].copy() for spec, port in zip(self.outputs, self._model.outputs)}
@@ -46,7 +46,7 @@ class OpenVinoEngine:
     def report(self) -> dict[str, Any]:
         """What really runs; `precision` is that of the arithmetic."""
         return {'backend': 'openvino', 'device': str(self._model.get_property('EXECUTION_DEVICES')[0]),
-                'provider': 'CPU', 'choice': self.choice, 'threads': self.threads,
+                'provider': 'CPU', 'choice': '', 'threads': self.threads,
                 'precision': self._model.get_property('INFERENCE_PRECISION_HINT').get_type_name(),
                 'versions': {'openvino': self._version, 'numpy': np.__version__}}
 

@@ -1,4 +1,4 @@
-"""TensorRT and TensorRT-RTX behind the engine interface: fixed buffers, one CUDA graph. Not run on a GPU by us yet."""
+"""TensorRT and TensorRT-RTX behind the engine interface: fixed buffers, one CUDA graph."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import numpy as np
 
 from mos_perception.engine.build import build_command, engine_key, import_tensorrt
 from mos_perception.engine.cache import Cache, Miss
-from mos_perception.engine.card import TensorSpec, check_feeds, load_card
+from mos_perception.engine.card import load_card
 from mos_perception.engine.driver import Driver, open_driver
+from mos_perception.engine.interface import TensorSpec, check_inputs
 from mos_perception.engine.probe import Gpu, find_gpu
 from mos_perception.errors import EngineError
 
@@ -20,8 +21,11 @@ _DTYPES = {'FLOAT': 'float32', 'HALF': 'float16', 'INT64': 'int64', 'INT32': 'in
            'UINT8': 'uint8', 'BOOL': 'bool'}
 
 
-def open_engine(path: Path, flavour: str, driver: str = 'auto', cache: Cache | None = None) -> TrtEngine:
+def open_engine(path: Path, flavour: str, driver: str = 'auto', cache: Cache | None = None,
+                choice: str = '') -> TrtEngine:
     """The cached engine of the ONNX file `path`, built on this machine by `mos build`.
+
+    `choice`: why `auto` took this engine.
 
     Raises EngineError in this order: no GPU, no TensorRT, no engine for exactly this file, device and version.
     """
@@ -34,7 +38,7 @@ def open_engine(path: Path, flavour: str, driver: str = 'auto', cache: Cache | N
         raise EngineError(f'{plan.reason}: run "{build_command(path, flavour)}"')
     layer = open_driver(driver)
     try:
-        return TrtEngine(trt, plan, gpu, layer)
+        return TrtEngine(trt, plan, gpu, layer, choice)
     except EngineError as error:
         layer.close()
         if not isinstance(error, PlanError):
@@ -50,9 +54,9 @@ class PlanError(EngineError):
 class TrtEngine:
     """One execution context with its buffers, freed with it. `run` may be called from any one thread at a time."""
 
-    def __init__(self, trt: ModuleType, plan: bytes, gpu: Gpu, driver: Driver) -> None:
+    def __init__(self, trt: ModuleType, plan: bytes, gpu: Gpu, driver: Driver, choice: str = '') -> None:
         """Raises PlanError where the plan cannot be used, EngineError where the device refuses."""
-        self.choice = ''
+        self._choice = choice
         self._trt, self.gpu, self.driver = trt, gpu, driver
         self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
         self._engine = self._runtime.deserialize_cuda_engine(plan)
@@ -73,11 +77,11 @@ class TrtEngine:
         self._replay = driver.capture(self._whole, self.stream)
         weakref.finalize(self, driver.close)
 
-    def run(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """All outputs by name, copies. Raises EngineError for wrong feeds or a failed inference."""
-        check_feeds(feeds, self.inputs)
+    def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """All outputs by name, copies. Raises EngineError for wrong inputs or a failed inference."""
+        check_inputs(inputs, self.inputs)
         self.driver.activate()
-        for name, array in feeds.items():
+        for name, array in inputs.items():
             np.copyto(self._host[name], array)
         self._replay()
         self.driver.synchronize(self.stream)
@@ -95,7 +99,7 @@ class TrtEngine:
     def report(self) -> dict[str, Any]:
         """What really runs."""
         return {'backend': self._trt.__name__, 'device': str(self.gpu), 'provider': self.driver.name,
-                'choice': self.choice, 'precision': '/'.join(sorted({spec.dtype for spec in self.inputs})),
+                'choice': self._choice, 'precision': '/'.join(sorted({spec.dtype for spec in self.inputs})),
                 'versions': {self._trt.__name__: self._trt.__version__, 'cuda': self.gpu.cuda,
                              'numpy': np.__version__}}
 

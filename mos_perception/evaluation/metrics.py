@@ -1,6 +1,6 @@
 """Metrics of one frame, and mask AP of many. Id maps (H, W) hold 0 for background.
 
-Parity = as DIMOS' released `eval_utils` computes them (specs/dimos.md 3), flaws included: false positives cost
+Released protocol = as DIMOS' released `eval_utils` computes them, flaws included: false positives cost
 nothing, matching is greedy, a frame without moving objects scores 0. Strict = Hungarian, false positives count.
 Legend: G ground-truth instances, P predicted ones.
 """
@@ -70,7 +70,7 @@ def _compact(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return names, table[ids.ravel()]
 
 
-def parity_miou_ins(counts: Overlaps) -> float:
+def released_miou_ins(counts: Overlaps) -> float:
     """mIoU_ins: each GT in id order takes the best remaining prediction and removes it, even at IoU 0; no GT: 0.
 
     Give GT ids through `align_ids`, so that id order is area order.
@@ -86,7 +86,7 @@ def parity_miou_ins(counts: Overlaps) -> float:
     return float(np.mean(values)) if values else 0.0
 
 
-def parity_miou01(gt_ids: np.ndarray, pred_ids: np.ndarray) -> float:
+def released_miou01(gt_ids: np.ndarray, pred_ids: np.ndarray) -> float:
     """mIoU01: IoU of everything that moves, as one foreground; GT empty: 0."""
     gt, pred = gt_ids > 0, pred_ids > 0
     if not gt.any():
@@ -94,7 +94,7 @@ def parity_miou01(gt_ids: np.ndarray, pred_ids: np.ndarray) -> float:
     return float((np.count_nonzero(gt & pred) + EPS) / (np.count_nonzero(gt | pred) + EPS))
 
 
-def parity_bbox_iou(gt_boxes: np.ndarray, pred_boxes: np.ndarray) -> float:
+def released_bbox_iou(gt_boxes: np.ndarray, pred_boxes: np.ndarray) -> float:
     """Mean over the best IoU of each GT box and of each predicted box, (n, 4) px far edge exclusive; either empty: 0.
 
     DIMOS also counts its background query's box among the predictions; ours has none.

@@ -15,7 +15,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image
 
 from mos_perception.config import Config
-from mos_perception.datatypes import Events, EventWindow, Pair, Skip
+from mos_perception.datatypes import Events, EventWindow, Skip, SyncedInput
 from mos_perception.errors import FrameError
 from mos_perception.pipeline import Pipeline
 from mos_perception.ros import convert, qos
@@ -39,12 +39,12 @@ def join(node: Node, config: Config, feed: Feed) -> list[Any]:
     return [part.sub for part in parts]
 
 
-def push(pipeline: Pipeline, frame: Image, counts: Image, now_ns: int) -> tuple[list[Skip], list[Pair]]:
+def push(pipeline: Pipeline, frame: Image, counts: Image, now_ns: int) -> tuple[list[Skip], list[SyncedInput]]:
     """Push a frame and give it the event frame as its window. Raises FrameError."""
     converted = convert.frame(frame)
-    events = window(counts, *pipeline.sync.edges(converted.stamp_ns))
+    events = window(counts, *pipeline.window_edges(converted.stamp_ns))
     skips = pipeline.push_frame(converted, now_ns)
-    return skips, [dataclasses.replace(pair, window=events) for pair in pipeline.flush()]
+    return skips, [dataclasses.replace(sample, window=events) for sample in pipeline.flush()]
 
 
 def window(message: Image, t0_ns: int, t1_ns: int) -> EventWindow:

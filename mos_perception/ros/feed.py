@@ -1,7 +1,7 @@
 """Between the node's callbacks and the pipeline: what comes in, what waits, what is counted. No messages here.
 
-    executor thread   `take`: convert, decode, pair; never infers
-    worker thread     newest pair -> `Pipeline.process` -> publish; also wakes for deadlines
+    executor thread   `take`: convert, decode, join; never infers
+    worker thread     newest input -> `Pipeline.process` -> publish; also wakes for deadlines
 
 `take` and the worker's `_infer` are the boundaries where every exception ends: counted, logged, and the next
 input is processed. Times are steady nanoseconds.
@@ -14,13 +14,13 @@ import time
 from collections.abc import Callable
 
 from mos_perception.config import Config
-from mos_perception.datatypes import Fault, Pair, Result, Skip, SkipReason
+from mos_perception.datatypes import Fault, Result, Skip, SkipReason, SyncedInput
 from mos_perception.errors import MosError
 from mos_perception.pipeline import Pipeline
 from mos_perception.ros.diagnostics import Monitor
 from mos_perception.ros.worker import Worker
 
-Push = Callable[[Pipeline, int], tuple[list[Skip], list[Pair]]]
+Push = Callable[[Pipeline, int], tuple[list[Skip], list[SyncedInput]]]
 _REFUSED = {'frames': SkipReason.BAD_FRAME, 'events': SkipReason.BAD_PACKET}
 
 
@@ -33,7 +33,7 @@ class Feed:
     """Feeds one pipeline while the node is active."""
 
     def __init__(self, pipeline: Pipeline, monitor: Monitor, wanted: Callable[[], bool],
-                 publish: Callable[[Pair, Result], None], warn: Callable[[str, str], None]) -> None:
+                 publish: Callable[[SyncedInput, Result], None], warn: Callable[[str, str], None]) -> None:
         """`wanted()`: does anybody listen; `publish` runs in the worker; `warn(key, text)` throttles by key."""
         self._pipeline, self._monitor = pipeline, monitor
         self._wanted, self._publish, self._warn = wanted, publish, warn
@@ -46,11 +46,11 @@ class Feed:
         self._monitor.received(role, now)
         try:
             with self._lock:
-                skips, pairs = push(self._pipeline, now)
-                self._worker.wake_at(self._pipeline.sync.due_ns)
+                skips, samples = push(self._pipeline, now)
+                self._worker.wake_at(self._pipeline.due_ns)
             for skip in skips:
                 self.skip(skip)
-            self._offer(pairs)
+            self._offer(samples)
         except MosError as error:
             self.skip(Skip(_REFUSED[role], 0, str(error)))
         except Exception as error:
@@ -69,7 +69,7 @@ class Feed:
 
     def jumped_to(self, now_ns: int) -> int | None:
         """ROS time jumped back to `now_ns`: reset, unless the stamps said so first. Returns the new epoch or None."""
-        last = self._pipeline.sync.last_stamp_ns
+        last = self._pipeline.last_stamp_ns
         return self.reset() if last is not None and last > now_ns else None
 
     def update(self, config: Config) -> None:
@@ -97,29 +97,29 @@ class Feed:
         """A frame has waited long enough: hand over what is ready, and wake again for the next."""
         try:
             with self._lock:
-                pairs = self._pipeline.ready(time.monotonic_ns())
-                self._worker.wake_at(self._pipeline.sync.due_ns)
-            self._offer(pairs)
+                samples = self._pipeline.ready(time.monotonic_ns())
+                self._worker.wake_at(self._pipeline.due_ns)
+            self._offer(samples)
         except Exception as error:
             self._monitor.raised()
             self._warn('exception', f'deadline: {one_line(error)}')
 
-    def _offer(self, pairs: list[Pair]) -> None:
-        for pair in pairs:
+    def _offer(self, samples: list[SyncedInput]) -> None:
+        for sample in samples:
             if not self._wanted():
-                self.skip(Skip(SkipReason.NO_SUBSCRIBER, pair.stamp_ns))
-            elif (older := self._worker.offer(pair)) is not None:
+                self.skip(Skip(SkipReason.NO_SUBSCRIBER, sample.stamp_ns))
+            elif (older := self._worker.offer(sample)) is not None:
                 self.skip(Skip(SkipReason.NEWER_FRAME, older.stamp_ns))
 
-    def _infer(self, pair: Pair) -> None:
+    def _infer(self, sample: SyncedInput) -> None:
         try:
-            if pair.epoch != self._pipeline.epoch:
-                self.skip(Skip(SkipReason.RESET, pair.stamp_ns))
+            if sample.epoch != self._pipeline.epoch:
+                self.skip(Skip(SkipReason.RESET, sample.stamp_ns))
                 return
-            outcome = self._pipeline.process(pair)
+            outcome = self._pipeline.process(sample)
             if isinstance(outcome, Result):
                 start = time.perf_counter()
-                self._publish(pair, outcome)
+                self._publish(sample, outcome)
                 self._monitor.published(outcome, {'publish': (time.perf_counter() - start) * 1e3})
             elif isinstance(outcome, Fault):
                 self._monitor.failed(outcome)

@@ -6,11 +6,16 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rcl_interfaces.msg import (
+    FloatingPointRange,
+    IntegerRange,
+    ParameterDescriptor,
+    SetParametersResult,
+)
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from mos_perception.config import FIELDS, Config, check, from_dict
+from mos_perception.config import FIELDS, RENAMED, Config, check, from_dict
 from mos_perception.errors import ConfigError
 
 # Names a node may get without our declaring them.
@@ -37,10 +42,12 @@ def declare(node: Node) -> Config:
     """Declare every parameter of `Config` on the node, from its overrides (`-p`, parameter files).
 
     A whole number where a decimal is meant is taken. An unknown name is warned about, naming the
-    nearest one. Raises ConfigError for a wrong type or a value out of range.
+    nearest one. Raises ConfigError for a renamed one, a wrong type or a value out of range.
     """
     overrides: dict[str, Any] = {name: item.value for name, item in node._parameter_overrides.items()}
     for name in overrides:
+        if name in RENAMED:
+            check(name, overrides[name])  # says the new name: an old value is not lost without a word
         if name not in FIELDS and name not in _FOREIGN and not name.startswith(_FOREIGN_PREFIX):
             node.get_logger().warning(f'{_unknown(name)} (ignored)')
     config = from_dict({name: value for name, value in overrides.items() if name in FIELDS})

@@ -25,13 +25,13 @@ from rclpy.serialization import serialize_message
 from rclpy.utilities import remove_ros_args
 from rosgraph_msgs.msg import Clock
 
-from mos_perception.bag import Bag, open_bag
 from mos_perception.errors import BagError, ConfigError, MosError
+from mos_perception.recording.bag import Bag, open_bag
+from mos_perception.recording.storage import Recorded
 from mos_perception.ros import qos
 from mos_perception.ros.convert import to_stamp
 from mos_perception.ros.inputs import message_class
 from mos_perception.ros.transport import prepare_transport
-from mos_perception.storage import Recorded
 
 READ_AHEAD = 64        # messages
 DEPTH = 200            # of each publisher

@@ -15,8 +15,8 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 from rclpy.utilities import remove_ros_args
 
-from mos_perception.bag import BagWriter
 from mos_perception.errors import ConfigError, MosError
+from mos_perception.recording.bag import BagWriter
 from mos_perception.ros import qos
 from mos_perception.ros.inputs import message_class
 from mos_perception.ros.transport import prepare_transport

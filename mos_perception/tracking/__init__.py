@@ -19,3 +19,9 @@ class Tracker(Protocol):
 
     def reset(self) -> None:
         """Forget everything; ids start at 1 again (a new epoch)."""
+
+
+def load_tracker(config: Config) -> Tracker:
+    """The tracker that the parameter `tracker` names."""
+    from mos_perception.tracking.hungarian import HungarianTracker
+    return {'hungarian': HungarianTracker}[config.tracker](config)

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from mos_perception.bag import open_bag
+from mos_perception.commands.demo import DemoOptions, run_demo
 from mos_perception.config import Config
 from mos_perception.datatypes import Result
-from mos_perception.demo import DemoOptions, run_demo
-from mos_perception.present import node_results
+from mos_perception.recording.bag import open_bag
+from mos_perception.recording.results import result_digest
 from mos_perception.replay import replay, with_topics
-from mos_perception.results import result_digest
+from mos_perception.reports.run_report import node_results
 
 BAG = Path(__file__).resolve().parents[1] / 'bags' / 'demo'
 

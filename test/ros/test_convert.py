@@ -10,7 +10,17 @@ from pycocotools import mask as coco
 from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import Image
 
-from mos_perception.datatypes import Events, EventWindow, Frame, Instances, Modality, Pair, Result, Tracks, WindowStatus
+from mos_perception.datatypes import (
+    Events,
+    EventWindow,
+    Frame,
+    Instances,
+    Modality,
+    Result,
+    SyncedInput,
+    Tracks,
+    WindowStatus,
+)
 from mos_perception.errors import DecodeError, FrameError, MosError
 from mos_perception.ros import approximate, convert
 
@@ -82,7 +92,7 @@ def test_no_instances():
 @pytest.mark.parametrize('image', [np.zeros((20, 30, 3), np.uint8), None])
 def test_overlay(image):
     frame = Frame(1, image) if image is not None else None
-    message = again(convert.overlay_message(result(), Pair(1, '', frame, result().window, (20, 30))))
+    message = again(convert.overlay_message(result(), SyncedInput(1, '', frame, result().window, (20, 30))))
     assert (message.encoding, message.height, message.width, len(message.data)) == ('rgb8', 20, 30, 1800)
 
 

@@ -6,9 +6,9 @@ import pytest
 import yaml
 from rclpy.parameter import Parameter
 
+from mos_perception.commands.generate import ROOT
 from mos_perception.config import FIELDS, Config
 from mos_perception.errors import ConfigError
-from mos_perception.generate import ROOT
 from mos_perception.ros.node import MosNode
 
 

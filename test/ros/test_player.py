@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import rclpy
 
-from mos_perception.bag import BagWriter, open_bag
+from mos_perception.recording.bag import BagWriter, open_bag
 from mos_perception.ros import convert
 from mos_perception.ros.player import Player, parse
 

@@ -5,7 +5,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
-from mos_perception.doctor import examine
+from mos_perception.commands.doctor import examine
 from mos_perception.ros.survey import survey
 
 

@@ -10,11 +10,10 @@ from hypothesis import strategies as st
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_typestore
 
-from mos_perception import messages, results
-from mos_perception.bag import BagWriter, GroundTruth, open_bag
 from mos_perception.datatypes import (
     EventPacket,
     Frame,
+    GroundTruth,
     Instances,
     Modality,
     Result,
@@ -24,7 +23,9 @@ from mos_perception.datatypes import (
     TrackState,
 )
 from mos_perception.errors import BagError, FrameError
-from mos_perception.results import NodeResult, read_result, result_digest
+from mos_perception.recording import messages, results
+from mos_perception.recording.bag import BagWriter, open_bag
+from mos_perception.recording.results import NodeResult, read_result, result_digest
 
 RNG = np.random.default_rng(5)
 STORAGES = pytest.mark.parametrize('storage, compress', [

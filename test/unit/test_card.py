@@ -14,7 +14,6 @@ from mos_perception.engine.card import (
     ImageSpec,
     ModelCard,
     PostprocessSpec,
-    TensorSpec,
     VoxelSpec,
     WindowSpec,
     check,
@@ -23,6 +22,7 @@ from mos_perception.engine.card import (
     save_card,
     sha256_of,
 )
+from mos_perception.engine.interface import TensorSpec
 from mos_perception.errors import EngineError
 
 ABC = 'ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad'  # sha256('abc'), FIPS 180-2 appendix B.1
@@ -79,7 +79,7 @@ def edit(model: Path, change) -> None:
     (lambda v: v.update(inputs=[3]), r'inputs\[0\]: must be a JSON object'),
     (lambda v: v.update(sha256='12'), '64 lower-case hex'),
     (lambda v: v.update(id=None), 'must be text'),
-    (lambda v: v['postprocess'].update(max_objects=0), 'max_objects')])
+    (lambda v: v['postprocess'].update(top_k=0), 'top_k')])
 def test_wrong_cards_name_the_key(model, change, words):
     edit(model, change)
     with pytest.raises(EngineError, match=words):

@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from mos_perception import commands
-from mos_perception.bag import BagWriter, open_bag
 from mos_perception.cli import main
+from mos_perception.commands import run
 from mos_perception.errors import ConfigError, EngineError
+from mos_perception.recording.bag import BagWriter, open_bag
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_evaluate_by_replay_and_by_recorded_results(tmp_path, scene, bright, cap
     assert main(['evaluate', str(inputs), '--ground-truth', str(path), '--json', str(tmp_path / 'c.json')]) == 0
     scores = [json.loads((tmp_path / f'{name}.json').read_text())['score'] for name in 'abc']
     assert scores[0] == scores[1] == scores[2]
-    assert scores[0]['parity']['mIoU_ins_valid'] == 1.0 and scores[0]['frames'] == 14
+    assert scores[0]['released']['mIoU_ins_valid'] == 1.0 and scores[0]['frames'] == 14
     printed = capsys.readouterr().out
     assert all(word in printed for word in ('mIoU_ins', 'mIoU01', 'mAP', 'id_switches', 'p99 ms', 'frames in'))
 
@@ -100,11 +100,11 @@ def test_settings_become_a_config(tmp_path):
     import argparse
     args = argparse.Namespace(model='m.onnx',
                               set=['threads=2', 'deadline_s=1', 'publish_masks=False', 'image_topic=a=b'])
-    config = commands.config_from(args)
+    config = run.config_from(args)
     assert (config.model, config.threads, config.deadline_s, config.publish_masks, config.image_topic) == (
         'm.onnx', 2, 1.0, False, 'a=b')
     with pytest.raises(ConfigError):
-        commands.config_from(argparse.Namespace(model=None, set=['nothing=1']))
+        run.config_from(argparse.Namespace(model=None, set=['nothing=1']))
 
 
 @pytest.mark.parametrize('arguments, words', [
@@ -173,7 +173,7 @@ def test_doctor_says_what_is_here_and_what_runs(tmp_path, capsys):
 
 
 def test_doctor_and_build_without_a_gpu_fail_with_one_line(monkeypatch, capsys):
-    from mos_perception import doctor
+    from mos_perception.commands import doctor
     from mos_perception.engine import build, trt
 
     def absent():

@@ -14,16 +14,20 @@ from hypothesis import strategies as st
 from shim_driver import ShimDriver, compile_shim
 
 from mos_perception.config import Config
-from mos_perception.datatypes import Events, EventWindow, Frame
-from mos_perception.engine import DeviceEngine, kernels
+from mos_perception.datatypes import Events, EventWindow, Frame, SyncedInput
+from mos_perception.engine import kernels
 from mos_perception.engine.card import find_model, load_card
+from mos_perception.engine.interface import DeviceEngine
 from mos_perception.engine.ort import OrtEngine
 from mos_perception.engine.probe import Gpu
 from mos_perception.errors import EngineError
 from mos_perception.models import load_model
-from mos_perception.models.axes import area_axis, linear_axis
-from mos_perception.models.dimos import DimosModel, choose, image_tensor, softmax, to_instances
-from mos_perception.models.dimos_cuda import SOURCES, DimosCuda
+from mos_perception.models.dimos.cuda import SOURCES, DimosCuda
+from mos_perception.models.dimos.model import DimosModel
+from mos_perception.models.dimos.postprocess import select_queries, softmax, to_instances
+from mos_perception.models.dimos.preprocess import image_tensor
+from mos_perception.models.dimos.resize_axes import area_axis, linear_axis
+from mos_perception.stages import StageTimes
 
 pytestmark = pytest.mark.skipif(shutil.which('g++') is None, reason='g++ is not installed: it compiles the kernels')
 SIZES = [(37, 61), (74, 122), (120, 200), (111, 61), (40, 63), (180, 240)]  # over (37, 61): equal, 2 x 2, ..., mixed
@@ -33,7 +37,6 @@ NET = (37, 61)
 class ShimEngine:
     """A DeviceEngine: ONNX Runtime between buffers that the kernels fill and read."""
 
-    choice = ''
     gpu = Gpu('shim', (8, 7), 1, 0, '', '')
 
     def __init__(self, path, driver):
@@ -81,6 +84,15 @@ def window(rng, count, size, t0=5_000_000_000, length=100_000_000):
     return EventWindow(events, t0, t0 + length, *size)
 
 
+def sample(frame, events, size=(120, 160)):
+    """One input; `size` of the answer where there is no frame."""
+    return SyncedInput(0, '', frame, events, size if frame is None else frame.size)
+
+
+def detected(model, frame, events, size=(120, 160)):
+    return model.detect(sample(frame, events, size), StageTimes())
+
+
 def picture(rng, size):
     """Edges and areas rather than noise, so that the network says something."""
     small = rng.integers(0, 256, (6, 8, 3)).astype(np.uint8)
@@ -122,11 +134,9 @@ def test_input_tensors_are_the_cpu_path_s_bit_by_bit(models, size):
     for count in (0, 1, 3000):
         frame = Frame(0, rng.integers(0, 256, (*size, 3)).astype(np.uint8))
         events = window(rng, count, size)
-        gpu.voxel(events)
-        gpu.image(frame)
-        gpu.infer()
-        assert gpu.engine.tensors['voxel'][0].tobytes() == cpu.voxel(events).tobytes()
-        assert gpu.engine.tensors['image'][0].tobytes() == cpu.image(frame).tobytes()
+        gpu.detect(sample(frame, events), StageTimes())
+        for name, wanted in cpu.inputs(frame, events, StageTimes()).items():
+            assert gpu.engine.tensors[name].tobytes() == wanted.tobytes(), name
 
 
 @pytest.mark.parametrize('encoding, order', [('rgb8', (0, 1, 2)), ('bgr8', (2, 1, 0)), ('rgba8', (0, 1, 2)),
@@ -146,8 +156,8 @@ def test_image_kernel_takes_any_channel_order(library, models, encoding, order, 
 
 
 def launch_image(driver, out, data, pixel, order, size, spec):
-    from mos_perception.models.cuda_input import AXIS
-    from mos_perception.models.dimos import image_scale
+    from mos_perception.models.dimos.cuda_input import AXIS
+    from mos_perception.models.dimos.preprocess import image_scale
     kept = []
 
     def at(array):
@@ -171,18 +181,15 @@ def test_instances_are_the_cpu_path_s(models, frame_size):
     shown = 0
     for count in (0, 200, 20_000):
         frame, events = Frame(0, picture(rng, frame_size)), window(rng, count, frame_size)
-        gpu.voxel(events), gpu.image(frame)
-        found = gpu.postprocess(gpu.infer(), frame_size)
-        wanted = cpu.postprocess(cpu.infer(cpu.image(frame), cpu.voxel(events)), frame_size)
-        same(found, wanted)
+        same(detected(gpu, frame, events), detected(cpu, frame, events))
     for seed in range(12):
         outputs = made_up(np.random.default_rng(seed), gpu.engine.tensors)
         for name, array in outputs.items():
             gpu.engine.tensors[name][...] = array
         gpu._masks.enqueue_quality()
         logits = {name: outputs[name] for name in ('class_logits', 'embeddings')}
-        found = gpu.postprocess(logits | {'quality': gpu._masks.quality()}, frame_size)
-        wanted = to_instances(outputs, gpu.size, frame_size, gpu.score_threshold, gpu.most)
+        found = gpu._instances(logits, gpu._masks.quality(), frame_size)
+        wanted = to_instances(outputs, gpu.size, frame_size, gpu.score_threshold, gpu.top_k)
         same(found, wanted)
         shown += len(found)
     assert shown > 30
@@ -218,12 +225,10 @@ def test_one_graph_serves_all_frames_and_is_made_anew_for_other_sizes(models):
                                             ((240, 320), (1 << 18) + 5), ((240, 320), 7)]):
         before = len(driver.launched)
         frame, events = Frame(number, picture(rng, size)), window(rng, count, size)
-        gpu.voxel(events), gpu.image(frame)
-        outputs = gpu.infer()
-        wanted = cpu.infer(cpu.image(frame), cpu.voxel(events))
-        np.testing.assert_array_equal(outputs['class_logits'], wanted['class_logits'])
+        same(detected(gpu, frame, events), detected(cpu, frame, events))
         # a replay launches nothing from Python
-        assert (len(driver.launched) == before) == (number in (1, 2, 5)), number
+        replayed = not {'voxel_events', 'frame_quality'} & set(driver.launched[before:])
+        assert replayed == (number in (1, 2, 5)), number
     assert isinstance(gpu.engine, DeviceEngine)
 
 
@@ -233,12 +238,9 @@ def test_made_in_one_thread_and_run_in_another(models):
     rng, size = np.random.default_rng(7), (240, 320)
     frame, events = Frame(0, picture(rng, size)), window(rng, (1 << 18) + 1, size)
 
-    def work():
-        gpu.voxel(events), gpu.image(frame)
-        return gpu.postprocess(gpu.infer(), size)
     with ThreadPoolExecutor(1) as pool:
-        found = pool.submit(work).result()
-    same(found, cpu.postprocess(cpu.infer(cpu.image(frame), cpu.voxel(events)), size))
+        found = pool.submit(detected, gpu, frame, events).result()
+    same(found, detected(cpu, frame, events))
 
 
 def test_a_missing_input_is_zero(models):
@@ -246,44 +248,40 @@ def test_a_missing_input_is_zero(models):
     rng = np.random.default_rng(5)
     frame, events = Frame(0, picture(rng, (120, 160))), window(rng, 500, (120, 160))
     for given_frame, given_events in ((frame, events), (None, events), (frame, None), (None, None), (frame, events)):
-        gpu.voxel(given_events), gpu.image(given_frame)
-        found = gpu.infer()['class_logits']
-        np.testing.assert_array_equal(found, cpu.infer(cpu.image(given_frame), cpu.voxel(given_events))['class_logits'])
+        same(detected(gpu, given_frame, given_events), detected(cpu, given_frame, given_events))
 
 
 def test_what_cannot_be_shown_is_an_error(models):
     gpu, _ = models
     full = 1 << 14
     events = Events(*(np.zeros(full, kind) for kind in (np.uint16, np.uint16, np.uint8)), np.full(full, 50))
-    gpu.voxel(EventWindow(events, 0, 50, 120, 160))
-    gpu.image(None)
     with pytest.raises(EngineError, match='hot pixel'):
-        gpu.infer()
+        detected(gpu, None, EventWindow(events, 0, 50, 120, 160))
     gpu.engine.tensors['mask_logits'][0, 0, 0, 0] = np.nan
     gpu._masks.enqueue_quality()
     with pytest.raises(EngineError, match='NaN or infinite'):
         gpu._masks.quality()
-    with pytest.raises(EngineError, match='parity'):
-        gpu.postprocess({}, (120, 160), parity=True)
+    with pytest.raises(EngineError, match='as_released'):
+        gpu.detect(sample(None, None), StageTimes(), as_released=True)
     odd = dataclasses.replace(gpu.card, voxel=dataclasses.replace(gpu.card.voxel, normalise='std'))
     with pytest.raises(EngineError, match='on a GPU we run "max", "bin", float32'):
         DimosCuda(gpu.engine, odd, compiler=lambda path, capability: b'')
 
 
 def test_without_a_compiler_auto_says_what_runs_on_the_cpu_and_a_named_backend_refuses(models, monkeypatch):
-    from mos_perception import models as room
+    from mos_perception.models.dimos import load
     engine = models[0].engine
-    engine.choice = 'auto: tensorrt'
-    monkeypatch.setattr(room, 'load_engine', lambda *arguments: engine)
+    monkeypatch.setattr(load, 'load_engine', lambda *arguments: engine)
     monkeypatch.setitem(sys.modules, 'cuda.core', None)
     monkeypatch.setattr(kernels.shutil, 'which', lambda *arguments, **options: None)
     with pytest.raises(EngineError, match='nothing compiles voxel.cu for sm_87.*cuda-core'):
         load_model(Config(model=models[0].card.id, backend='tensorrt'))
     model = load_model(Config(model=models[0].card.id, backend='auto'))
-    assert type(model) is DimosModel and 'voxels and masks on the CPU (nothing compiles voxel.cu' in engine.choice
+    assert type(model) is DimosModel
+    fallback = model.report()['fallback']
+    assert 'voxels and masks on the CPU (nothing compiles voxel.cu' in fallback
     frame = Frame(0, picture(np.random.default_rng(6), (120, 160)))
-    same(model.postprocess(model.infer(model.image(frame), model.voxel(None)), (120, 160)),
-         models[1].postprocess(models[1].infer(model.image(frame), model.voxel(None)), (120, 160)))
+    same(detected(model, frame, None), detected(models[1], frame, None))
 
 
 def test_nvcc_serves_where_nvrtc_is_absent(monkeypatch, tmp_path):
@@ -298,8 +296,8 @@ def test_nvcc_serves_where_nvrtc_is_absent(monkeypatch, tmp_path):
         kernels.compile_cubin(SOURCES['voxel'], (8, 7))
 
 
-def test_choose_orders_by_score_and_counts_static_queries():
+def test_select_queries_orders_by_score_and_counts_static_queries():
     probs = softmax(np.log(np.array([[0.1, 0.8, 0.1], [0.05, 0.9, 0.05], [0.6, 0.3, 0.1], [0.2, 0.25, 0.55]])))
-    assert choose(probs, lambda query: (1.0, 0.5, 1.0, 1.0)[query], 0.1, 10) == [(0, pytest.approx(0.8)),
+    assert select_queries(probs, lambda query: (1.0, 0.5, 1.0, 1.0)[query], 0.1, 10) == [(0, pytest.approx(0.8)),
                                                                                 (1, pytest.approx(0.45)),
                                                                                 (3, pytest.approx(0.25))]

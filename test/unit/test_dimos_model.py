@@ -1,4 +1,4 @@
-"""DIMOS pre- and post-processing against a slow oracle written from the description (specs/dimos.md 1.10)."""
+"""DIMOS pre- and post-processing against a slow oracle written from the description."""
 
 import dataclasses
 from types import SimpleNamespace
@@ -11,20 +11,23 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from mos_perception.config import Config
-from mos_perception.datatypes import Events, EventWindow, Frame
+from mos_perception.datatypes import Events, EventWindow, Frame, SyncedInput
 from mos_perception.engine.card import (
     ImageSpec,
     ModelCard,
     PostprocessSpec,
-    TensorSpec,
     VoxelSpec,
     WindowSpec,
     save_card,
     sha256_of,
 )
+from mos_perception.engine.interface import TensorSpec
 from mos_perception.errors import EngineError
 from mos_perception.models import load_model
-from mos_perception.models.dimos import MIN_VISIBLE, DimosModel, image_tensor, to_instances
+from mos_perception.models.dimos.model import DimosModel
+from mos_perception.models.dimos.postprocess import MIN_VISIBLE, to_instances
+from mos_perception.models.dimos.preprocess import image_tensor
+from mos_perception.stages import StageTimes
 
 NET, FRAME = (24, 32), (48, 64)
 Q, K = 5, 4
@@ -43,7 +46,7 @@ def bilinear(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return axes[0] @ logits.astype(np.float64) @ axes[1].T
 
 
-def oracle(outputs, theta, parity):
+def oracle(outputs, theta, as_released):
     """(query of each kept pixel + 1 (H, W), {query: score}) by the letter."""
     logits = outputs['class_logits'][0].astype(np.float64)
     probs = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
@@ -53,12 +56,12 @@ def oracle(outputs, theta, parity):
         up = bilinear(outputs['mask_logits'][0, q], NET)
         inside = up > 0
         score = prob * (1 / (1 + np.exp(-up[inside]))).mean() if inside.any() else 0
-        if label == 1 and score > theta and (parity or probs[q, 0] <= probs[q, 1]):
+        if label == 1 and score > theta and (as_released or probs[q, 0] <= probs[q, 1]):
             kept.append((score, q))
     image, taken = np.zeros(FRAME, int), np.zeros(FRAME, bool)
-    for score, q in list(kept) if parity else sorted(kept, reverse=True):
+    for score, q in list(kept) if as_released else sorted(kept, reverse=True):
         mask = bilinear(outputs['mask_logits'][0, q], FRAME) > 0
-        if parity:  # later ones overwrite
+        if as_released:  # later ones overwrite
             image[mask] = q + 1
             continue
         visible = np.count_nonzero(mask & ~taken) / max(np.count_nonzero(mask), 1)
@@ -80,18 +83,18 @@ def random_outputs(seed: int) -> dict[str, np.ndarray]:
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from([0.0, 0.1, 0.5]), st.booleans())
-def test_equals_the_oracle(seed, theta, parity):
+def test_equals_the_oracle(seed, theta, as_released):
     outputs = random_outputs(seed)
-    image, scores = oracle(outputs, theta, parity)
+    image, scores = oracle(outputs, theta, as_released)
 
-    found = to_instances(outputs, NET, FRAME, theta, K, parity)
+    found = to_instances(outputs, NET, FRAME, theta, K, as_released)
 
     queries = [int(np.flatnonzero((outputs['embeddings'][0] == row).all(1))[0]) for row in found.embeddings]
     assert np.count_nonzero(found.id_image(np.array(queries, int) + 1) != image) <= 2  # float32 at the zero crossing
     assert set(np.unique(image)) - {0} <= {q + 1 for q in queries}
     assert found.scores == pytest.approx([scores[q] for q in queries], abs=1e-5)
     assert found.masks.sum(0).max(initial=0) <= 1 and found.masks.dtype == bool and found.moving.all()
-    if not parity:
+    if not as_released:
         assert (np.diff(found.scores) <= 0).all() and (found.motion_scores >= 0.5).all()
     for mask, box in zip(found.masks, found.boxes):
         y, x = np.nonzero(mask)
@@ -110,7 +113,7 @@ def test_scores_by_hand():
     assert found.boxes.tolist() == [[0, 0, 64, 48]]
     assert len(to_instances(one_query(0.1, 0.3, 0.6), NET, FRAME, 0.31, K)) == 0
     assert len(to_instances(one_query(0.4, 0.3, 0.3), NET, FRAME, 0.1, K)) == 0
-    assert len(to_instances(one_query(0.4, 0.3, 0.3), NET, FRAME, 0.1, K, parity=True)) == 1
+    assert len(to_instances(one_query(0.4, 0.3, 0.3), NET, FRAME, 0.1, K, as_released=True)) == 1
 
 
 def test_background_takes_a_slot():
@@ -163,24 +166,40 @@ def make_model(**changes) -> DimosModel:
     return DimosModel(SimpleNamespace(inputs=inputs, outputs=outputs), card)
 
 
-def test_model_feeds():
+def test_model_inputs():
     model = make_model()
     events = Events(np.array([3, 63], np.uint16), np.array([5, 47], np.uint16), np.array([1, 0], np.uint8),
                     np.array([10, 20], np.int64))
     window = EventWindow(events, 0, 100, *FRAME)
-    feeds = model.preprocess(Frame(0, np.zeros((*FRAME, 3), np.uint8)), window)
-    assert feeds['image'].shape == (1, 3, *NET) and feeds['voxel'].shape == (1, 10, *NET)
-    assert feeds['voxel'][0, :5, 2, 1].sum() > 0 and feeds['voxel'][0, 5:, 23, 31].sum() > 0
-    nothing = model.preprocess(None, None)
+    inputs = model.inputs(Frame(0, np.zeros((*FRAME, 3), np.uint8)), window, StageTimes())
+    assert inputs['image'].shape == (1, 3, *NET) and inputs['voxel'].shape == (1, 10, *NET)
+    assert inputs['voxel'][0, :5, 2, 1].sum() > 0 and inputs['voxel'][0, 5:, 23, 31].sum() > 0
+    nothing = model.inputs(None, None, StageTimes())
     assert not nothing['image'].any() and not nothing['voxel'].any() and nothing['voxel'].dtype == np.float32
-    assert not model.voxel(EventWindow(Events.empty(), 0, 100, *FRAME)).any()
+    empty = EventWindow(Events.empty(), 0, 100, *FRAME)
+    assert not model.inputs(None, empty, StageTimes())['voxel'].any()
 
 
-def test_thresholds_come_from_card_or_caller():
-    model, outputs = make_model(), one_query(0.1, 0.15, 0.75)
-    assert model.score_threshold == 0.2 and len(model.postprocess(outputs, FRAME)) == 0
-    model.score_threshold = 0.1
-    assert len(model.postprocess(outputs, FRAME)) == 1
+def test_thresholds_come_from_card_or_parameters():
+    model = make_model()
+    model.engine.run = lambda inputs: one_query(0.1, 0.15, 0.75)
+
+    def found() -> int:
+        return len(model.detect(SyncedInput.nothing(FRAME), StageTimes()))
+    assert (model.score_threshold, model.top_k) == (0.2, K) and found() == 0
+    model.configure(Config(score_threshold=0.1, top_k=1))
+    assert (model.score_threshold, model.top_k) == (0.1, 1) and found() == 1
+    model.configure(Config(score_threshold=0.1))
+    assert model.top_k == K and found() == 1
+    model.configure(Config())
+    assert model.score_threshold == 0.2
+
+
+def test_detect_books_its_stages():
+    model, stages = make_model(), StageTimes()
+    model.engine.run = lambda inputs: random_outputs(2)
+    model.detect(SyncedInput.nothing(FRAME), stages)
+    assert list(stages) == ['voxel', 'pre', 'engine', 'post'] and min(stages.values()) >= 0
 
 
 @pytest.mark.parametrize('changes, words', [
@@ -209,7 +228,7 @@ def onnx_model(tmp_path):
 def test_load_model_runs_the_whole_room(onnx_model):
     path, _ = onnx_model
     model = load_model(Config(model=str(path), score_threshold=0.05, threads=1))
-    found = model.postprocess(model.engine.run(model.preprocess(None, None)), FRAME)
+    found = model.detect(SyncedInput.nothing(FRAME), StageTimes())
     want = to_instances(random_outputs(3), NET, FRAME, 0.05, K)
     assert len(found) > 0 and (found.masks == want.masks).all() and found.scores.tolist() == want.scores.tolist()
 

@@ -1,4 +1,4 @@
-"""Generated files are those that `python -m mos_perception.generate` makes; launch files and package agree."""
+"""Generated files are those that `python -m mos_perception.commands.generate` makes; launch files and package agree."""
 
 import ast
 import xml.etree.ElementTree as ElementTree
@@ -6,8 +6,8 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 import yaml
 
+from mos_perception.commands.generate import ROOT, files
 from mos_perception.config import FIELDS, Config, from_dict
-from mos_perception.generate import ROOT, files
 
 ARGUMENTS = {'namespace', 'model', 'backend', 'image_topic', 'events_topic', 'params_file', 'use_sim_time', 'autostart',
              'rviz', 'log_level'}
@@ -15,7 +15,7 @@ ARGUMENTS = {'namespace', 'model', 'backend', 'image_topic', 'events_topic', 'pa
 
 @pytest.mark.parametrize('path', files(), ids=str)
 def test_generated_file_is_current(path):
-    assert (ROOT / path).read_text() == files()[path], 'run: python -m mos_perception.generate'
+    assert (ROOT / path).read_text() == files()[path], 'run: python -m mos_perception.commands.generate'
 
 
 def test_parameter_file_holds_every_default():

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mos_perception.errors import FrameError
-from mos_perception.images import ENCODINGS, from_ids, from_rgb, to_ids, to_rgb
+from mos_perception.image_encodings import ENCODINGS, from_ids, from_rgb, to_ids, to_rgb
 
 RNG = np.random.default_rng(3)
 RGB = RNG.integers(0, 256, (6, 8, 3), dtype=np.uint8)

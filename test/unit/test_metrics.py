@@ -44,7 +44,7 @@ def test_parity_miou_ins_by_the_letter(gt, pred):
         best = max(scored, key=lambda item: item[0]) if scored else (0.0, None)
         values.append(best[0])
         left = [p for p in left if p != best[1]]
-    assert metrics.parity_miou_ins(metrics.overlaps(gt, pred)) == pytest.approx(np.mean(values) if values else 0.0)
+    assert metrics.released_miou_ins(metrics.overlaps(gt, pred)) == pytest.approx(np.mean(values) if values else 0.0)
 
 
 @settings(max_examples=80, deadline=None)
@@ -66,10 +66,10 @@ def test_strict_miou_is_the_best_matching(gt, pred):
 def test_perfect_and_empty(ids):
     counts, nothing = metrics.overlaps(ids, ids), np.zeros_like(ids)
     there = float(ids.any())
-    assert metrics.parity_miou_ins(counts) == pytest.approx(there)
-    assert metrics.parity_miou01(ids, ids) == pytest.approx(there)
+    assert metrics.released_miou_ins(counts) == pytest.approx(there)
+    assert metrics.released_miou01(ids, ids) == pytest.approx(there)
     assert metrics.strict_miou(counts) == 1.0
-    assert metrics.parity_miou_ins(metrics.overlaps(nothing, ids)) == metrics.parity_miou01(nothing, ids) == 0
+    assert metrics.released_miou_ins(metrics.overlaps(nothing, ids)) == metrics.released_miou01(nothing, ids) == 0
     assert metrics.strict_miou(metrics.overlaps(nothing, ids)) == 1 - there
     assert metrics.strict_miou(metrics.overlaps(ids, nothing)) == 1 - there
 
@@ -84,7 +84,7 @@ def test_disjoint_false_positive_costs_only_strict(ids, add):
     wrong = pred.copy()
     wrong[7, :add] = 9
     before, after = metrics.overlaps(gt, pred), metrics.overlaps(gt, wrong)
-    assert metrics.parity_miou_ins(after) == pytest.approx(metrics.parity_miou_ins(before), abs=1e-6)
+    assert metrics.released_miou_ins(after) == pytest.approx(metrics.released_miou_ins(before), abs=1e-6)
     n = len(before.gt_ids)
     assert metrics.strict_miou(after) == pytest.approx(n / (n + 1))
 
@@ -94,9 +94,9 @@ def test_parity_is_greedy_and_strict_is_not():
     pred = np.array([[1, 1, 0, 2, 2, 2, 2, 2, 2]], np.uint16)  # the larger object 1 takes best: pred 1 (2/5); 2: 4/6
     counts = metrics.overlaps(gt, pred)
     assert counts.iou == pytest.approx(np.array([[2 / 5, 2 / 9], [0, 4 / 6]]))
-    assert metrics.parity_miou_ins(counts) == pytest.approx((2 / 5 + 4 / 6) / 2)
+    assert metrics.released_miou_ins(counts) == pytest.approx((2 / 5 + 4 / 6) / 2)
     taken = np.array([[0, 0, 2, 2, 2, 2, 2, 2, 2]], np.uint16)  # one prediction: object 1 (3/9) removes it from 2 (4/7)
-    assert metrics.parity_miou_ins(metrics.overlaps(gt, taken)) == pytest.approx((3 / 9 + 0) / 2)
+    assert metrics.released_miou_ins(metrics.overlaps(gt, taken)) == pytest.approx((3 / 9 + 0) / 2)
     assert metrics.strict_miou(metrics.overlaps(gt, taken)) == pytest.approx(4 / 7 / 2)
 
 
@@ -109,8 +109,8 @@ def test_align_ids_orders_by_area_and_drops_small():
 
 def test_bbox_iou_by_hand():
     gt, pred = np.array([[0, 0, 2, 2], [10, 10, 12, 12.]]), np.array([[0, 0, 2, 4.]])
-    assert metrics.parity_bbox_iou(gt, pred) == pytest.approx((0.5 + 0 + 0.5) / 3)
-    assert metrics.parity_bbox_iou(gt, pred[:0]) == metrics.parity_bbox_iou(gt[:0], pred) == 0
+    assert metrics.released_bbox_iou(gt, pred) == pytest.approx((0.5 + 0 + 0.5) / 3)
+    assert metrics.released_bbox_iou(gt, pred[:0]) == metrics.released_bbox_iou(gt[:0], pred) == 0
 
 
 def masks_of(*spans):
@@ -190,10 +190,10 @@ def test_scorer_perfect():
     values = scorer.summary()
     assert values['frames'] == values['frames_with_gt'] == 3 and values['gt_instances'] == 9
     for name in ('mIoU_ins', 'mIoU_ins_valid', 'mIoU01', 'bbox_iou', 'mAP'):
-        assert values['parity'][name] == pytest.approx(1, abs=1e-6), name
+        assert values['released'][name] == pytest.approx(1, abs=1e-6), name
     for name in ('mIoU', 'AP', 'IoU_large', 'motion_precision', 'motion_recall', 'MOTA'):
         assert values['strict'][name] == pytest.approx(1), name
-    assert values['strict']['id_switches'] == 0 and values['parity']['mask_mae'] == 0
+    assert values['strict']['id_switches'] == 0 and values['released']['mask_mae'] == 0
     assert json.loads(json.dumps(values)) == values
     assert 'mIoU_ins' in scorer.text() and '1.0000' in scorer.text()
 
@@ -202,8 +202,8 @@ def test_scorer_counts_only_what_moves():
     scorer = Scorer()
     scorer.add(0, SCENE, {1, 77}, *result(SCENE))                             # 2 and 3 stand still: false positives
     values = scorer.summary()
-    assert values['parity']['mIoU_ins'] == pytest.approx(1) and values['strict']['mIoU'] == pytest.approx(1 / 3)
-    assert values['parity']['mIoU01'] == pytest.approx(1 / 3)
+    assert values['released']['mIoU_ins'] == pytest.approx(1) and values['strict']['mIoU'] == pytest.approx(1 / 3)
+    assert values['released']['mIoU01'] == pytest.approx(1 / 3)
     assert values['strict']['motion_precision'] == pytest.approx(1 / 3) and values['strict']['motion_recall'] == 1
     still = Scorer()
     still.add(0, SCENE, {1}, *result(SCENE, moving=[True, False, False]))     # said to be still: not counted
@@ -215,7 +215,7 @@ def test_scorer_frames_without_motion():
     scorer.add(0, SCENE, set(), *result(nothing))
     scorer.add(1, SCENE, {1, 2, 3}, *result(SCENE))
     values = scorer.summary()
-    assert values['parity']['mIoU_ins'] == pytest.approx(0.5) and values['parity']['mIoU_ins_valid'] == pytest.approx(1)
+    assert values['released']['mIoU_ins'] == pytest.approx(0.5) and values['released']['mIoU_ins_valid'] == pytest.approx(1)
     assert values['strict']['mIoU'] == 1
     scorer.add(2, SCENE, set(), *result(SCENE))
     assert scorer.summary()['strict']['mIoU'] == pytest.approx(2 / 3)
@@ -264,5 +264,5 @@ def test_scorer_untracked_instances_and_sizes():
 
 def test_scorer_without_frames():
     values = Scorer().summary()
-    assert values['parity']['mIoU_ins'] is None and values['strict']['AP'] is None
+    assert values['released']['mIoU_ins'] is None and values['strict']['AP'] is None
     assert Scorer().text().count('-') > 5

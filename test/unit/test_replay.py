@@ -3,18 +3,18 @@
 import numpy as np
 import pytest
 
-from mos_perception import messages
-from mos_perception.bag import BagWriter, open_bag
-from mos_perception.clips import bag_from_images
 from mos_perception.config import Config
 from mos_perception.datatypes import Fault, Modality, Result, Skip, SkipReason, WindowStatus
 from mos_perception.errors import BagError
-from mos_perception.judge import Judge
+from mos_perception.evaluation.ground_truth import GroundTruthEvaluator
 from mos_perception.pipeline import Pipeline
-from mos_perception.present import Inputs, node_counts, show
+from mos_perception.recording import messages
+from mos_perception.recording.bag import BagWriter, open_bag
+from mos_perception.recording.image_folder import bag_from_images
+from mos_perception.recording.results import result_digest
 from mos_perception.replay import Replay, replay, with_topics
-from mos_perception.results import result_digest
-from mos_perception.tally import MERGE_GAP_NS, Tally, motion_text
+from mos_perception.reports.run_report import Inputs, node_counts, show
+from mos_perception.reports.run_statistics import MERGE_GAP_NS, RunStatistics, motion_text
 
 
 def outcomes(path, model, image_topic=None, events_topic=None):
@@ -103,28 +103,28 @@ def test_truncated_bag_is_replayed_as_far_as_it_goes(tmp_path, scene, bright_mod
 def test_scores_and_moving_interval(tmp_path, scene, bright_model):
     path = scene(tmp_path / 'bag')
     with open_bag(path) as bag:
-        judge, tally = Judge(bag.truth()), Tally(10**9)
+        evaluator, statistics = GroundTruthEvaluator(bag.truth()), RunStatistics()
         for item in outcomes(path, bright_model):
-            judge.add(item)
-            tally.add(item)
-    summary = judge.summary()
+            evaluator.add(item)
+            statistics.add(item)
+    summary = evaluator.summary()
     assert summary['frames'] == 14 and summary['frames_with_gt'] == 6
-    assert summary['parity']['mIoU_ins_valid'] == pytest.approx(1.0)
+    assert summary['released']['mIoU_ins_valid'] == pytest.approx(1.0)
     assert summary['truth_frames_without_result'] == summary['results_without_truth'] == 0
     # the model calls it moving from frame 5 on, and to the end
-    assert tally.intervals_s() == [(0.165, 0.429)]
-    assert tally.summary()['track_moving_s'] == {'1': [(0.165, 0.429)]}
-    assert motion_text(tally.summary()) == 'something moves at 0.17-0.43 s\n  track 1 at 0.17-0.43 s'
+    assert statistics.intervals_s(10**9) == [(0.165, 0.429)]
+    assert statistics.summary(10**9)['track_moving_s'] == {'1': [(0.165, 0.429)]}
+    assert motion_text(statistics.summary(10**9)) == 'something moves at 0.17-0.43 s\n  track 1 at 0.17-0.43 s'
 
 
 def test_truth_of_another_recording_is_refused(tmp_path, scene, bright_model):
     scene(tmp_path / 'bag')
     with open_bag(scene(tmp_path / 'other', first=1000)) as bag:
-        judge = Judge(bag.truth())
+        evaluator = GroundTruthEvaluator(bag.truth())
     for item in outcomes(tmp_path / 'bag', bright_model):
-        judge.add(item)
+        evaluator.add(item)
     with pytest.raises(BagError, match='14 ground-truth frames'):
-        judge.summary()
+        evaluator.summary()
 
 
 def record(path, out, model, masks=True):
@@ -150,7 +150,7 @@ def test_show_joins_recorded_results_with_their_inputs(tmp_path, scene, bright_m
     summary, files, scorer = show(path, answers, tmp_path / 'out')
     assert [file.name for file in files] == ['overlay.mp4', 'contact_sheet.png']
     assert all(file.stat().st_size > 1000 for file in files)
-    assert summary['score']['parity']['mIoU_ins_valid'] == pytest.approx(1.0) and scorer is not None
+    assert summary['score']['released']['mIoU_ins_valid'] == pytest.approx(1.0) and scorer is not None
     assert summary['run']['counts']['node: frames'] == 14 and summary['run']['counts']['results'] == 14
     assert summary['run']['skipped'] == {'newer_frame': 2}
     assert summary['run']['moving_s'] == [(pytest.approx(0.198, abs=0.001), pytest.approx(0.462, abs=0.001))]
@@ -176,19 +176,19 @@ def test_inputs_are_found_by_stamp(tmp_path, scene):
         assert inputs.at(10**12)[0] is None
 
 
-def test_tally_bridges_short_gaps_only():
-    tally = Tally(1000)
+def test_run_statistics_bridge_short_gaps_only():
+    statistics = RunStatistics()
     for stamp in (0, MERGE_GAP_NS, 2 * MERGE_GAP_NS + 1, 10):
-        tally.moved(1000 + stamp)
+        statistics.moved(1000 + stamp)
     for track in range(10):
-        tally.moved(1000, str(track))
-    assert tally.intervals_s() == [(0.0, 0.25), (0.5, 0.5), (0.0, 0.0)]
-    tally.add(Fault(5, 'broken'))
-    tally.add(Skip(SkipReason.PACKET_GAP, 5, count=3))
-    summary = tally.summary()
+        statistics.moved(1000, str(track))
+    assert statistics.intervals_s(1000) == [(0.0, 0.25), (0.5, 0.5), (0.0, 0.0)]
+    statistics.add(Fault(5, 'broken'))
+    statistics.add(Skip(SkipReason.PACKET_GAP, 5, count=3))
+    summary = statistics.summary(1000)
     assert summary['counts'] == {'faults': 1} and summary['skipped'] == {'packet_gap': 3}
     assert summary['last_fault'] == 'broken'
-    assert motion_text(Tally().summary()) == 'nothing moves'
+    assert motion_text(RunStatistics().summary(0)) == 'nothing moves'
     assert motion_text(summary).endswith('and 2 more tracks')
 
 

@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from mos_perception import visualize
 from mos_perception.datatypes import Events, Instances, Tracks, TrackState
 from mos_perception.errors import BagError
+from mos_perception.reports import visualize
 
 
 def scene(height=240, width=320):
