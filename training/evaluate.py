@@ -32,7 +32,7 @@ from training.baselines.scoring import add_frame
 from training.datasets.sequences import clip_of
 from training.scenes import SCENES, render_clip
 from training.scenes.clip import Clip
-from training.scenes.levels import KNOBS as FACTORS
+from training.scenes.presets import FACTORS
 from training.scenes.splits import SPLITS
 
 COLUMNS = ('mIoU_ins', 'mIoU01', 'AP_released', 'AP_strict', 'mIoU_strict', 'precision', 'recall',

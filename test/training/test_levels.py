@@ -9,8 +9,7 @@ import pytest
 from training import levels
 from training.levels import score_preset, static_motion, verdict
 from training.scenes import PRESETS, render_clip
-from training.scenes.levels import KNOBS
-from training.scenes.presets import Preset, find_preset
+from training.scenes.presets import FACTORS, Preset, find_preset
 from training.scenes.world import build_world
 
 
@@ -18,9 +17,9 @@ def differences(a, b):
     return {field.name for field in fields(Preset) if getattr(a, field.name) != getattr(b, field.name)} - {'name'}
 
 
-@pytest.mark.parametrize('knob', KNOBS)
+@pytest.mark.parametrize('knob', FACTORS)
 def test_a_level_differs_from_mid_in_its_own_knob_only(knob):
-    for level, settings in (('easy', KNOBS[knob][0]), ('hard', KNOBS[knob][2])):
+    for level, settings in (('easy', FACTORS[knob][0]), ('hard', FACTORS[knob][2])):
         preset = PRESETS[f'{knob}-{level}']
         changed = differences(preset, PRESETS['mid'])
         assert changed and changed <= set(settings)
@@ -30,8 +29,8 @@ def test_a_level_differs_from_mid_in_its_own_knob_only(knob):
 def test_the_table_of_the_specification():
     easy, mid, hard = (PRESETS[name] for name in ('easy', 'mid', 'hard'))
     assert [preset.area for preset in (easy, mid, hard)] == [(0.03, 0.12), (0.006, 0.03), (0.0005, 0.006)]
-    assert [preset.movers for preset in (easy, mid, hard)] == [(1, 2), (3, 5), (6, 8)]
-    assert [preset.look_alikes for preset in (easy, mid, hard)] == [(0, 0), (3, 3), (8, 8)]
+    assert [preset.moving_objects for preset in (easy, mid, hard)] == [(1, 2), (3, 5), (6, 8)]
+    assert [preset.distractors for preset in (easy, mid, hard)] == [(0, 0), (3, 3), (8, 8)]
     assert [preset.object_speed for preset in (easy, mid, hard)] == [(0.6, 1.5), (0.15, 0.6), (0.03, 0.15)]
     assert [preset.light for preset in (easy, mid, hard)] == [(1, 1), (0.2, 0.2), (0.03, 0.03)]
     assert [preset.exposure_s[0] for preset in (easy, mid, hard)] == [0.001, 0.008, 0.02]
@@ -55,8 +54,8 @@ def test_camera_motion_and_parallax_are_what_the_table_says(name, camera, parall
 def test_every_preset_renders(name):
     preset = find_preset(name, duration_s=2 / PRESETS[name].fps, size=(60, 80), dropped_frames=0.0)
     clip = render_clip(preset, 1, 'val')
-    assert clip.frames.shape == (2, 60, 80, 3) and len(clip.events) > 0
-    assert clip.moving.shape[1] - 1 >= preset.look_alikes[0]
+    assert clip.frames.shape == (2, 60, 80, 3) and (len(clip.events) > 0) == preset.events
+    assert clip.moving.shape[1] - 1 >= preset.distractors[0]
     assert clip.frames.std() > 1
 
 

@@ -16,7 +16,7 @@ from training.datasets.mosis2d_wrappers import (
     collate,
     comparison_frames,
 )
-from training.scenes.mosis2d import (
+from training.scenes.moving_shapes import (
     CORNERS,
     THESIS,
     Preset2D,

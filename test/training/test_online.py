@@ -22,7 +22,7 @@ from training.loop import fit
 from training.nets.dimos_config import DimosConfig
 from training.recipes import Recipe
 from training.scenes import render_clip
-from training.scenes.mosis2d import Preset2D
+from training.scenes.moving_shapes import Preset2D
 from training.scenes.presets import find_preset
 from training.state import load, start
 from training.train import main
@@ -106,7 +106,7 @@ def test_memory_holds_the_window_and_frames_differ():
 
 
 def test_a_workers_error_surfaces_with_its_traceback():
-    broken = replace(TINY, name='broken', movers=(5, 2))
+    broken = replace(TINY, name='broken', moving_objects=(5, 2))
     for workers in (0, 1):
         with pytest.raises(RenderError, match=r'(?s)job \d+ failed.*Traceback.*simulate\.py.*low >= high'):
             with OnlineSet(broken, RECIPE, workers=workers) as data:

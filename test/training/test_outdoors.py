@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from training.scenes import cache, figures, natural, nature, outlines, paths, render_clip, render_truth
+from training.scenes import (
+    cache,
+    figures,
+    natural,
+    nature,
+    outlines,
+    paths,
+    render_clip,
+    render_truth,
+)
 from training.scenes.backdrop import Stage
 from training.scenes.geometry import Camera, Surface, Waves, World
 from training.scenes.presets import find_preset
@@ -21,7 +30,7 @@ SIZE = (72, 128)
 SMALL = find_preset('video', size=SIZE, duration_s=4 / 24)
 WET = replace(SMALL, natural=1.0, standing=1.0, water=1.0, foliage=1.0, empty=0.0)
 LEAVES = replace(SMALL, natural=1.0, standing=0.0, foliage=1.0, layers=(2, 3), static_camera=1.0, empty=1.0,
-                 look_alikes=(0, 0), follows=0.0)
+                 distractors=(0, 0), follows=0.0)
 
 
 def sheet(waves, size=(60, 80), depth=2.0):
@@ -151,8 +160,8 @@ def test_a_bent_body_and_its_mirror_image_bend_alike():
 
 def test_objects_stand_on_the_ground():
     """Their lowest visible pixel is where the ground is at their distance, within the bob of a step and the blur."""
-    preset = replace(SMALL, standing=1.0, water=0.0, figures=0.0, articulated=0.0, deforming=0.0, movers=(1, 1),
-                     look_alikes=(0, 0), poles=(0, 0), clutter=(0, 0), occluders=0.0, empty=0.0, static_camera=1.0,
+    preset = replace(SMALL, standing=1.0, water=0.0, figures=0.0, articulated=0.0, deforming=0.0, moving_objects=(1, 1),
+                     distractors=(0, 0), poles=(0, 0), clutter=(0, 0), occluders=0.0, empty=0.0, static_camera=1.0,
                      follows=0.0, size=(144, 256), layers=(1, 1))
     checked = 0
     for seed in range(8):
@@ -169,8 +178,8 @@ def test_objects_stand_on_the_ground():
 
 def test_the_camera_follows():
     """On an object that it follows, the picture of it moves less than it would by itself."""
-    preset = replace(SMALL, standing=1.0, follows=1.0, static_camera=1.0, camera_shake=0.0, empty=0.0, movers=(1, 1),
-                     look_alikes=(0, 0), object_speed=(0.8, 1.2), partial=0.0, start_stop=0.0,
+    preset = replace(SMALL, standing=1.0, follows=1.0, static_camera=1.0, camera_shake=0.0, empty=0.0, moving_objects=(1, 1),
+                     distractors=(0, 0), object_speed=(0.8, 1.2), partial=0.0, start_stop=0.0,
                      roll_shake_rad_s=(0.0, 0.0))
     times, ratios = np.array([0.0, 0.15]), []
     for seed in range(12):
@@ -209,7 +218,7 @@ def test_figures_have_their_size_and_stand_on_their_feet(kind):
 
 
 def test_a_figure_that_rests_and_moves_a_limb_is_moving():
-    preset = replace(SMALL, figures=1.0, partial=1.0, movers=(1, 1), look_alikes=(0, 0), start_stop=0.0, empty=0.0,
+    preset = replace(SMALL, figures=1.0, partial=1.0, moving_objects=(1, 1), distractors=(0, 0), start_stop=0.0, empty=0.0,
                      duration_s=9 / 24)
     resting = [seed for seed in range(12) if any(
         np.ptp(s.track.position, 0).max() < 1e-6 and s.track.still for s in build_world(preset, seed, 'train').objects()

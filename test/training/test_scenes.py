@@ -24,7 +24,7 @@ from training.scenes import (
     render_clip,
     textures,
 )
-from training.scenes.mosis2d import render_clip_2d
+from training.scenes.moving_shapes import render_clip_2d
 from training.scenes.presets import EventSensor, find_preset
 from training.scenes.render import Renderer, fastest_px_s
 from training.scenes.splits import SPLITS, generator
@@ -151,10 +151,10 @@ def test_dropped_frames_leave_a_gap_and_nothing_else():
 
 
 def test_light_alone_makes_events_but_nothing_moves():
-    preset = find_preset('easy', size=(48, 64), movers=(0, 0), look_alikes=(1, 1), sensor=QUIET, light_step=1.0)
+    preset = find_preset('easy', size=(48, 64), moving_objects=(0, 0), distractors=(1, 1), sensor=QUIET, light_step=1.0)
     clip = render_clip(preset, 3)
     assert len(clip.events) > 100 and not clip.moving.any()
-    shadowed = find_preset('easy', size=(48, 64), movers=(1, 1), shadows=1.0)
+    shadowed = find_preset('easy', size=(48, 64), moving_objects=(1, 1), shadows=1.0)
     plain = render_clip(replace(shadowed, shadows=0.0), 2)
     clip = render_clip(shadowed, 2)
     assert np.array_equal(clip.ids, plain.ids) and not np.array_equal(clip.frames, plain.frames)
@@ -196,7 +196,7 @@ def test_frames_and_luma_agree_and_light_is_linear():
 
 
 def test_static_noise_free_scene_has_no_events():
-    preset = find_preset('easy', size=(48, 64), movers=(0, 0), look_alikes=(2, 2), sensor=QUIET)
+    preset = find_preset('easy', size=(48, 64), moving_objects=(0, 0), distractors=(2, 2), sensor=QUIET)
     clip = render_clip(preset, 3)
     assert len(clip.events) == 0 and not clip.moving.any() and set(np.unique(clip.ids)) == {0, 1, 2}
 
@@ -248,7 +248,7 @@ def test_noise_rate():
 def test_moving_flag_is_speed_in_the_world():
     """Against finite differences of the object's centre, away from the threshold."""
     preset = find_preset('mid', size=(48, 64), spin_rad_s=0.0, articulated=0.0, deforming=0.0,
-                         look_alikes=(3, 3), empty=0.0)
+                         distractors=(3, 3), empty=0.0)
     for seed in range(4):
         world = build_world(preset, seed, 'train')
         clip = render_clip(preset, seed)
@@ -266,7 +266,7 @@ def test_start_and_stop_inside_the_clip():
     times = paths.grid(1.5)
     kinds = set()
     for seed in range(30):
-        gate = paths.gate(np.random.default_rng(seed), times, 1.0)
+        gate = paths.stop_and_go(np.random.default_rng(seed), times, 1.0)
         inside = gate[(times > 0) & (times < 1.5)]
         assert gate.min() == 0 and gate.max() == 1 and np.abs(np.diff(gate)).max() < 0.03
         kinds.add((inside[0] > 0.5, inside[-1] > 0.5))

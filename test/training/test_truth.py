@@ -132,7 +132,7 @@ def test_flags_and_the_band_between():
 def test_event_labels():
     """On a still background only objects make events; noise is known as noise."""
     sensor = EventSensor(leak_hz=(0.0, 0.0), shot_hz=(5.0, 5.0), hot_share=(0.0, 0.0), threshold=(0.2, 0.2))
-    preset = find_preset('easy', size=(96, 128), sensor=sensor, movers=(2, 2))
+    preset = find_preset('easy', size=(96, 128), sensor=sensor, moving_objects=(2, 2))
     clip = render_clip(preset, 1)
     labels = render_truth(preset, 1, parts=()).event_labels(clip.events)
     quiet = render_clip(replace(preset, sensor=replace(sensor, shot_hz=(0.0, 0.0))), 1)

@@ -10,7 +10,7 @@ import numpy as np
 from mos_perception.errors import ConfigError
 from training.scenes import natural, nature, outlines, paths
 from training.scenes.geometry import Surface
-from training.scenes.presets import Preset
+from training.scenes.settings import Preset
 from training.scenes.textures import texture, value_noise
 
 FAR = (3.0, 5.0)
@@ -149,7 +149,7 @@ def above(layer: Surface, ground: float) -> Surface:
 
 def clutter(rng: np.random.Generator, preset: Preset, split: str, times: np.ndarray, behind: np.ndarray,
             stage: Stage = Stage()) -> Surface:
-    """Something static of the movers' shapes and textures that is part of the background."""
+    """Something static of the objects' shapes and textures that is part of the background."""
     depth = rng.uniform(OBJECTS[0], NEAR[1])
     shape = outlines.outline(rng, split)
     half, side = extent_of(rng, preset, shape, depth)

@@ -13,7 +13,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 from mos_perception.errors import ConfigError
-from training.scenes.catalog import SCENES, render_clip
+from training.scenes.catalog import render_clip, scene_name
 from training.scenes.shards import load_clips, load_shard, save_clips
 from training.scenes.splits import SPLITS
 
@@ -66,7 +66,7 @@ def make_cache(preset: str, split: str, count: int, seed: int, folder: Path, wor
 def main(arguments: list[str] | None = None) -> None:
     """Command line; see the module's docstring."""
     parser = argparse.ArgumentParser(description='Render clips into a folder of shards.')
-    parser.add_argument('--preset', default='train', choices=SCENES)
+    parser.add_argument('--preset', default='train', type=scene_name)
     parser.add_argument('--split', default='train', choices=SPLITS)
     parser.add_argument('--count', type=int, default=1000)
     parser.add_argument('--seed', type=int, default=0)

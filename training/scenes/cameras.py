@@ -9,7 +9,7 @@ import numpy as np
 
 from training.scenes import paths
 from training.scenes.geometry import Camera, Surface
-from training.scenes.presets import Preset
+from training.scenes.settings import Preset
 
 
 def draw_camera(rng: np.random.Generator, preset: Preset, times: np.ndarray) -> Camera:
@@ -18,7 +18,7 @@ def draw_camera(rng: np.random.Generator, preset: Preset, times: np.ndarray) -> 
     if rng.random() < preset.static_camera:
         return Camera(times, position, turn)
     if preset.camera_stops:  # its own clock stops
-        times_of = times[0] + np.cumsum(paths.gate(rng, times, preset.camera_stops)) * paths.STEP_S
+        times_of = times[0] + np.cumsum(paths.stop_and_go(rng, times, preset.camera_stops)) * paths.STEP_S
     else:
         times_of = times
     speed, pan = rng.uniform(*preset.camera_speed), 1 - rng.uniform(*preset.translation)

@@ -5,16 +5,11 @@ Legend: S samples, E events, H W pixels. Equal to the Numba rule up to float32 r
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 
-if TYPE_CHECKING:
-    from training.scenes.esim import Pixels
+from training.scenes.pixels import DARK, LOG_EPS, Pixels
 
-LOG_EPS = 0.01     # the front end's floor: linear light below this makes ever fewer events
-DARK = 20 / 255    # v2e: the low-pass corner follows (light + DARK) / (1 + DARK)
 _AT_ONCE = 64      # samples between two looks at the event counts
 
 

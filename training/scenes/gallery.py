@@ -15,10 +15,11 @@ import cv2
 import numpy as np
 
 from mos_perception.datatypes import EventWindow
-from training.scenes.catalog import SCENES, render_clip
+from training.scenes.catalog import SCENES, render_clip, scene_name
 from training.scenes.clip import Clip
 from training.scenes.presets import PRESETS
 from training.scenes.splits import SPLITS
+from training.scenes.timing import to_s
 from training.scenes.truth import Truth, render_truth
 
 _COLOURS = np.array([[230, 60, 60], [60, 180, 75], [255, 200, 25], [70, 110, 230], [245, 130, 48], [145, 60, 180],
@@ -114,7 +115,7 @@ def draw(preset: str, split: str, seeds: range, path: Path, columns: int) -> Non
     truths = [render_truth(preset, seed, split, parts=('dense',)) for seed in seeds] if preset in PRESETS else None
     size = save_small(path, contact_sheet(clips, columns, truths))
     for clip in clips:
-        span = (clip.stamps_ns[-1] - clip.stamps_ns[0] + clip.period_ns) * 1e-9
+        span = to_s(clip.stamps_ns[-1] - clip.stamps_ns[0] + clip.period_ns)
         print(f'{clip.preset} seed {clip.seed}: {len(clip)} frames, {clip.moving.shape[1] - 1} objects, '
               f'{clip.moving.any(0).sum()} move, '
               f'{len(clip.events) / np.prod(clip.size) / span:.2f} events per pixel and second')
@@ -124,7 +125,7 @@ def draw(preset: str, split: str, seeds: range, path: Path, columns: int) -> Non
 def main(arguments: list[str] | None = None) -> None:
     """Command line; see the module's docstring."""
     parser = argparse.ArgumentParser(description='Draw contact sheets of rendered clips.')
-    parser.add_argument('--preset', default='easy', choices=SCENES)
+    parser.add_argument('--preset', default='easy', type=scene_name)
     parser.add_argument('--all', action='store_true', help='every preset, into the folder --out')
     parser.add_argument('--split', default='train', choices=SPLITS)
     parser.add_argument('--seed', type=int, default=0)

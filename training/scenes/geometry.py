@@ -141,7 +141,7 @@ class World:
     changes: Light = field(default_factory=Light)
 
     def objects(self) -> list[Surface]:
-        """Movers and static look-alikes by number; an articulated one's parts follow each other."""
+        """Moving objects and distractors by number; an articulated one's parts follow each other."""
         return sorted((s for s in self.surfaces if s.number), key=lambda s: s.number)
 
     @property

@@ -9,7 +9,7 @@ import numpy as np
 
 from training.scenes import paths
 from training.scenes.geometry import Light, Surface
-from training.scenes.presets import Preset
+from training.scenes.settings import Preset
 
 
 def changes(rng: np.random.Generator, preset: Preset) -> Light:

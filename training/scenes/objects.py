@@ -9,27 +9,26 @@ import numpy as np
 from training.scenes import figures, outlines, paths
 from training.scenes.backdrop import OBJECTS, Stage, extent_of, skin
 from training.scenes.geometry import Camera, Surface
-from training.scenes.presets import Preset
+from training.scenes.settings import Preset
 from training.scenes.splits import pick
 
 
 def objects(rng: np.random.Generator, preset: Preset, split: str, camera: Camera, behind: np.ndarray,
             stage: Stage) -> list[Surface]:
-    """Movers and look-alikes, far to near. Numbers are drawn so that a low number says nothing about motion."""
-    movers = 0 if rng.random() < preset.empty else int(rng.integers(preset.movers[0], preset.movers[1] + 1))
-    count = movers + int(rng.integers(preset.look_alikes[0], preset.look_alikes[1] + 1))
+    """Moving objects and distractors, far to near. Numbers are drawn so that a low one says nothing about motion."""
+    moving = 0 if rng.random() < preset.empty else int(rng.integers(preset.moving_objects[0], preset.moving_objects[1] + 1))
+    count = moving + int(rng.integers(preset.distractors[0], preset.distractors[1] + 1))
     numbers = rng.permutation(count) + 1
     depths = np.sort(rng.uniform(*OBJECTS, count))[::-1]
-    moves = rng.permutation(count) < movers
+    moves = rng.permutation(count) < moving
     surfaces: list[Surface] = []
-    for number, depth, mover in zip(numbers, depths, moves):
-        going = None
+    for number, depth, goes in zip(numbers, depths, moves):
         if preset.figures and rng.random() < preset.figures:
-            surfaces += _figure(rng, preset, split, camera, behind, stage, int(number), float(depth), bool(mover))
+            surfaces += _figure(rng, preset, split, camera, behind, stage, int(number), float(depth), bool(goes))
             continue
         shape = outlines.outline(rng, split)
         half, side = extent_of(rng, preset, shape, depth)
-        going = paths.gate(rng, camera.times, preset.start_stop) if mover else np.zeros_like(camera.times)
+        going = paths.stop_and_go(rng, camera.times, preset.start_stop) if goes else np.zeros_like(camera.times)
         if stage.low is None:
             track, degenerate = _track(rng, preset, camera, going, depth, half, surfaces)
         else:
@@ -55,12 +54,12 @@ def _standing(rng: np.random.Generator, preset: Preset, going: np.ndarray, depth
 
 
 def _figure(rng: np.random.Generator, preset: Preset, split: str, camera: Camera, behind: np.ndarray, stage: Stage,
-            number: int, depth: float, mover: bool) -> list[Surface]:
+            number: int, depth: float, goes: bool) -> list[Surface]:
     """A walker or vehicle; some of them rest and only move their limbs."""
     parts, reach = pick(rng, figures.FIGURES)(rng)
     aspect = preset.size[0] / preset.size[1]
     half = figures.half_of(parts, rng.uniform(*preset.area), aspect) * depth
-    going = paths.gate(rng, camera.times, preset.start_stop) if mover else np.zeros_like(camera.times)
+    going = paths.stop_and_go(rng, camera.times, preset.start_stop) if goes else np.zeros_like(camera.times)
     swings = any(part.swing for part in parts)
     walking = np.zeros_like(going) if swings and rng.random() < preset.partial else going
     low = rng.uniform(0.1, 0.9) * aspect / 2 if stage.low is None else stage.low

@@ -55,7 +55,7 @@ def _smooth(x: np.ndarray) -> np.ndarray:
     return x * x * (3 - 2 * x)
 
 
-def gate(rng: np.random.Generator, times: np.ndarray, start_stop: float) -> np.ndarray:
+def stop_and_go(rng: np.random.Generator, times: np.ndarray, start_stop: float) -> np.ndarray:
     """(G,) in [0, 1]: 1 while it goes; a share of the objects starts or stops once, or pauses in clips over 1 s."""
     if rng.random() >= start_stop:
         return np.ones_like(times)
@@ -86,7 +86,7 @@ def roam(rng: np.random.Generator, times: np.ndarray, going: np.ndarray, speed: 
          limits: tuple[float, float], radius: float) -> Track:
     """A curving path inside `limits` (half width, half height in image widths) around `depth`.
 
-    `going` (G,) is the gate, `speed` image widths/s, `spin` rad/s at most, `radius` that of the object in world units.
+    `going` (G,) is that of `stop_and_go`, `speed` image widths/s, `spin` rad/s at most, `radius` that of the object in world units.
     """
     moved = np.cumsum(going) * STEP_S  # motion time: everything below is a function of it, so all of it stops together
     heading, bend = rng.uniform(0, 2 * np.pi), rng.uniform(0.2, 1.2)

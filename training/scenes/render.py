@@ -23,7 +23,7 @@ BAND = 4     # image rows per task on the CPU
 S, T = TypeVar('S'), TypeVar('T')
 
 
-def spread(work: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
+def parallel_map(work: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
     """`map(work, items)` on as many threads as PyTorch may use."""
     threads = torch.get_num_threads()
     if threads == 1:
@@ -35,7 +35,7 @@ def spread(work: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
 
 def in_bands(height: int, work: Callable[[slice], T]) -> Iterator[T]:
     """`work(rows)` of consecutive bands of the image, on as many threads as PyTorch may use, in order of rows."""
-    yield from spread(work, [slice(first, min(first + BAND, height)) for first in range(0, height, BAND)])
+    yield from parallel_map(work, [slice(first, min(first + BAND, height)) for first in range(0, height, BAND)])
 
 
 class Painter:
@@ -141,7 +141,7 @@ class Renderer:
             kernels.first_hit(index[part], extents[part], textures.flat, textures.kinds, textures.shapes, numbers,
                               inverse[part], bends[part], place.boxes[part])
 
-        list(spread(work, range(0, len(times), 4)))
+        list(parallel_map(work, range(0, len(times), 4)))
         return index, extents
 
     def _texture(self, surface: Surface, channels: int) -> torch.Tensor:

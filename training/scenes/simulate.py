@@ -13,13 +13,14 @@ from mos_perception.datatypes import Events
 from training.scenes import esim, kernels
 from training.scenes.clip import Clip
 from training.scenes.geometry import World
-from training.scenes.presets import Preset, find_preset
-from training.scenes.render import Painter, Renderer, in_bands, speeds_px_s, spread
+from training.scenes.presets import find_preset
+from training.scenes.render import Painter, Renderer, in_bands, parallel_map, speeds_px_s
+from training.scenes.settings import Preset
 from training.scenes.splits import generator
 from training.scenes.textures import GAMMA
+from training.scenes.timing import FIRST_STAMP_NS, stamps_ns, to_ns, whole_ns
 from training.scenes.world import build_world
 
-FIRST_STAMP_NS = 1_000_000_000
 _AFTER_S = 0.005            # events go on this long after the last frame
 _MOST_HZ = 2000             # event samples per second, however fast something is
 _FULL_WELL = 8000           # electrons of a white pixel at light 1
@@ -34,7 +35,7 @@ def render_clip_3d(preset: Preset | str, seed: int, split: str = 'train', device
     world = build_world(preset, seed, split)
     renderer = Renderer(world, preset.size, device)
     offsets_s = frame_times(preset, seed, split)
-    stamps = FIRST_STAMP_NS + np.round(offsets_s * 1e9).astype(np.int64)
+    stamps = stamps_ns(offsets_s)
     with torch.inference_mode():
         frames = _expose(renderer, offsets_s, preset, seed, split)
         events = (_events(renderer, offsets_s, preset, seed, split) if preset.events else
@@ -81,7 +82,7 @@ def _expose(renderer: Renderer, offsets_s: np.ndarray, preset: Preset, seed: int
         kernels.develop(frames[index], light, draws, np.float32(well), np.float32(preset.read_noise), curve)
         finish(frames[index])
 
-    for _ in spread(expose, range(len(offsets_s))) if renderer.compiled else map(expose, range(len(offsets_s))):
+    for _ in parallel_map(expose, range(len(offsets_s))) if renderer.compiled else map(expose, range(len(offsets_s))):
         pass
     return frames
 
@@ -124,7 +125,7 @@ def sample_times(world: World, preset: Preset, start_s: float, end_s: float) -> 
 
 def noise_events(preset: Preset, seed: int, split: str) -> np.ndarray:
     """(E,) int64 packed: the clip's noise events, drawn from a stream of their own."""
-    return esim.noise(generator(seed, split, 2), preset.sensor, preset.size, int(_span_s(preset) * 1e9))
+    return esim.noise(generator(seed, split, 2), preset.sensor, preset.size, whole_ns(_span_s(preset)))
 
 
 def event_delay_s(preset: Preset, seed: int, split: str) -> float:
@@ -150,7 +151,7 @@ def _events(renderer: Renderer, offsets_s: np.ndarray, preset: Preset, seed: int
     before, length = 1 / preset.fps, _span_s(preset)
     late = event_delay_s(preset, seed, split)
     times = sample_times(renderer.world, preset, -before - late, length - before - late)
-    stamps = np.round((times - times[0]) * 1e9).astype(np.int64)
+    stamps = to_ns(times - times[0])
     pixels = esim.Pixels.draw(rng, preset.sensor, preset.size)
     if renderer.compiled:
         packed = _cross_bands(renderer.painter(times, rgb=False), stamps, pixels)
@@ -160,7 +161,7 @@ def _events(renderer: Renderer, offsets_s: np.ndarray, preset: Preset, seed: int
     packed = np.concatenate([packed, noise_events(preset, seed, split)])
     if preset.sensor.bandwidth_hz:
         packed = esim.read_out(packed, preset.sensor.bandwidth_hz)
-    return esim.unpack(packed, FIRST_STAMP_NS - round(before * 1e9))
+    return esim.unpack(packed, FIRST_STAMP_NS - to_ns(before))
 
 
 def _cross_bands(painter: Painter, stamps: np.ndarray, pixels: esim.Pixels) -> np.ndarray:

@@ -12,12 +12,14 @@ import numpy as np
 
 from mos_perception.datatypes import Events
 from mos_perception.errors import ConfigError
-from training.scenes import esim, kernels, paths
+from training.scenes import esim, kernels, paths, timing
 from training.scenes.geometry import Surface, World, intrinsics
-from training.scenes.presets import MAX_DURATION_S, Preset, find_preset
-from training.scenes.render import Renderer, spread
-from training.scenes.simulate import FIRST_STAMP_NS, event_delay_s, frame_times, noise_events
+from training.scenes.presets import find_preset
+from training.scenes.render import Renderer, parallel_map
+from training.scenes.settings import MAX_DURATION_S, Preset
+from training.scenes.simulate import event_delay_s, frame_times, noise_events
 from training.scenes.tables import Placement, Textures
+from training.scenes.timing import FIRST_STAMP_NS, to_ns, to_s
 from training.scenes.world import build_world
 
 UNKNOWN = (0.5, 1.5)    # times v0: between these speeds the moving flag says little
@@ -65,9 +67,9 @@ class Truth:
         hot pixels) are known by their exact time and place.
         """
         world, preset, seed, split = self._scene
-        zero = FIRST_STAMP_NS - round(1e9 / preset.fps)
+        zero = FIRST_STAMP_NS - to_ns(1 / preset.fps)
         start = -1 / preset.fps - event_delay_s(preset, seed, split)
-        seconds = (events.t - zero) * 1e-9
+        seconds = to_s(events.t - zero)
         last = int(np.ceil(seconds.max(initial=0) / _LABEL_S))
         slots = np.round(seconds / _LABEL_S).astype(np.int64)
         numbers = np.array([surface.number for surface in world.surfaces], np.int64)
@@ -88,9 +90,9 @@ def render_truth(preset: Preset | str, seed: int, split: str = 'train', stamps_n
     """
     preset = find_preset(preset)
     if stamps_ns is None:
-        stamps_ns = FIRST_STAMP_NS + np.round(frame_times(preset, seed, split) * 1e9).astype(np.int64)
+        stamps_ns = timing.stamps_ns(frame_times(preset, seed, split))
     stamps = np.asarray(stamps_ns, np.int64)
-    times = (stamps - FIRST_STAMP_NS) * 1e-9
+    times = timing.offsets_s(stamps)
     _check(preset, times, parts)
     world = build_world(preset, seed, split)
     renderer = Renderer(world, preset.size)
@@ -189,6 +191,6 @@ def _dense(world: World, size: tuple[int, int], times: np.ndarray,
                          place.forward[min(at + 1, count - 1)], steps[then] if count > 1 else rays[at],
                          place.bends[ahead])
 
-    for _ in spread(work, range(count)):
+    for _ in parallel_map(work, range(count)):
         pass
     return depth, points, flow, valid

@@ -10,7 +10,7 @@ import numpy as np
 
 from training.scenes import backdrop, cameras, lighting, nature, objects, paths
 from training.scenes.geometry import Camera, Surface, World
-from training.scenes.presets import Preset
+from training.scenes.settings import Preset
 from training.scenes.splits import generator
 
 __all__ = ['Camera', 'Surface', 'World', 'build_world']

@@ -19,9 +19,10 @@ from torch.nn import functional as F
 from mos_perception.errors import ConfigError
 from training.scenes import esim
 from training.scenes.clip import Clip
-from training.scenes.presets import EventSensor, Range
+from training.scenes.settings import EventSensor, Range
 from training.scenes.splits import generator, pick
 from training.scenes.textures import GAMMA, texture
+from training.scenes.timing import FIRST_STAMP_NS, stamps_ns, to_ns
 
 CORNERS = {'circle': 0, 'square': 4, 'triangle': 3, 'pentagon': 5, 'hexagon': 6, 'star': 5}
 _STREAM = 20
@@ -317,7 +318,7 @@ def render_clip_2d(preset: Preset2D | str, seed: int, split: str = 'train', devi
     for number, shape in enumerate(scene.shapes, 1):
         moving[:, number] = (shape.path(frames) != shape.path(frames - 1)).any(1) | (shape.spin != 0)
     levels = image.mul(255).round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
-    stamps = 1_000_000_000 + np.round(frames / preset.fps * 1e9).astype(np.int64)
+    stamps = stamps_ns(frames / preset.fps)
     return Clip(levels, stamps, events, ids.cpu().numpy().astype(np.uint16), moving, seed, preset.name)
 
 
@@ -330,10 +331,10 @@ def _events(scene: Scene, preset: Preset2D, rng: np.random.Generator, device: st
                   for path, spin in zip(paths, [0.0, *spins]))
     length = preset.frames + 0.15  # frames
     times = np.linspace(0, length, int(np.ceil(length * max(4, fastest / 0.5))) + 1)
-    stamps = np.round(times / preset.fps * 1e9).astype(np.int64)
+    stamps = to_ns(times / preset.fps)
     weights = torch.tensor([0.299, 0.587, 0.114], device=device).view(3, 1, 1)
     logs = torch.cat([(scene.render(part - 1, device)[0] ** GAMMA * weights).sum(1).add_(esim.LOG_EPS).log_().cpu()
                       for part in np.split(times, range(_CHUNK, len(times), _CHUNK))])
     packed = esim.crossings(logs.numpy(), stamps, esim.Pixels.draw(rng, preset.sensor, preset.size))
     packed = np.concatenate([packed, esim.noise(rng, preset.sensor, preset.size, int(stamps[-1]))])
-    return esim.unpack(packed, 1_000_000_000 - round(1e9 / preset.fps))
+    return esim.unpack(packed, FIRST_STAMP_NS - to_ns(1 / preset.fps))
