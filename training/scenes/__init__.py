@@ -1,4 +1,5 @@
-"""Rendered clips with exact truth: frames, events, instance ids and moving flags, by preset and seed."""
+"""Rendered clips with exact truth: frames, events, instance ids and moving flags, by preset and
+seed."""
 
 from training.scenes.catalog import SCENES, render_clip
 from training.scenes.clip import Clip

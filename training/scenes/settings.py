@@ -1,7 +1,8 @@
 """What a scene and its sensors can be: a field per setting, each with a value for an easy scene.
 
-(low, high) pairs are drawn uniformly per clip or object; a number said to be a share is a probability. Speeds
-are image widths per second at the object's depth: "2 % of the width per frame at 30 Hz" is 0.6.
+(low, high) pairs are drawn uniformly per clip or object; a number said to be a share is a
+probability. Speeds are image widths per second at the object's depth: "2 % of the width per frame
+at 30 Hz" is 0.6.
 """
 
 from __future__ import annotations
@@ -99,7 +100,8 @@ class Preset:
     occlusion: bool = False
     """Whether objects may cover each other as a resting camera sees them."""
     occluders: float = 0.0
-    """Share of objects whose path crosses another's, and of clips with a layer before the objects."""
+    """Share of objects whose path crosses another's, and of clips with a layer before the
+    objects."""
     light: Range = (1.0, 1.0)
     """Factor of the photons of the frames."""
     flicker: float = 0.0
@@ -141,9 +143,11 @@ class Preset:
     natural: float = 0.0
     """Share of clips whose surfaces look like outdoor video: see `natural`."""
     standing: float = 0.0
-    """Share of clips whose objects go on a ground in view, beside poles and clutter that stand there too."""
+    """Share of clips whose objects go on a ground in view, beside poles and clutter that stand
+    there too."""
     water: float = 0.0
-    """Share of the standing clips whose ground is water: it ripples, drifts, mirrors what is above it."""
+    """Share of the standing clips whose ground is water: it ripples, drifts, mirrors what is above
+    it."""
     foliage: float = 0.0
     """Share of a natural clip's background planes that are leaves, which sway; they have no id."""
     foliage_px: Range = (0.3, 3.0)
