@@ -105,7 +105,8 @@ class MosNode(LifecycleNode):
         self._undo_activate.append(inputs.close)
         inputs.open(config)
         status = self.pipeline.status()
-        self.get_logger().info(f'active: {status["model"]} on {status["engine backend"]} ({status["engine provider"]}), '
+        self.get_logger().info(f'active: {status["model"]} on {status["engine backend"]} '
+                               f'({status["engine provider"]}), '
                                + ', '.join(f'{role} from {topic}' for role, topic in topics.items()))
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -176,7 +177,8 @@ class MosNode(LifecycleNode):
         pipeline, clock = self.pipeline, self.get_clock()
         waited_s = time.monotonic() - self._active_since
         if clock.ros_time_is_active and not clock.now().nanoseconds and waited_s > CLOCK_GRACE_S:
-            self._warn('clock', 'use_sim_time is set but nothing comes on /clock: start the player with --clock')
+            self._warn('clock', 'use_sim_time is set but nothing comes on /clock: start the player '
+                                'with --clock')
         message = self.monitor.message(self.get_fully_qualified_name(), time.monotonic_ns(), pipeline.status())
         message.header.stamp = clock.now().to_msg()
         self._diagnostics.publish(message)

@@ -38,7 +38,11 @@ def public_definitions(path: Path):
     """Public functions, classes and methods at module or class level."""
     def walk(body, inside_public=True):
         for node in body:
-            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith('_') and inside_public:
+            if (
+                isinstance(node, (ast.FunctionDef, ast.ClassDef))
+                and not node.name.startswith('_')
+                and inside_public
+            ):
                 yield node
                 if isinstance(node, ast.ClassDef):
                     yield from walk(node.body)
@@ -49,8 +53,12 @@ def public_definitions(path: Path):
 def test_runtime_stays_behind_its_walls(path):
     found = imports(path)
     inside_ros = 'ros' in path.relative_to(ROOT / 'mos_perception').parts[:1]
-    ros = {module for module in found if module in {'rclpy', 'message_filters', 'cv_bridge', 'event_camera_py'}
-           or module.endswith(('_msgs', '_interfaces'))}
+    ros = {
+        module
+        for module in found
+        if module in {'rclpy', 'message_filters', 'cv_bridge', 'event_camera_py'}
+        or module.endswith(('_msgs', '_interfaces'))
+    }
     assert inside_ros or not ros - {'event_camera_py'}, f'{ros} outside mos_perception/ros/'
     assert 'torch' not in found and 'training' not in found
     gpu = found & {'tensorrt', 'tensorrt_rtx', 'pycuda', 'cuda'}
@@ -61,7 +69,11 @@ def test_runtime_stays_behind_its_walls(path):
 
 @pytest.mark.parametrize('path', LIBRARY, ids=name)
 def test_no_assert_outside_tests(path):
-    lines = [node.lineno for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Assert)]
+    lines = [
+        node.lineno
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Assert)
+    ]
     assert not lines
 
 
@@ -81,7 +93,9 @@ def test_public_names_are_typed_and_documented(path):
             bare.append(f'{node.name}: no docstring')
         if isinstance(node, ast.FunctionDef):
             arguments = node.args.posonlyargs + node.args.args + node.args.kwonlyargs
-            untyped = [a.arg for a in arguments if a.annotation is None and a.arg not in ('self', 'cls')]
+            untyped = [
+                a.arg for a in arguments if a.annotation is None and a.arg not in ('self', 'cls')
+            ]
             if untyped or node.returns is None:
                 bare.append(f'{node.name}: untyped {untyped or "return"}')
     assert not bare
@@ -91,8 +105,14 @@ def test_no_unguarded_torch_load():
     calls = []
     for path in TRAINING:
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) == 'torch.load' and not any(
-                    word.arg == 'weights_only' and ast.unparse(word.value) == 'True' for word in node.keywords):
+            if (
+                isinstance(node, ast.Call)
+                and ast.unparse(node.func) == 'torch.load'
+                and not any(
+                    word.arg == 'weights_only' and ast.unparse(word.value) == 'True'
+                    for word in node.keywords
+                )
+            ):
                 calls.append(name(path))
     assert not calls, 'checkpoints are safetensors: no pickled models'
 
