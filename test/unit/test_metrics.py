@@ -1,4 +1,4 @@
-"""Metrics against hand-made cases, brute force and DIMOS' published definitions (specs/dimos.md 3).
+"""Metrics against hand-made cases, brute force and DIMOS' published definitions.
 """
 
 import itertools
