@@ -203,10 +203,15 @@ def test_every_recipe_learns_one_batch(packed, monkeypatch, name):
         monkeypatch.setattr(packed, 'flows', np.stack([right, np.full_like(right, 128)], 2).astype(np.uint8))
     state = start(recipe)
     batch = packed.batch(np.array([0, 3, 6, 9][:recipe.batch]), np.random.default_rng(0), None)
-    first, *_, last = [train_step(state, batch, recipe, 1e-3, 0.1) for _ in range(30)]
-    assert last['loss'] < 0.7 * first['loss']
-    for term in {'focal', 'flow', 'true_flow', 'foreground', 'contrast', 'translation'} & set(first):
-        assert last[term] < first[term], term
+    steps = [train_step(state, batch, recipe, 1e-3, 0.1) for _ in range(30)]
+
+    def late(term):
+        """Of the last steps: one alone hangs on the last bits of the machine's arithmetic."""
+        return np.median([step[term] for step in steps[-7:]])
+    assert late('loss') < 0.7 * steps[0]['loss']
+    learnt = {'focal', 'flow', 'true_flow', 'foreground', 'contrast', 'translation'}
+    for term in learnt & set(steps[0]):
+        assert late(term) < steps[0][term], term
 
 
 def test_one_batch_can_be_learnt_by_heart(packed):
