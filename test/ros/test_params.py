@@ -40,7 +40,7 @@ def test_whole_number_for_a_decimal(ros):
 
 
 @pytest.mark.parametrize('name, value, says', [
-    ('score_threshold', 1.5, r'score_threshold is 1.5: must be within \[0.0, 1.0\]'),
+    ('score_threshold', 1.5, r'score_threshold is 1.5: must be within \[-1.0, 1.0\]'),
     ('score_threshold', 'high', 'must be float'),
     ('backend', 'cuda', 'must be one of auto, onnxruntime, openvino, tensorrt, tensorrt_rtx'),
 ])
@@ -81,7 +81,7 @@ def test_out_of_range_ends_with_one_line(start):
     node = start('node', '--ros-args', '-p', 'score_threshold:=3.0')
     text, _ = node.communicate(timeout=120)
     assert node.returncode == 2 and text.strip().count('\n') == 0, text
-    assert 'score_threshold is 3.0: must be within [0.0, 1.0]' in text
+    assert 'score_threshold is 3.0: must be within [-1.0, 1.0]' in text
 
 
 def test_missing_model_ends_with_one_line(start):

@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from training.scenes import cache, figures, natural, nature, outlines, paths, render_clip, render_truth
+from training.scenes import (
+    cache,
+    figures,
+    natural,
+    nature,
+    outlines,
+    paths,
+    render_clip,
+    render_truth,
+)
 from training.scenes.backdrop import Stage
 from training.scenes.geometry import Camera, Surface, Waves, World
 from training.scenes.presets import find_preset
