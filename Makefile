@@ -1,5 +1,5 @@
 # Two commands on a fresh machine (no ROS, no GPU): `make demo` and `make test`. Both are idempotent.
-# `make constraints` writes those exact versions anew; `make env-newest` tries the newest of all ranges beside them.
+# `make constraints` writes requirements/constraints.txt anew; `make env-newest` tries the newest of all ranges.
 #
 #   PYTHON=python3.11        the interpreter of the virtual environment
 #   TORCH='torch==2.13.0'    what pip installs as torch (tests and training only). Where a plain install would
@@ -17,7 +17,7 @@ ARGS ?=
 BUILD := build
 VENV := $(CURDIR)/.venv
 PINNED := requirements/constraints.txt
-CONSTRAINTS ?= $(shell grep -qs "^# Python $$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')$$" \
+CONSTRAINTS ?= $(shell grep -qs "Python $$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')$$" \
                  $(PINNED) && echo $(PINNED))
 RUN := . $(VENV)/bin/activate && AMENT_PREFIX_PATH=$(VENV)
 PIP := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check install $(if $(CONSTRAINTS),-c $(CONSTRAINTS))

@@ -12,6 +12,24 @@ def conv_bn(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs))
 
 
+class StridedPointwise(nn.Conv2d):
+    """conv1x1 without bias or padding that takes every `stride`-th pixel; weights and export are a plain Conv2d's.
+
+    In training the pixels are picked before a convolution of stride 1: oneDNN's weight gradient of a strided 1x1
+    writes past its buffer on AVX2 below 8 input channels, on AVX-512 below 16 (public issue uxlfoundation/oneDNN
+    #6035), and a user's own narrow recipe must not end in a crash.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__(inputs, outputs, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C', H/stride, W/stride), rounded up."""
+        if not self.training:
+            return super().forward(x)
+        return F.conv2d(x[:, :, ::self.stride[0], ::self.stride[1]], self.weight)
+
+
 class ResidualBlock(nn.Module):
     """Two conv3x3 + BN with a skip (He et al. 2016, basic block); the skip is a 1x1 where the shape changes."""
 
@@ -20,7 +38,7 @@ class ResidualBlock(nn.Module):
         self.first, self.second = conv_bn(inputs, outputs, stride), conv_bn(outputs, outputs)
         same = inputs == outputs and stride == 1
         self.skip = nn.Identity() if same else nn.Sequential(
-            nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+            StridedPointwise(inputs, outputs, stride), nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C', H/stride, W/stride)."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mos_perception.errors import ConfigError
+from training.nets.backbone import StridedPointwise
 
 
 class Residual(nn.Module):
@@ -30,7 +31,7 @@ class Residual(nn.Module):
             setattr(self, f'conv{number}', nn.Conv2d(from_, to, kernel, step, kernel // 2, bias=False))
             setattr(self, f'bn{number}', nn.BatchNorm2d(to))
         self.downsample = None if stride == 1 and inputs == outputs else nn.Sequential(
-            nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+            StridedPointwise(inputs, outputs, stride), nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C', H/stride, W/stride)."""
