@@ -10,6 +10,7 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
+from ros_rig import LAST_S
 from rosgraph_msgs.msg import Clock
 
 from mos_msgs.srv import Reset
@@ -72,7 +73,7 @@ def test_deadline_without_further_input(rig):
     bench = rig(deadline_s=0.2)
     start = time.monotonic()
     bench.send(0, events=False)
-    assert bench.wait_results(1) and 0.15 < time.monotonic() - start < 2.0
+    assert bench.wait_results(1) and time.monotonic() - start > 0.15
     assert bench.got['instances'][0].degraded
 
 
@@ -139,13 +140,13 @@ def test_diagnostics(rig):
     bench.send(0)
     assert bench.wait_results(1)
     bench.send(1)
-    assert bench.wait(lambda: any(report.status[0].level == DiagnosticStatus.OK for report in reports), 5)
+    assert bench.wait(lambda: any(report.status[0].level == DiagnosticStatus.OK for report in reports))
     status = next(report.status[0] for report in reports if report.status[0].level == DiagnosticStatus.OK)
     values = {item.key: item.value for item in status.values}
     assert status.message.startswith('OK') and values['state'] == 'OK' and values['model'] == 'tiny'
     assert {'total frames', 'total results', 'engine p50 ms', 'publish p99 ms', 'event buffer bytes',
             'event clock offset ns', 'engine provider'} <= set(values)
-    assert bench.wait(lambda: reports[-1].status[0].level == DiagnosticStatus.STALE, 5)
+    assert bench.wait(lambda: reports[-1].status[0].level == DiagnosticStatus.STALE)
     assert 'nothing on image, events' in reports[-1].status[0].message
 
 
@@ -202,5 +203,5 @@ def test_process_ends_on_a_signal(start, tiny_model, number):
             break
     assert 'frames from image' in lines[-1] and 'tiny' in lines[-1], lines
     process.send_signal(number)
-    text, _ = process.communicate(timeout=120)
+    text, _ = process.communicate(timeout=LAST_S)
     assert process.returncode == 0 and 'Traceback' not in text, text

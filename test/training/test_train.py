@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import statistics
 import subprocess
 import sys
 import time
@@ -201,7 +202,9 @@ def test_every_recipe_learns_one_batch(packed, monkeypatch, name):
         monkeypatch.setattr(packed, 'flows', np.stack([right, np.full_like(right, 128)], 2).astype(np.uint8))
     state = start(recipe)
     batch = packed.batch(np.array([0, 3, 6, 9][:recipe.batch]), np.random.default_rng(0), None)
-    first, *_, last = [train_step(state, batch, recipe, 1e-3, 0.1) for _ in range(30)]
+    first, *later = [train_step(state, batch, recipe, 1e-3, 0.1) for _ in range(30)]
+    # the median of five steps: a single one jumps with dropout, the adversary and the last bits of the arithmetic
+    last = {term: statistics.median(step[term] for step in later[-5:]) for term in first}
     assert last['loss'] < 0.7 * first['loss']
     for term in {'focal', 'flow', 'true_flow', 'dense', 'contrast', 'translation'} & set(first):
         assert last[term] < first[term], term
@@ -382,7 +385,7 @@ def test_killing_a_run_at_any_moment_loses_one_interval_at_most(tmp_path):
         run = subprocess.Popen([sys.executable, str(tmp_path / 'run.py'), str(tmp_path), str(here.parent),
                                 str(here.parents[2])], stdout=subprocess.PIPE, text=True)
         assert int(run.stdout.readline().split()[1]) >= seen
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 240
         while time.monotonic() < deadline:
             side = tmp_path / 'checkpoint.json'
             if side.exists() and json.loads(side.read_text())['step'] > seen:
