@@ -47,7 +47,7 @@ def accuracy() -> str:
             columns = list(next(iter(result['scores'].values())))
             rows = [[method, *('-' if values[column] is None else f'{values[column]:.3f}' for column in columns)]
                     for method, values in result['scores'].items()]
-            parts += [f'### {name}: {result["about"]}, movers from {result["min_pixels"]} px\n',
+            parts += [f'### {name}: {result["about"]}, moving objects from {result["min_pixels"]} px\n',
                       table(['', *(column.replace('_', ' ') for column in columns)], rows), '']
     return '\n'.join(parts).rstrip() + '\n'
 
