@@ -19,11 +19,10 @@ import numpy as np
 import torch
 
 from bench.document import table
-from mos_perception.engine.card import load_card
-from mos_perception.engine.ort import OrtEngine
+from mos_perception.config import Config
 from mos_perception.errors import ConfigError, MosError
 from mos_perception.evaluation.score import Scorer
-from mos_perception.models.dimos import DimosModel
+from mos_perception.models import Model, load_model
 from training.datasets.packed import PackedSet
 from training.evaluate import MethodScores, methods, score_clip
 from training.export import export
@@ -92,7 +91,7 @@ def claim(folder: Path, wanted: dict) -> None:
     _replace_text(note, text)
 
 
-def train(recipe: Recipe, data: Path, folder: Path, steps: int) -> DimosModel:
+def train(recipe: Recipe, data: Path, folder: Path, steps: int) -> Model:
     """Train (or go on with) one recipe to `steps` and export it; nothing is done twice."""
     folder.mkdir(parents=True, exist_ok=True)
     claim(folder, {'steps': steps, 'data': data.name, 'recipe': asdict(recipe)})
@@ -104,10 +103,10 @@ def train(recipe: Recipe, data: Path, folder: Path, steps: int) -> DimosModel:
             fit(state, samples, recipe, folder, steps=steps, save_minutes=2,
                 command='training.ablate')
         export(folder, recipe, path)
-    return DimosModel(OrtEngine(path, 1), load_card(path))
+    return load_model(Config(model=str(path), backend='onnxruntime', threads=1))
 
 
-def score(model: DimosModel, recipe: Recipe, clips: list[Clip],
+def score(model: Model, recipe: Recipe, clips: list[Clip],
           path: Path) -> dict[str, float | None]:
     """The scores on the clips with frames and events, from the file `path` if they are there."""
     if path.exists():

@@ -20,12 +20,13 @@ from rich.progress import track
 from rich.table import Table
 
 from mos_perception import formats
-from mos_perception.datatypes import EventWindow, Frame, Instances
-from mos_perception.engine import load_engine
-from mos_perception.engine.card import find_model, load_card, save_card
+from mos_perception.config import Config
+from mos_perception.datatypes import EventWindow, Frame, Instances, SyncedInput
+from mos_perception.engine.card import find_model, save_card
 from mos_perception.errors import MosError
 from mos_perception.evaluation.score import SIZES, Scorer
-from mos_perception.models.dimos import DimosModel
+from mos_perception.models import Model, load_model
+from mos_perception.stages import StageTimes
 from training.baselines import BASELINES
 from training.baselines.scoring import add_frame
 from training.datasets.sequences import clip_of
@@ -70,7 +71,7 @@ class MethodScores:
         mIoU_ins and mIoU01 are means over the frames that hold a moving object.
         """
         summary = self.scorer.summary()
-        released, strict = summary['parity'], summary['strict']
+        released, strict = summary['released'], summary['strict']
         share = summary['frames'] / max(summary['frames_with_gt'], 1)
         false_alarms = self.false_alarms / self.empty_frames if self.empty_frames else None
         found = {
@@ -89,10 +90,11 @@ class MethodScores:
                 for name in COLUMNS}
 
 
-def methods(model: DimosModel) -> dict[str, Method]:
+def methods(model: Model) -> dict[str, Method]:
     """The model with both inputs and with either alone."""
     def run(frame: Frame | None, window: EventWindow | None, size: tuple[int, int]) -> Instances:
-        return model.postprocess(model.engine.run(model.preprocess(frame, window)), size)
+        sample = SyncedInput(0, '', frame, window, size)
+        return model.detect(sample, StageTimes())
 
     return {
         'frames + events': lambda frame, window: run(frame, window, frame.size),
@@ -101,7 +103,7 @@ def methods(model: DimosModel) -> dict[str, Method]:
     }
 
 
-def evaluate(model: DimosModel, clips: Iterable[Clip], min_pixels: int,
+def evaluate(model: Model, clips: Iterable[Clip], min_pixels: int,
              with_events: bool = True) -> Scores:
     """Scores per method over all frames but each clip's first.
 
@@ -133,7 +135,7 @@ def score_clip(scores: MethodScores, method: Method, clip: Clip, window_ns: int)
         scores.add(clip, i, found, time.perf_counter() - begun)
 
 
-def by_factor(model: DimosModel, split: str, seeds: Sequence[int], min_pixels: int) -> Scores:
+def by_factor(model: Model, split: str, seeds: Sequence[int], min_pixels: int) -> Scores:
     """mIoU_ins of every method per preset: easy, mid, hard, and mid with one factor changed.
 
     One difficulty factor at a time is set to easy or to hard; a clip for each of `seeds`.
@@ -157,7 +159,7 @@ def sequences(folder: Path) -> Iterator[Clip]:
         yield clip_of(layout.read(folder, name))
 
 
-def evaluate_asked(model: DimosModel, args: argparse.Namespace) -> tuple[str, str, Scores]:
+def evaluate_asked(model: Model, args: argparse.Namespace) -> tuple[str, str, Scores]:
     """What the command line asks for: (key in the model card, what was scored, scores)."""
     card_id, seeds = model.card.id, range(args.seed, args.seed + args.clips)
     if args.factors:
@@ -228,14 +230,14 @@ def main(arguments: list[str] | None = None) -> int:
     """Command line."""
     args = _parser().parse_args(arguments)
     try:
-        path = find_model(args.model)
-        card = load_card(path)
-        engine = load_engine(path, 'onnxruntime', args.threads)
-        model = DimosModel(engine, card, args.score_threshold)
+        theta = -1.0 if args.score_threshold is None else args.score_threshold
+        model = load_model(Config(model=args.model, backend='onnxruntime', threads=args.threads,
+                                  score_threshold=theta))
         key, about, scores = evaluate_asked(model, args)
         result = {'about': about, 'min_pixels': args.min_pixels, 'scores': scores}
         if args.update_card:
-            save_card(replace(card, scores=card.scores | {key: result}), Path(path))
+            scores = model.card.scores | {key: result}
+            save_card(replace(model.card, scores=scores), find_model(args.model))
     except MosError as error:
         print(f'evaluate: {error}', file=sys.stderr)
         return 1

@@ -22,12 +22,12 @@ from mos_perception.engine.card import (
     ImageSpec,
     ModelCard,
     PostprocessSpec,
-    TensorSpec,
     VoxelSpec,
     WindowSpec,
     save_card,
     sha256_of,
 )
+from mos_perception.engine.interface import TensorSpec
 from mos_perception.engine.ort import OrtEngine
 from mos_perception.errors import EngineError, MosError
 from training.datasets.batches import MEAN, STD
@@ -91,7 +91,7 @@ def card(state: State, recipe: Recipe, path: Path, about: dict) -> ModelCard:
                         voxel.resize),
         window=WindowSpec('before', round(recipe.window_ns / 1e6, 6)),
         # the background query takes one of the Q x 2 slots
-        postprocess=PostprocessSpec(max_objects=recipe.net.queries, score_threshold=0.1),
+        postprocess=PostprocessSpec(top_k=recipe.net.queries, score_threshold=0.1),
         training={
             'recipe': recipe.name,
             'steps': state.step,

@@ -30,7 +30,7 @@ _ABOUT = """# Levels: what the classical floors score
 Written by `python -m training.levels --write docs/levels.md`; the knobs are in `training/scenes/levels.py`, the floors
 in `training/floors.py`. A level's name says which knob is off `mid`; `easy`, `mid` and `hard` set all of them.
 Bars: `easy` must be solvable by some floor (mIoU01 > {solvable}), `mid`, `hard` and every `*-hard` must not be
-(< {unsolvable}); the other presets have no bar. mIoU01 / mIoU_ins are parity values, averaged over the frames that
+(< {unsolvable}); the other presets have no bar. mIoU01 / mIoU_ins follow the released protocol, averaged over the frames that
 hold a mover; each clip has {warm_up} frames before the first scored one, which all floors see.
 
 {settings}

@@ -6,9 +6,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from mos_perception.engine.card import load_card
-from mos_perception.engine.ort import OrtEngine
-from mos_perception.models.dimos import DimosModel
+from mos_perception.config import Config
+from mos_perception.models import load_model
 from training.datasets.online import OnlineSet
 from training.evaluate import evaluate
 from training.export import export
@@ -43,7 +42,7 @@ def smoke(recipe: Recipe) -> int:
         path = folder / 'smoke.onnx'
         differences = export(folder, recipe, path)
         report(f'exported, torch against ONNX Runtime {max(differences.values()):.1e}, in')
-        model = DimosModel(OrtEngine(path, 1), load_card(path))
+        model = load_model(Config(model=str(path), backend='onnxruntime', threads=1))
         clips = [render_clip('easy', seed, 'test') for seed in range(CLIPS)]
         scores = evaluate(model, clips, recipe.min_pixels)
         report(f'scored {len(scores)} methods on {CLIPS} clips in')

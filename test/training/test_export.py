@@ -15,7 +15,8 @@ from mos_perception.engine.card import load_card
 from mos_perception.engine.ort import OrtEngine
 from mos_perception.errors import ConfigError, EngineError
 from mos_perception.formats import davis
-from mos_perception.models.dimos import DimosModel
+from mos_perception.models.dimos.model import DimosModel
+from mos_perception.stages import StageTimes
 from training.datasets.arrays import window_voxel
 from training.datasets.batches import normalised
 from training.datasets.sequences import sequence_of
@@ -83,7 +84,8 @@ def test_training_and_runtime_prepare_the_same_tensors(exported):
     _, path = exported
     model = DimosModel(OrtEngine(path, 1), load_card(path))
     clip = render_clip('easy', 4, 'val')
-    inputs = model.preprocess(clip.frame(3), clip.window(3, RECIPE.window_ns))
+    inputs = model.inputs(clip.frame(3), clip.window(3, RECIPE.window_ns),
+                          StageTimes())
     np.testing.assert_allclose(inputs['image'], normalised(clip.frames[3:4]).numpy(), atol=2e-6)
     voxel = window_voxel(clip, 3, RECIPE.voxel, RECIPE.window_ns, NET.size)
     np.testing.assert_array_equal(inputs['voxel'][0], voxel)
@@ -92,7 +94,7 @@ def test_training_and_runtime_prepare_the_same_tensors(exported):
 def test_card_is_accepted_by_the_runtime(exported):
     _, path = exported
     card = load_card(path)
-    assert card.id == 'tiny' and card.window.side == 'before' and card.postprocess.max_objects == 5
+    assert card.id == 'tiny' and card.window.side == 'before' and card.postprocess.top_k == 5
     assert card.training['data'] == 'none' and card.training['macs'] > 0
 
 

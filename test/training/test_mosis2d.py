@@ -16,7 +16,16 @@ from training.datasets.mosis2d_wrappers import (
     collate,
     comparison_frames,
 )
-from training.scenes.mosis2d import CORNERS, THESIS, Preset2D, Scene, Shape, build_scene, outline, render_clip_2d
+from training.scenes.mosis2d import (
+    CORNERS,
+    THESIS,
+    Preset2D,
+    Scene,
+    Shape,
+    build_scene,
+    outline,
+    render_clip_2d,
+)
 
 torch.set_num_threads(1)
 SMALL = Preset2D('small', size=(64, 96), frames=12, objects=(3, 4))

@@ -48,6 +48,6 @@ def mean_scores(scorer: Scorer) -> tuple[float, float] | None:
     summary = scorer.summary()
     if not summary['frames_with_gt']:
         return None
-    released = summary['parity']
+    released = summary['released']
     share = summary['frames'] / summary['frames_with_gt']
     return released['mIoU01'] * share, released['mIoU_ins_valid']

@@ -12,75 +12,21 @@ import os
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
-import numpy as np
-
-from mos_perception.errors import BagError, ConfigError
-from training.scenes import esim
+from mos_perception.errors import ConfigError
 from training.scenes.catalog import SCENES, render_clip
-from training.scenes.clip import Clip
+from training.scenes.shards import load_clips, load_shard, save_clips
 from training.scenes.splits import SPLITS
+
+__all__ = ['load_clips', 'load_shard', 'make_cache', 'save_clips']
 
 SHARD = 50
 
 
-def save_clips(path: Path, clips: list[Clip]) -> None:
-    """Write clips of one size and length as a shard, atomically."""
-    objects = max(clip.moving.shape[1] for clip in clips)
-    moving = np.zeros((len(clips), len(clips[0]), objects), bool)
-    for row, clip in zip(moving, clips):
-        row[:, :clip.moving.shape[1]] = clip.moving
-    zeros = [int(clip.stamps_ns[0]) - clip.period_ns for clip in clips]
-    packed = [esim.pack(clip.events, zero) for clip, zero in zip(clips, zeros)]
-    arrays = {
-        'frames': np.stack([clip.frames for clip in clips]),
-        'stamps_ns': np.stack([clip.stamps_ns for clip in clips]),
-        'ids': np.stack([clip.ids for clip in clips]).astype(np.uint8 if objects <= 256 else np.uint16),
-        'moving': moving,
-        'objects': np.array([clip.moving.shape[1] for clip in clips]),
-        'seed': np.array([clip.seed for clip in clips]),
-        'preset': np.array([clip.preset for clip in clips]),
-        'zero_ns': np.array(zeros),
-        'events': np.concatenate(packed),
-        'event_ends': np.cumsum([len(part) for part in packed]),
-    }
-    part = path.with_name(path.name + f'.{os.getpid()}.part')
-    with open(part, 'wb') as file:
-        np.savez(file, **arrays)
-    part.replace(path)
-
-
-def load_shard(path: Path) -> list[Clip]:
-    """The clips of one shard. Raises BagError for a file that is no shard."""
-    try:
-        with np.load(path) as shard:
-            data = {name: shard[name] for name in shard.files}
-        starts = np.concatenate([[0], data['event_ends'][:-1]])
-        return [Clip(data['frames'][i], data['stamps_ns'][i],
-                     esim.unpack(data['events'][starts[i]:data['event_ends'][i]], int(data['zero_ns'][i])),
-                     data['ids'][i].astype(np.uint16), data['moving'][i, :, :data['objects'][i]], int(data['seed'][i]),
-                     str(data['preset'][i])) for i in range(len(starts))]
-    except (OSError, KeyError, ValueError) as error:
-        raise BagError(f'{path} is not a readable shard of clips ({error}): '
-                       'delete it and run the cache command again') from error
-
-
-def load_clips(folder: Path | str, limit: int | None = None) -> list[Clip]:
-    """All clips (or the first `limit`) of a folder's shards, in order of seed. Raises BagError where there is none."""
-    paths = sorted(Path(folder).glob('*.npz'))
-    if not paths:
-        raise BagError(f'{folder} holds no shard (*.npz): '
-                       f'make some with "python -m training.scenes.cache --out {folder}"')
-    clips: list[Clip] = []
-    for path in paths:
-        clips += load_shard(path)
-        if limit is not None and len(clips) >= limit:
-            return clips[:limit]
-    return clips
-
-
 def _one_thread() -> None:
+    import cv2
     import torch
     torch.set_num_threads(1)
+    cv2.setNumThreads(1)
 
 
 def _make(path: Path, preset: str, split: str, seeds: range) -> int:
@@ -125,7 +71,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument('--count', type=int, default=1000)
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--out', type=Path, default=Path('runs/clips'))
-    parser.add_argument('--workers', type=int, default=2)
+    parser.add_argument('--workers', type=int, default=os.cpu_count() or 1, help='processes (default: every core)')
     options = parser.parse_args(arguments)
     made = make_cache(options.preset, options.split, options.count, options.seed, options.out, options.workers)
     print(f'{made} clips rendered; {options.out} holds {len(list(options.out.glob("*.npz")))} shards')

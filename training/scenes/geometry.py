@@ -12,13 +12,33 @@ DEFORM_TURNS = np.array([2.1, 2.7])  # spatial frequency (rad per half extent) o
 
 
 @dataclass(frozen=True)
+class Waves:
+    """M waves that run over a surface and move what it shows: water, leaves in the wind.
+
+    `lift` (M, 2) displacement in half extents, `turns` (M, 2) rad per half extent, `phases` (G, M) rad at each of the
+    track's times. The point (u, v) shows the texture at (u, v) + sum of lift sin(turns . (u, v) + phase).
+    """
+
+    lift: np.ndarray
+    turns: np.ndarray
+    phases: np.ndarray
+
+    def at(self, times: np.ndarray, grid_s: np.ndarray) -> np.ndarray:
+        """(S, 5 M): lift, turns and phase of each wave at `times` (S,) s; `grid_s` (G,) s is the track's grid."""
+        phases = np.stack([np.interp(times, grid_s, phase) for phase in self.phases.T], 1)
+        fixed = np.broadcast_to(np.concatenate([self.lift, self.turns], 1), (len(times), len(self.lift), 4))
+        return np.concatenate([fixed, phases[..., None]], 2).reshape(len(times), -1)
+
+
+@dataclass(frozen=True)
 class Surface:
     """A plane, facing the resting camera unless `tilt` (rad about x) turns it.
 
     `colour` (n, n, 3) linear light over [-1, 1] x [-1, 1], mirrored beyond if `mirrored`; `alpha` (n, n) coverage, None
     = opaque; `half` its half extent in world units; `number` of the object, 0 = background. `unseen` marks light
     (shadow, highlight): it has no place in the truth. `deform` (amplitude in half extents, phase rad about x, y at
-    each of the track's times (G, 2)) bends a deforming one. `degenerate`: it moves along the camera's own direction.
+    each of the track's times (G, 2)) bends a deforming one; `waves` run over it (after the bend).
+    `degenerate`: it moves along the camera's own direction.
     """
 
     colour: np.ndarray
@@ -31,6 +51,7 @@ class Surface:
     tilt: float = 0.0
     deform: tuple[float, np.ndarray] | None = None
     degenerate: bool = False
+    waves: Waves | None = None
 
     @property
     def depth(self) -> float:
@@ -38,15 +59,19 @@ class Surface:
         return float(np.median(self.track.position[:, 2]))
 
     def bend(self, times: np.ndarray) -> np.ndarray:
-        """(S, 3) amplitude and the two phases of its warp at `times` s; zeros for a rigid one.
+        """(S, 3 + 5 M) amplitude and the two phases of its bend at `times` s, zeros for a rigid one, then its waves.
 
-        The point (u, v) of the plane shows the texture at u + a sin(k0 v + p0), v + a sin(k1 u + p1).
+        The point (u, v) of the plane shows the texture at u + a sin(k0 v + p0), v + a sin(k1 u + p1), moved by the
+        waves there.
         """
-        if self.deform is None:
-            return np.zeros((len(times), 3))
-        amplitude, phases = self.deform
-        return np.stack([np.full(len(times), amplitude)] +
-                        [np.interp(times, self.track.times, axis) for axis in phases.T], 1)
+        bend = np.zeros((len(times), 3))
+        if self.deform is not None:
+            amplitude, phases = self.deform
+            bend = np.stack([np.full(len(times), amplitude)] +
+                            [np.interp(times, self.track.times, axis) for axis in phases.T], 1)
+        if self.waves is None:
+            return bend
+        return np.concatenate([bend, self.waves.at(times, self.track.times)], 1)
 
 
 @dataclass(frozen=True)
@@ -150,4 +175,4 @@ class World:
 
     def resting(self, surface: Surface) -> bool:
         """Whether neither the surface nor the camera ever moves."""
-        return surface.track.still and self.camera.still
+        return surface.track.still and self.camera.still and surface.waves is None

@@ -3,7 +3,7 @@
 Legend: S samples, N surfaces (far to near), H W pixels, C colours. A surface's texture is C + 1 numbers a texel (colour
 times alpha, alpha) in one flat float32 array; `kinds` has one number a texel; `shapes` (N, 4) int64 holds its first
 texel, its side, whether it is mirrored and whether it is light only; `inverse` (S, N, 3, 3) goes from pixels to its
-plane, `bends` (S, N, 3) is its warp, `boxes` (S, N, 4) the x0, y0, x1, y1 that hold it. All kernels release the GIL and
+plane, `bends` (S, N, 3 + 5 M) is its warp (a bend, then M waves: `geometry.Surface.bend`), `boxes` (S, N, 4) the x0, y0, x1, y1 that hold it. All kernels release the GIL and
 never touch a row that is not theirs.
 """
 
@@ -34,6 +34,36 @@ def _texel(u, v, mirrored, side):
 
 
 @numba.njit(nogil=True, cache=True, error_model='numpy', fastmath=_FAST)
+def _ripple(bend, us, vs):
+    """Plane coordinates `us`, `vs` (w,) moved by the waves of a warp, in place."""
+    for x in range(len(us)):
+        u, v = us[x], vs[x]
+        du, dv = f32(0), f32(0)
+        for at in range(3, len(bend), 5):
+            height = math.sin(bend[at + 2] * u + bend[at + 3] * v + bend[at + 4])
+            du += bend[at] * height
+            dv += bend[at + 1] * height
+        us[x], vs[x] = u + du, v + dv
+
+
+@numba.njit(nogil=True, cache=True, error_model='numpy', inline='always')
+def _rippled(bend, u, v):
+    """(u, v) moved by the waves of a warp."""
+    du, dv = 0.0, 0.0
+    for at in range(3, len(bend), 5):
+        height = math.sin(bend[at + 2] * u + bend[at + 3] * v + bend[at + 4])
+        du += bend[at] * height
+        dv += bend[at + 1] * height
+    return du, dv
+
+
+@numba.njit(nogil=True, cache=True, error_model='numpy', inline='always')
+def _wavy(bend):
+    """Whether a warp has waves; a surface with fewer than others has zeros at the end."""
+    return len(bend) > 3 and (bend[3] != 0 or bend[4] != 0)
+
+
+@numba.njit(nogil=True, cache=True, error_model='numpy', fastmath=_FAST)
 def _aim(m, bend, mirrored, side, y, xs, at, wx, wy):
     """Where the pixels (`xs`, y) of a row meet a surface: `at` the texel (-1: nowhere), its weights `wx`, `wy`."""
     one, half, two, four = f32(1), f32(0.5), f32(2), f32(4)
@@ -50,6 +80,8 @@ def _aim(m, bend, mirrored, side, y, xs, at, wx, wy):
         for x in range(len(xs)):
             near = one / (c0 + c1 * xs[x])
             wx[x], wy[x] = (a0 + a1 * xs[x]) * near, (b0 + b1 * xs[x]) * near
+    if _wavy(bend):
+        _ripple(bend, wx, wy)
     limit = f32(1e30) if mirrored else one
     if mirrored:
         for x in range(len(xs)):
@@ -145,6 +177,9 @@ def coverage(alphas: np.ndarray, shape: np.ndarray, m: np.ndarray, bend: np.ndar
     tu, tv = u, v
     if bend[0] > 0:
         tu, tv = u + bend[0] * math.sin(K0 * v + bend[1]), v + bend[0] * math.sin(K1 * u + bend[2])
+    if _wavy(bend):
+        du, dv = _rippled(bend, tu, tv)
+        tu, tv = tu + du, tv + dv
     side = shape[1]
     fx, fy = _texel(tu, tv, shape[2], side)
     if fx < 0:
@@ -237,10 +272,22 @@ def extents(boxes: np.ndarray, ids: np.ndarray) -> None:
 
 @numba.njit(nogil=True, cache=True, error_model='numpy')
 def carry(u: float, v: float, a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
-    """Plane coordinates that show with the warp `b` (3,) the texture point that (u, v) shows with the warp `a` (3,)."""
-    if a[0] == 0:
+    """Plane coordinates that show with the warp `b` (3 + 5 M,) the texture point that (u, v) shows with the warp `a`."""
+    wavy = _wavy(a)
+    if a[0] == 0 and not wavy:
         return u, v
     tu, tv = u + a[0] * math.sin(K0 * v + a[1]), v + a[0] * math.sin(K1 * u + a[2])
+    if wavy:
+        du, dv = _rippled(a, tu, tv)
+        tu, tv = tu + du, tv + dv
+        wu, wv = tu, tv  # before the waves of then: a contraction, see nature.waves
+        for _ in range(40):
+            du, dv = _rippled(b, wu, wv)
+            wu, wv = tu - du, tv - dv
+        tu, tv = wu, wv
+        u, v = tu, tv
+    if a[0] == 0:
+        return u, v
     for _ in range(30):  # a contraction: amplitude times K1 is under 0.4
         u, v = tu - b[0] * math.sin(K0 * v + b[1]), tv - b[0] * math.sin(K1 * u + b[2])
     return u, v
@@ -292,7 +339,7 @@ def _flow_run(flow, valid, start, end, y, n, after, m, forward, step, bend, then
     """Flow and its validity of the pixels from `start` to `end` of row y, which show the surface n."""
     height, width = after.shape
     for x in range(start, end):
-        if bend[0] == 0:
+        if bend[0] == 0 and not _wavy(bend):
             a, b, far = _times(step, x, y)
         else:
             a, b, c = _times(m, x, y)

@@ -57,8 +57,8 @@ def _presets() -> dict[str, Preset]:
     hard = replace(mid, name='hard', **_level(2) | both)
     knobs = [replace(mid, name=f'{knob}-{level}', **changes) for knob, (low, _, high) in KNOBS.items()
              for level, changes in (('easy', low), ('hard', high))]
-    return {preset.name: preset for preset in (easy, mid, hard, *knobs, _train(), _still(), _demo(),
-                                              _other(mid), *_mimics())}
+    return {preset.name: preset for preset in (easy, mid, hard, *knobs, _train(), _still(), _video(), _video_still(),
+                                              _demo(), _other(mid), *_mimics())}
 
 
 def _train() -> Preset:
@@ -75,6 +75,23 @@ def _still() -> Preset:
     """What a robot sees where nothing moves by itself: every kind of sensor noise, mostly at rest. For false alarms."""
     return replace(_train(), name='still', empty=1.0, static_camera=0.6, flicker=0.2, light_ramp=0.2,
                    sensor=EventSensor(shot_hz=(0.1, 8.0), shot_unevenness=3.0))
+
+
+def _video() -> Preset:
+    """Ordinary hand-held outdoor video without events: objects as large as DAVIS', most of them bend or walk, the
+    camera moves, and so do water and leaves."""
+    return replace(_train(), name='video', size=(144, 256), fps=24.0, duration_s=9 / 24, movers=(1, 3),
+                   look_alikes=(0, 2), clutter=(0, 3), empty=0.1, area=(0.008, 0.18), object_speed=(0.04, 1.2),
+                   articulated=0.4, deforming=0.5, epipolar=0.1, static_camera=0.12, camera_speed=(0.02, 1.6), camera_shake=0.6,
+                   camera_bob_rad_s=(0.02, 0.25), roll_shake_rad_s=(0.0, 0.12), ground=0.4, light=(0.3, 3.0),
+                   exposure_s=(0.001, 0.018), lens_px=0.55, natural=0.75, standing=0.55, water=0.25, foliage=0.4,
+                   figures=0.45, partial=0.15, poles=(0, 4), follows=0.45, sharpening=(0.0, 0.8), compressed=0.5,
+                   shadows=0.5, events=False)
+
+
+def _video_still() -> Preset:
+    """Video of a static world under every motion of the camera, water and leaves aside: for false alarms."""
+    return replace(_video(), name='video-still', empty=1.0, static_camera=0.0, look_alikes=(1, 5))
 
 
 def _demo() -> Preset:

@@ -98,3 +98,8 @@ def area(points: np.ndarray) -> float:
     """Area of the polygon (shoelace formula)."""
     x, y = points.T
     return float(abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2)
+
+
+def below(points: np.ndarray, angle: float) -> float:
+    """How far the outline reaches down (y) from its centre when turned by `angle` rad, in half extents."""
+    return float((points[:, 0] * np.sin(angle) + points[:, 1] * np.cos(angle)).max() * 0.97)

@@ -145,3 +145,31 @@ def crossing(rng: np.random.Generator, track: Track, other: Track, limits: tuple
     for axis, limit in enumerate(limits):
         shifted[:, axis] = _fold(shifted[:, axis] + target[axis] - track.position[at, axis], limit * depth)
     return Track(track.times, shifted, track.angle, track.travelled)
+
+
+def stroll(rng: np.random.Generator, times: np.ndarray, going: np.ndarray, speed: float, depth: float, y: float,
+           half_width: float, angle: float) -> Track:
+    """A path on a level ground: mostly sideways at height `y`, in view at the clip's middle, with a small bob and tilt.
+
+    `half_width` in image widths: how far from the view's middle it is there; `angle` rad it is turned by.
+    """
+    moved = np.cumsum(going) * STEP_S
+    heading = rng.normal(0, 0.4) if rng.random() < 0.75 else rng.uniform(0, 2 * np.pi)
+    heading += np.pi if rng.random() < 0.5 else 0
+    advance = speed * depth * STEP_S * going
+    x, z = np.cumsum(advance * np.cos(heading)), np.cumsum(advance * np.sin(heading))
+    middle = len(times) // 2
+    z = np.maximum(depth + z - z[middle], 0.6 * depth)
+    x = x - x[middle] + rng.uniform(-half_width, half_width) * depth
+    pace, phase = rng.uniform(1, 3), rng.uniform(0, 6)
+    bob = -rng.uniform(0, 0.012) * depth * np.abs(np.sin(2 * np.pi * pace * moved + phase))
+    angle = angle + rng.uniform(0, 0.06) * np.sin(2 * np.pi * pace * moved + phase)
+    position = np.stack([x, y + bob, z], 1)
+    return Track(times, position, angle, np.cumsum(np.linalg.norm(np.gradient(position, axis=0), axis=1)) / depth)
+
+
+def drift(times: np.ndarray, position: tuple[float, float, float], velocity: tuple[float, float, float]) -> Track:
+    """Steady motion, at `position` when the first frame is taken; `velocity` in world units per second."""
+    place = np.array(position) + times[:, None] * np.array(velocity)
+    travelled = np.linalg.norm(velocity) * (times - times[0]) / position[2]
+    return Track(times, place, np.zeros_like(times), travelled)

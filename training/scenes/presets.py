@@ -96,6 +96,34 @@ class Preset:
     step_px: float = 0.5
     sample_hz: float = 700.0
     sensor: EventSensor = EventSensor()
+    events: bool = True
+    """Whether an event sensor looks on; without one a clip's `events` are empty."""
+    natural: float = 0.0
+    """Share of clips whose surfaces look like outdoor video: see `natural`."""
+    standing: float = 0.0
+    """Share of clips whose objects stand and go on a ground in view, beside poles and clutter that stand there too."""
+    water: float = 0.0
+    """Share of the standing clips whose ground is water: it ripples, drifts and mirrors what is above it."""
+    foliage: float = 0.0
+    """Share of a natural clip's background planes that are leaves, which sway in the wind; no object, no id."""
+    foliage_px: Range = (0.3, 3.0)
+    """How far leaves sway, px."""
+    figures: float = 0.0
+    """Share of objects that are walkers or vehicles: a body with thin limbs or wheels."""
+    partial: float = 0.0
+    """Share of figures whose body rests while the limbs move."""
+    poles: tuple[int, int] = (0, 0)
+    """Thin static things per standing clip, also before the objects."""
+    follows: float = 0.0
+    """Share of clips whose camera is held on a moving object."""
+    roll_shake_rad_s: Range = (0.0, 0.0)
+    """Pace at which a carried camera rolls."""
+    sharpening: Range = (0.0, 0.0)
+    """Strength of the camera's unsharp mask."""
+    compressed: float = 0.0
+    """Share of clips whose frames went through lossy compression."""
+    jpeg_quality: Range = (50.0, 95.0)
+    """Quality of that compression."""
 
     def __post_init__(self) -> None:
         if not 0 < self.duration_s <= MAX_DURATION_S:

@@ -164,11 +164,13 @@ class Renderer:
         y = torch.arange(rows.start, rows.stop, device=self.device, dtype=torch.float32)
         near = _plane(m[:, 2], x, y)
         grid = torch.stack([_plane(m[:, axis], x, y) for axis in (0, 1)], -1).div_(near[..., None])
-        if bend.any():
-            a, p0, p1 = torch.from_numpy(bend.T.astype(np.float32)).to(self.device)[:, :, None, None]
+        if bend[:, :3].any():
+            a, p0, p1 = torch.from_numpy(bend[:, :3].T.astype(np.float32)).to(self.device)[:, :, None, None]
             u, v = grid.unbind(-1)
             k0, k1 = map(float, DEFORM_TURNS)
             grid = torch.stack([u + a * torch.sin(k0 * v + p0), v + a * torch.sin(k1 * u + p1)], -1)
+        if surface.waves is not None:
+            grid = _rippled(grid, torch.from_numpy(bend[:, 3:].astype(np.float32)).to(self.device))
         flat = grid.masked_fill_((near <= 0)[..., None], 9.0).view(1, len(m) * len(y), len(x), 2)
         padding = 'reflection' if surface.mirrored else 'zeros'
         sample = functional.grid_sample(texture, flat, 'bilinear', padding, align_corners=False)
@@ -190,6 +192,16 @@ class Renderer:
 def _plane(m: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """(S, h, w): m0 x + m1 y + m2 for rows m (S, 3) of a homography."""
     return (m[:, 0, None] * x)[:, None, :] + (m[:, 1, None] * y + m[:, 2, None])[:, :, None]
+
+
+def _rippled(grid: torch.Tensor, waves: torch.Tensor) -> torch.Tensor:
+    """Plane coordinates (S, h, w, 2) moved by the waves (S, 5 M) of `geometry.Waves.at`."""
+    moved = grid.clone()
+    for lift_u, lift_v, turns_u, turns_v, phase in waves.T.reshape(-1, 5, len(waves))[..., None, None]:
+        height = torch.sin(turns_u * grid[..., 0] + turns_v * grid[..., 1] + phase)
+        moved[..., 0] += lift_u * height
+        moved[..., 1] += lift_v * height
+    return moved
 
 
 def _paint(canvas: torch.Tensor, box: tuple[slice, slice], sample: torch.Tensor) -> None:
@@ -219,10 +231,18 @@ def speeds_px_s(world: World, size: tuple[int, int], times: np.ndarray) -> np.nd
             b = np.where(points[:, 2:] > 0, b, a)
         pace = np.linalg.norm(a[:, :2] / a[:, 2:] - b[:, :2] / b[:, 2:], axis=1).max(1) / step
         if surface.deform:
-            turn = np.abs(surface.bend(times + step) - surface.bend(times))[:, 1:].max(1) / step
+            turn = np.abs(surface.bend(times + step) - surface.bend(times))[:, 1:3].max(1) / step
             pace += surface.deform[0] * turn * surface.half / surface.depth * width
+        if surface.waves is not None:
+            pace += _wave_px_s(surface, times, width)
         fastest = np.maximum(fastest, pace)
     return fastest
+
+
+def _wave_px_s(surface: Surface, times: np.ndarray, width: int, step: float = 1e-3) -> np.ndarray:
+    """(S,) pixels per second that the waves of a surface add, at its own distance."""
+    turn = np.abs(surface.bend(times + step)[:, 7::5] - surface.bend(times)[:, 7::5]) / step
+    return turn @ np.abs(surface.waves.lift).max(1) * surface.half / max(surface.depth, 0.5) * width
 
 
 def fastest_px_s(world: World, size: tuple[int, int], times: np.ndarray) -> float:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields, replace
 
+import cv2
 import numpy as np
 import torch
 
@@ -35,7 +37,8 @@ def render_clip_3d(preset: Preset | str, seed: int, split: str = 'train', device
     stamps = FIRST_STAMP_NS + np.round(offsets_s * 1e9).astype(np.int64)
     with torch.inference_mode():
         frames = _expose(renderer, offsets_s, preset, seed, split)
-        events = _events(renderer, offsets_s, preset, seed, split)
+        events = (_events(renderer, offsets_s, preset, seed, split) if preset.events else
+                  esim.unpack(np.empty(0, np.int64), FIRST_STAMP_NS))
         ids = renderer.ids(offsets_s)
     return Clip(frames, stamps, events, ids, moving(world, offsets_s, 1 / preset.fps), seed, preset.name)
 
@@ -65,6 +68,7 @@ def _expose(renderer: Renderer, offsets_s: np.ndarray, preset: Preset, seed: int
     counts = np.clip(np.ceil(speeds * exposure / _BLUR_PX), 1, 16).astype(int)
     times = [at + ((np.arange(count) + 0.5) / count - 0.5) * exposure for at, count in zip(offsets_s, counts)]
     curve = tone_curve(split)
+    finish = processing(preset, seed, split)
     painter = renderer.painter(np.concatenate(times), rgb=True) if renderer.compiled else None
     ends = np.cumsum(counts)
 
@@ -75,10 +79,27 @@ def _expose(renderer: Renderer, offsets_s: np.ndarray, preset: Preset, seed: int
             light = renderer.images(times[index], rgb=True).mean(0)[:, None].cpu().numpy()
         draws = generator(seed, split, _FRAME_STREAM + index).standard_normal((3, *preset.size), np.float32)
         kernels.develop(frames[index], light, draws, np.float32(well), np.float32(preset.read_noise), curve)
+        finish(frames[index])
 
     for _ in spread(expose, range(len(offsets_s))) if renderer.compiled else map(expose, range(len(offsets_s))):
         pass
     return frames
+
+
+def processing(preset: Preset, seed: int, split: str) -> Callable[[np.ndarray], None]:
+    """What the clip's camera does to a frame (H, W, 3) uint8 RGB, in place: an unsharp mask, lossy compression."""
+    rng = generator(seed, split, 8)
+    strength = rng.uniform(*preset.sharpening)
+    quality = int(rng.uniform(*preset.jpeg_quality)) if rng.random() < preset.compressed else None
+
+    def finish(frame: np.ndarray) -> None:
+        if strength:
+            frame[:] = cv2.addWeighted(frame, 1 + strength, cv2.GaussianBlur(frame, (0, 0), 1.0), -strength, 0)
+        if quality is not None:
+            _, data = cv2.imencode('.jpg', frame[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+            frame[:] = cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1]
+
+    return finish
 
 
 def tone_curve(split: str) -> np.ndarray:

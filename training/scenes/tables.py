@@ -51,7 +51,7 @@ class Textures:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the surfaces are: `forward`, `inverse` (S, N, 3, 3) float64 plane <-> pixel, `bends` (S, N, 3) float64,
+    """Where the surfaces are: `forward`, `inverse` (S, N, 3, 3) float64 plane <-> pixel, `bends` (S, N, 3 + 5 M) float64,
     `boxes` (S, N, 4) int64 x0 y0 x1 y1 of the image that may show them."""
 
     forward: np.ndarray
@@ -64,7 +64,10 @@ class Placement:
         """At `times` (S,) s in an image of `size` (height, width)."""
         surfaces = world.surfaces
         forward = np.stack([world.homographies(s, times, size) for s in surfaces], 1)
-        bends = np.stack([s.bend(times) for s in surfaces], 1)
+        found = [s.bend(times) for s in surfaces]
+        bends = np.zeros((len(times), len(surfaces), max(bend.shape[1] for bend in found)))
+        for n, bend in enumerate(found):
+            bends[:, n, :bend.shape[1]] = bend
         boxes = np.stack([_boxes(s, forward[:, n], size) for n, s in enumerate(surfaces)], 1)
         return Placement(forward, np.linalg.inv(forward), bends, boxes)
 
@@ -79,6 +82,8 @@ def extent(surface: Surface) -> np.ndarray:
             if len(used):
                 low[axis], high[axis] = (used[0] - 1) * 2 / side - 1, (used[-1] + 2) * 2 / side - 1
     grow = surface.deform[0] if surface.deform else 0.0
+    if surface.waves is not None:
+        grow = grow + np.abs(surface.waves.lift).sum(0)
     (x0, y0), (x1, y1) = low - grow, high + grow
     return np.array([[x0, x1, x1, x0], [y0, y0, y1, y1], [1, 1, 1, 1]])
 
