@@ -64,17 +64,13 @@ def accuracy() -> str:
         parts += [f'## {card["id"]}\n', *(f'* {key}: {made[key]}' for key in made), '']
         for name, result in card['scores'].items():
             columns = list(next(iter(result['scores'].values())))
-            rows = [
-                [
-                    method,
-                    *(
-                        '-' if values[column] is None else f'{values[column]:.3f}'
-                        for column in columns
-                    ),
-                ]
-                for method, values in result['scores'].items()
-            ]
-            parts += [f'### {name}: {result["about"]}, movers from {result["min_pixels"]} px\n',
+            rows = []
+            for method, values in result['scores'].items():
+                cells = ['-' if values[column] is None else f'{values[column]:.3f}'
+                         for column in columns]
+                rows.append([method, *cells])
+            parts += [f'### {name}: {result["about"]}, moving objects from '
+                      f'{result["min_pixels"]} px\n',
                       table(['', *(column.replace('_', ' ') for column in columns)], rows), '']
     return '\n'.join(parts).rstrip() + '\n'
 
