@@ -73,9 +73,14 @@ env-newest:
 	@. build/newest/venv/bin/activate && AMENT_PREFIX_PATH=$$VIRTUAL_ENV \
 	  python -c 'import mos_perception.pipeline, mos_perception.ros.node, training.train; print("== it imports")'
 
-constraints: env-newest
-	@{ build/newest/venv/bin/python -c 'import sys; print("# Python %d.%d" % sys.version_info[:2])'; \
-	  cat build/newest/versions.txt; } > $(PINNED)
+# The same without the messages, which no version hangs on.
+constraints: NEW := $(CURDIR)/build/constraints
+constraints:
+	@rm -rf $(NEW)
+	@$(MAKE) --no-print-directory $(NEW)/.done-test VENV=$(NEW) CONSTRAINTS=
+	@$(NEW)/bin/python -c 'import sys; print("# Python %d.%d" % sys.version_info[:2])' > $(NEW)/versions.txt
+	@$(NEW)/bin/python $(FREEZE) >> $(NEW)/versions.txt
+	@cp $(NEW)/versions.txt $(PINNED)
 
 generate: env
 	@$(RUN) python -m mos_perception.commands.generate
