@@ -106,7 +106,12 @@ class Events:
     @staticmethod
     def empty() -> Events:
         """No events, with the right types."""
-        return Events(np.empty(0, np.uint16), np.empty(0, np.uint16), np.empty(0, np.uint8), np.empty(0, np.int64))
+        return Events(
+            np.empty(0, np.uint16),
+            np.empty(0, np.uint16),
+            np.empty(0, np.uint8),
+            np.empty(0, np.int64),
+        )
 
     @staticmethod
     def concatenate(parts: list[Events]) -> Events:
@@ -120,7 +125,9 @@ class Events:
     def between(self, t0_ns: int, t1_ns: int) -> Events:
         """The events with `t0 < t <= t1` (views, no copy)."""
         first, last = np.searchsorted(self.t, [t0_ns, t1_ns], side='right')
-        return Events(self.x[first:last], self.y[first:last], self.p[first:last], self.t[first:last])
+        return Events(
+            self.x[first:last], self.y[first:last], self.p[first:last], self.t[first:last]
+        )
 
 
 @dataclass(frozen=True)
@@ -137,7 +144,9 @@ class EventWindow:
 
     def digest(self) -> str:
         """SHA-256 over edges, size and events: equal windows, equal digests."""
-        sha = hashlib.sha256(np.array([self.t0_ns, self.t1_ns, self.height, self.width], '<i8').tobytes())
+        sha = hashlib.sha256(
+            np.array([self.t0_ns, self.t1_ns, self.height, self.width], '<i8').tobytes()
+        )
         for name, kind in (('x', '<u2'), ('y', '<u2'), ('p', 'u1'), ('t', '<i8')):
             sha.update(np.ascontiguousarray(getattr(self.events, name), kind).tobytes())
         return sha.hexdigest()
@@ -191,8 +200,11 @@ class SyncedInput:
             return
         sensor = (self.window.height, self.window.width)
         if sensor != self.frame.size:
-            raise SyncError(f'frame is {self.frame.size}, event sensor is {sensor} (height, width): set same_view to '
-                            'true if both see the same field of view, or rectify one to the other')
+            raise SyncError(
+                f'frame is {self.frame.size}, event sensor is {sensor} (height, width): set '
+                'same_view to '
+                'true if both see the same field of view, or rectify one to the other'
+            )
 
 
 @dataclass(frozen=True)
@@ -231,8 +243,14 @@ class Instances:
     @staticmethod
     def empty(height: int, width: int, channels: int = 0) -> Instances:
         """No instance in an image of this size."""
-        return Instances(np.zeros((0, height, width), bool), np.zeros((0, 4), np.float32), np.zeros(0, np.float32),
-                         np.zeros(0, np.float32), np.zeros(0, bool), np.zeros((0, channels), np.float32))
+        return Instances(
+            np.zeros((0, height, width), bool),
+            np.zeros((0, 4), np.float32),
+            np.zeros(0, np.float32),
+            np.zeros(0, np.float32),
+            np.zeros(0, bool),
+            np.zeros((0, channels), np.float32),
+        )
 
     def id_image(self, ids: np.ndarray) -> np.ndarray:
         """(H, W) uint16: pixel = ids[n] where mask n is set, 0 elsewhere."""
@@ -247,8 +265,8 @@ class Tracks:
     """All living tracks after a frame, M of them.
 
     `ids` (M,) int64 >= 1, never reused within an epoch; `states` (M,) int of `TrackState`; `ages_s`
-    (M,) seconds since birth; `boxes` (M, 4) px; `velocities` (M, 2) px/s of the box centre; `instance`
-    (M,) index into this frame's Instances, -1 for a track without one.
+    (M,) seconds since birth; `boxes` (M, 4) px; `velocities` (M, 2) px/s of the box centre;
+    `instance` (M,) index into this frame's Instances, -1 for a track without one.
     """
 
     ids: np.ndarray
@@ -280,7 +298,10 @@ class Tracks:
 
 @dataclass(frozen=True)
 class Result:
-    """One frame's answer. `stage_ms` maps stage name to milliseconds; `degraded` says why, '' if not."""
+    """One frame's answer.
+
+    `stage_ms` maps stage name to milliseconds; `degraded` says why, '' if not.
+    """
 
     stamp_ns: int
     frame_id: str

@@ -1,6 +1,7 @@
 """A recording through the pipeline, offline: the same object the node drives, no ROS graph.
 
-Time is the recorder's: each message is pushed at its receive time, and deadlines pass on that clock.
+Time is the recorder's: each message is pushed at its receive time, and deadlines pass on that
+clock.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ class Replay:
     """Iterate once over the steps of a recording; counters grow while it runs."""
 
     def __init__(self, bag: Bag, config: Config, pipeline: Pipeline | None = None) -> None:
-        """`config` names the topics, see `with_topics`. Raises MosError when the model cannot be used."""
+        """`config` names the topics, see `with_topics`.
+
+        Raises MosError when the model cannot be used.
+        """
         self.bag, self.config = bag, config
         self.pipeline = pipeline if pipeline is not None else Pipeline(config)
         self.pipeline.warm_up()
@@ -38,10 +42,14 @@ class Replay:
         self.start_ns: int | None = None
 
     def __iter__(self) -> Iterator[Step]:
-        """Steps in recorded order. Raises BagError for a topic that is not there or holds another type."""
+        """Steps in recorded order.
+
+        Raises BagError for a topic that is not there or holds another type.
+        """
         for receive_ns, value in self.bag.items(self.topics):
             self.messages += 1
-            yield from self._process(self.pipeline.ready(receive_ns))  # deadlines that passed before this message
+            # deadlines that passed before this message
+            yield from self._process(self.pipeline.ready(receive_ns))
             for skip in self._push(value, receive_ns):
                 yield Step(skip, None)
             yield from self._process(self.pipeline.ready(receive_ns))
@@ -65,15 +73,26 @@ class Replay:
             yield Step(self.pipeline.process(sample), sample)
 
 
-def replay(bag: Bag, config: Config, pipeline: Pipeline | None = None) -> Iterator[Result | Skip | Fault]:
+def replay(
+    bag: Bag, config: Config, pipeline: Pipeline | None = None
+) -> Iterator[Result | Skip | Fault]:
     """The outcomes of a recording. Raises MosError for a model or topics that cannot be used."""
     for step in Replay(bag, config, pipeline):
         yield step.outcome
 
 
-def with_topics(bag: Bag, config: Config, image_topic: str | None = None, events_topic: str | None = None) -> Config:
-    """The configuration with the topics named, or those found by type where None. Raises BagError."""
+def with_topics(
+    bag: Bag, config: Config, image_topic: str | None = None, events_topic: str | None = None
+) -> Config:
+    """The configuration with the topics named, or those found by type where None.
+
+    Raises BagError.
+    """
     image, events = bag.pick(image_topic, events_topic)
     kind = next((topic.msgtype for topic in bag.topics if topic.name == events), '')
-    return dataclasses.replace(config, image_topic=image, events_topic=events,
-                               events_type='event_array' if kind in EVENT_ARRAYS else 'event_packet')
+    return dataclasses.replace(
+        config,
+        image_topic=image,
+        events_topic=events,
+        events_type='event_array' if kind in EVENT_ARRAYS else 'event_packet',
+    )

@@ -1,4 +1,6 @@
-"""`mos doctor`: what this machine has, what is missing and what to do; the text to send with a report."""
+"""`mos doctor`: what this machine has, what is missing and what to do; the text to send with a
+report.
+"""
 
 from __future__ import annotations
 
@@ -30,18 +32,33 @@ class Finding:
 
 
 def examine(model: str, backend: str = 'auto') -> list[Finding]:
-    """Look at everything; raises nothing. Only the engine of `model` on `backend` can be broken, the rest is absent."""
-    found = [_look('machine', lambda: f'{platform.machine()}, {platform.platform()}, Python {sys.version.split()[0]}'),
-             _look('NumPy ABI', _numpy), _look('gpu', lambda: f'{(gpu := find_gpu())}, CUDA {gpu.cuda}, {gpu.driver}, '
-                                                                f'{gpu.l4t}')]
-    if found[-1].state == 'ok':  # TensorRT and the driver layers crash or fail obscurely without a GPU
+    """Look at everything; raises nothing.
+
+    Only the engine of `model` on `backend` can be broken, the rest is absent.
+    """
+    found = [
+        _look(
+            'machine',
+            lambda: f'{platform.machine()}, {platform.platform()}, Python {sys.version.split()[0]}',
+        ),
+        _look('NumPy ABI', _numpy),
+        _look('gpu', lambda: f'{(gpu := find_gpu())}, CUDA {gpu.cuda}, {gpu.driver}, {gpu.l4t}'),
+    ]
+    # TensorRT and the driver layers crash or fail obscurely without a GPU
+    if found[-1].state == 'ok':
         for flavour in FLAVOURS:
-            found.append(_look(flavour, lambda flavour=flavour: import_tensorrt(flavour).__version__))
+            found.append(
+                _look(flavour, lambda flavour=flavour: import_tensorrt(flavour).__version__)
+            )
         for name in DRIVERS:
             found.append(_look(f'driver {name}', lambda name=name: _driver(name)))
-    found += [_look('engine cache', _cache), _look('ROS', _ros), _look('topics', _topics),
-              _look('colcon paths', _paths),
-              _look('engine', lambda: str(load_engine(find_model(model), backend).report()), 'broken')]
+    found += [
+        _look('engine cache', _cache),
+        _look('ROS', _ros),
+        _look('topics', _topics),
+        _look('colcon paths', _paths),
+        _look('engine', lambda: str(load_engine(find_model(model), backend).report()), 'broken'),
+    ]
     return found
 
 
@@ -57,7 +74,10 @@ def _numpy() -> str:
     import cv2
     import numpy as np
     import onnxruntime
-    return f'NumPy {np.__version__}, OpenCV {cv2.__version__}, onnxruntime {onnxruntime.__version__}'
+
+    return (
+        f'NumPy {np.__version__}, OpenCV {cv2.__version__}, onnxruntime {onnxruntime.__version__}'
+    )
 
 
 def _driver(name: str) -> str:
@@ -77,9 +97,14 @@ def _cache() -> str:
 
 def _ros() -> str:
     if importlib.util.find_spec('rclpy') is None:
-        raise ImportError('no rclpy on the path: source your workspace, or use only the commands without ROS')
-    return f'rclpy found, ROS_DISTRO {os.environ.get("ROS_DISTRO", "unset")}, ' \
-           f'RMW {os.environ.get("RMW_IMPLEMENTATION", "default")}, domain {os.environ.get("ROS_DOMAIN_ID", "0")}'
+        raise ImportError(
+            'no rclpy on the path: source your workspace, or use only the commands without ROS'
+        )
+    return (
+        f'rclpy found, ROS_DISTRO {os.environ.get("ROS_DISTRO", "unset")}, '
+        f'RMW {os.environ.get("RMW_IMPLEMENTATION", "default")}, domain '
+        f'{os.environ.get("ROS_DOMAIN_ID", "0")}'
+    )
 
 
 def _topics() -> str:

@@ -11,7 +11,10 @@ from mos_perception.errors import EngineError
 
 
 def build_command(args: argparse.Namespace) -> None:
-    """`mos build`: the engine of a model for this machine's GPU, into the cache. Ctrl-C cancels, nothing is written."""
+    """`mos build`: the engine of a model for this machine's GPU, into the cache.
+
+    Ctrl-C cancels, nothing is written.
+    """
     from mos_perception.engine.build import build
     from mos_perception.engine.cache import Cache
     from mos_perception.engine.card import find_model
@@ -27,7 +30,10 @@ def build_command(args: argparse.Namespace) -> None:
 
 
 def doctor_command(args: argparse.Namespace) -> None:
-    """`mos doctor`: a line per thing looked at. Raises EngineError if the asked backend cannot run the model."""
+    """`mos doctor`: a line per thing looked at.
+
+    Raises EngineError if the asked backend cannot run the model.
+    """
     from mos_perception.commands.doctor import examine
     findings = examine(args.model, args.backend)
     for finding in findings:

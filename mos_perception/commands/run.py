@@ -34,12 +34,22 @@ def replay_command(args: argparse.Namespace) -> None:
     with open_bag(args.bag) as bag, contextlib.ExitStack() as stack:
         run = Replay(bag, with_topics(bag, config_from(args), args.image_topic, args.events_topic))
         statistics, sha = RunStatistics(), hashlib.sha256()
-        jsonl = stack.enter_context((args.out / 'results.jsonl').open('w')) if args.out is not None else None
+        jsonl = (
+            stack.enter_context((args.out / 'results.jsonl').open('w'))
+            if args.out is not None
+            else None
+        )
         bag_out = stack.enter_context(BagWriter(args.out_bag)) if args.out_bag is not None else None
         steps = _booked(_with_progress(run), statistics, sha, jsonl, bag_out)
         files = _pictures(args.out, steps, run)
-        summary = {'bag': str(args.bag), 'partial': bag.fault, 'model': run.pipeline.model.card.id, **_topics(run),
-                   'digest': sha.hexdigest(), 'run': _run(run, statistics)}
+        summary = {
+            'bag': str(args.bag),
+            'partial': bag.fault,
+            'model': run.pipeline.model.card.id,
+            **_topics(run),
+            'digest': sha.hexdigest(),
+            'run': _run(run, statistics),
+        }
     _report(summary, files + ([args.out / 'results.jsonl'] if jsonl else []), args.json)
 
 
@@ -47,7 +57,11 @@ def evaluate_command(args: argparse.Namespace) -> None:
     """`mos evaluate`: score a bag's replay, or recorded node output, against ground truth."""
     with contextlib.ExitStack() as stack:
         bag = stack.enter_context(open_bag(args.bag))
-        truth = stack.enter_context(open_bag(args.ground_truth)) if args.ground_truth is not None else bag
+        truth = (
+            stack.enter_context(open_bag(args.ground_truth))
+            if args.ground_truth is not None
+            else bag
+        )
         evaluator, statistics = GroundTruthEvaluator(truth.truth()), RunStatistics()
         if args.results is not None:
             from mos_perception.reports.run_report import node_counts, node_results
@@ -57,9 +71,14 @@ def evaluate_command(args: argparse.Namespace) -> None:
                 evaluator.add(result)
             run = statistics.summary(min(evaluator.truth))
             run['counts'] = {**node_counts(answers, run['skipped']), **run['counts']}
-            source = {'results': str(args.results), 'partial': '; '.join(filter(None, (truth.fault, answers.fault)))}
+            source = {
+                'results': str(args.results),
+                'partial': '; '.join(filter(None, (truth.fault, answers.fault))),
+            }
         else:
-            play = Replay(bag, with_topics(bag, config_from(args), args.image_topic, args.events_topic))
+            play = Replay(
+                bag, with_topics(bag, config_from(args), args.image_topic, args.events_topic)
+            )
             for step in _with_progress(play):
                 statistics.add(step.outcome)
                 if isinstance(step.outcome, Result):
@@ -67,14 +86,21 @@ def evaluate_command(args: argparse.Namespace) -> None:
             run = _run(play, statistics)
             source = {'model': play.pipeline.model.card.id, **_topics(play),
                       'partial': '; '.join(dict.fromkeys(filter(None, (truth.fault, bag.fault))))}
-    _report({'bag': str(args.bag), **source, 'score': evaluator.summary(), 'run': run}, [], args.json, evaluator.scorer)
+    _report(
+        {'bag': str(args.bag), **source, 'score': evaluator.summary(), 'run': run},
+        [],
+        args.json,
+        evaluator.scorer,
+    )
 
 
 def show_command(args: argparse.Namespace) -> None:
     """`mos show`: recorded node output drawn and scored on the bag it was fed."""
     from mos_perception.reports.run_report import show
-    summary, files, scorer = show(args.bag, args.results, args.out, args.image_topic, args.events_topic,
-                                  args.results_topic)
+
+    summary, files, scorer = show(
+        args.bag, args.results, args.out, args.image_topic, args.events_topic, args.results_topic
+    )
     _report(summary, files, args.json or args.out / 'summary.json', scorer)
 
 
@@ -84,8 +110,16 @@ def demo_command(args: argparse.Namespace) -> None:
     from mos_perception.reports.run_report import show
     config_from(args)  # refuse bad settings before anything starts
     settings = (*args.set, *([f'model={args.model}'] if args.model is not None else []))
-    recorded = run_demo(DemoOptions(bag=args.bag, out=args.out, image_topic=args.image_topic,
-                                    events_topic=args.events_topic, rate=args.rate, settings=settings))
+    recorded = run_demo(
+        DemoOptions(
+            bag=args.bag,
+            out=args.out,
+            image_topic=args.image_topic,
+            events_topic=args.events_topic,
+            rate=args.rate,
+            settings=settings,
+        )
+    )
     summary, files, scorer = show(args.bag, recorded, args.out, args.image_topic, args.events_topic)
     _report(summary, files, args.json or args.out / 'summary.json', scorer)
 
@@ -132,8 +166,14 @@ def _pictures(out: Path | None, steps: Iterator[Step], run: Replay) -> list[Path
         return []
     from mos_perception.reports.overlay_video import draw, write_overlays
     panels = 2 if len(run.topics) == 2 else 1
-    return write_overlays(out, (draw(step.outcome, step.sample.frame, step.sample.window, run.start_ns or 0, panels)
-                             for step in steps if isinstance(step.outcome, Result)))
+    return write_overlays(
+        out,
+        (
+            draw(step.outcome, step.sample.frame, step.sample.window, run.start_ns or 0, panels)
+            for step in steps
+            if isinstance(step.outcome, Result)
+        ),
+    )
 
 
 def as_json(outcome: Result | Skip | Fault) -> dict[str, Any]:
@@ -148,16 +188,30 @@ def as_json(outcome: Result | Skip | Fault) -> dict[str, Any]:
                   'motion_score': float(found.motion_scores[n]), 'moving': bool(found.moving[n]),
                   'box': found.boxes[n].tolist(), 'pixels': int(found.masks[n].sum())}
                  for n, track_id in enumerate(outcome.tracks.instance_ids(len(found)))]
-    return {'stamp_ns': outcome.stamp_ns, 'epoch': outcome.epoch, 'modality': outcome.modality.value,
-            'degraded': outcome.degraded, 'digest': result_digest(outcome),
-            'window': window and {'t0_ns': window.t0_ns, 't1_ns': window.t1_ns, 'status': window.status.value,
-                                  'events': len(window.events), 'lost_packets': window.lost_packets,
-                                  'digest': window.digest()},
-            'instances': instances, 'stage_ms': {name: round(value, 3) for name, value in outcome.stage_ms.items()}}
+    return {
+        'stamp_ns': outcome.stamp_ns,
+        'epoch': outcome.epoch,
+        'modality': outcome.modality.value,
+        'degraded': outcome.degraded,
+        'digest': result_digest(outcome),
+        'window': window
+        and {
+            't0_ns': window.t0_ns,
+            't1_ns': window.t1_ns,
+            'status': window.status.value,
+            'events': len(window.events),
+            'lost_packets': window.lost_packets,
+            'digest': window.digest(),
+        },
+        'instances': instances,
+        'stage_ms': {name: round(value, 3) for name, value in outcome.stage_ms.items()},
+    }
 
 
 def _with_progress(run: Replay) -> Iterator[Step]:
-    """The steps of a replay, with a bar on a terminal and a line per tenth otherwise (both on stderr)."""
+    """The steps of a replay, with a bar on a terminal and a line per tenth otherwise (both on
+    stderr).
+    """
     console = Console(stderr=True)
     if console.is_terminal:
         from rich.progress import Progress
@@ -182,11 +236,17 @@ def _topics(run: Replay) -> dict[str, str]:
 
 def _run(run: Replay, statistics: RunStatistics) -> dict[str, Any]:
     summary = statistics.summary(run.start_ns or 0)
-    summary['counts'] = {'frames in': run.frames, 'event packets in': run.packets, **summary['counts']}
+    summary['counts'] = {
+        'frames in': run.frames,
+        'event packets in': run.packets,
+        **summary['counts'],
+    }
     return summary
 
 
-def _report(summary: dict[str, Any], files: list[Path], json_path: Path | None, scorer: Any = None) -> None:
+def _report(
+    summary: dict[str, Any], files: list[Path], json_path: Path | None, scorer: Any = None
+) -> None:
     """Tables and files to stdout, everything to the JSON file."""
     console = Console()
     if scorer is not None:

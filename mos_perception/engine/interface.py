@@ -14,7 +14,10 @@ from mos_perception.errors import EngineError
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One input or output. `shape` has None where the graph leaves a size open; `dtype` as NumPy names it."""
+    """One input or output.
+
+    `shape` has None where the graph leaves a size open; `dtype` as NumPy names it.
+    """
 
     name: str
     shape: tuple[int | None, ...]
@@ -26,8 +29,12 @@ class TensorSpec:
 
     def accepts(self, other: TensorSpec) -> bool:
         """Same name, type and rank, and the same size wherever both state one."""
-        return (self.name == other.name and self.dtype == other.dtype and len(self.shape) == len(other.shape)
-                and all(a is None or b is None or a == b for a, b in zip(self.shape, other.shape)))
+        return (
+            self.name == other.name
+            and self.dtype == other.dtype
+            and len(self.shape) == len(other.shape)
+            and all(a is None or b is None or a == b for a, b in zip(self.shape, other.shape))
+        )
 
 
 class Engine(Protocol):

@@ -22,21 +22,35 @@ class GroundTruthEvaluator:
         self._unmatched = 0
 
     def add(self, result: Result | NodeResult) -> None:
-        """Score one result. Raises ConfigError for another size than the truth's, BagError for one without masks."""
+        """Score one result.
+
+        Raises ConfigError for another size than the truth's, BagError for one without masks.
+        """
         truth = self.truth.get(result.stamp_ns)
         if truth is None:
             self._unmatched += 1
             return
         if len(result.instances) and not result.instances.masks.any():
-            raise BagError(f'results at {result.stamp_ns} ns have no masks: record them with publish_masks true')
+            raise BagError(
+                f'results at {result.stamp_ns} ns have no masks: record them with publish_masks '
+                'true'
+            )
         self._scored.add(result.stamp_ns)
         moving = {number for number, moves in truth.moving.items() if moves}
         self.scorer.add(result.stamp_ns, truth.ids, moving, result.instances, result.tracks)
 
     def summary(self) -> dict[str, Any]:
-        """Scores, and how many frames they do not cover. Raises BagError when nothing was scored."""
+        """Scores, and how many frames they do not cover.
+
+        Raises BagError when nothing was scored.
+        """
         if not self._scored:
-            raise BagError(f'no result has the stamp of one of the {len(self.truth)} ground-truth frames: '
-                           'use the ground truth of this very recording')
-        return {**self.scorer.summary(), 'truth_frames_without_result': len(self.truth) - len(self._scored),
-                'results_without_truth': self._unmatched}
+            raise BagError(
+                f'no result has the stamp of one of the {len(self.truth)} ground-truth frames: '
+                'use the ground truth of this very recording'
+            )
+        return {
+            **self.scorer.summary(),
+            'truth_frames_without_result': len(self.truth) - len(self._scored),
+            'results_without_truth': self._unmatched,
+        }

@@ -14,9 +14,15 @@ SUFFIXES = ('.webp', '.png', '.jpg', '.jpeg', '.bmp')
 START_NS = 1_000_000_000  # ROS reads a stamp of 0 as "not set"
 
 
-def bag_from_images(folder: str | Path, out: str | Path, fps: float, topic: str = '/camera/image_raw',
-                    storage: str = 'mcap') -> int:
-    """Write the folder's images, by name, as a bag of rgb8 frames `1 / fps` apart. Returns how many.
+def bag_from_images(
+    folder: str | Path,
+    out: str | Path,
+    fps: float,
+    topic: str = '/camera/image_raw',
+    storage: str = 'mcap',
+) -> int:
+    """Write the folder's images, by name, as a bag of rgb8 frames `1 / fps` apart. Returns how
+    many.
 
     Raises BagError: no images, one that cannot be read, fps not positive, or `out` exists.
     """
@@ -31,5 +37,7 @@ def bag_from_images(folder: str | Path, out: str | Path, fps: float, topic: str 
             if image is None:
                 raise BagError(f'{file} is no image that OpenCV can read: convert or remove it')
             rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-            bag.write_frame(topic, Frame(START_NS + round(n * 1e9 / fps), rgb, 'camera_optical_frame'))
+            bag.write_frame(
+                topic, Frame(START_NS + round(n * 1e9 / fps), rgb, 'camera_optical_frame')
+            )
     return len(files)

@@ -44,7 +44,8 @@ _EVENT_TEXT = 'uint16 x\nuint16 y\nbuiltin_interfaces/Time ts\nbool polarity\n'
 
 @dataclass(frozen=True)
 class EventArray:
-    """Already decoded events, as `dvs_msgs/EventArray` carries them, of a (height, width) sensor."""
+    """Already decoded events, as `dvs_msgs/EventArray` carries them, of a (height, width) sensor.
+    """
 
     stamp_ns: int
     height: int
@@ -54,14 +55,22 @@ class EventArray:
 
 
 def definitions_folder() -> Path:
-    """The folder of the `mos_msgs` definitions: this source tree's, or an installed share folder. Raises BagError."""
-    prefixes = [Path(part) for part in os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep) if part]
+    """The folder of the `mos_msgs` definitions: this source tree's, or an installed share folder.
+
+    Raises BagError.
+    """
+    prefixes = [
+        Path(part) for part in os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep) if part
+    ]
     places = [Path(__file__).resolve().parents[2] / 'mos_msgs' / 'msg',
               *(prefix / 'share' / 'mos_msgs' / 'msg' for prefix in (*prefixes, Path(sys.prefix)))]
     for place in places:
         if (place / 'Instances.msg').is_file():
             return place
-    raise BagError(f'mos_msgs definitions not found in {", ".join(map(str, places))}: build it or source its setup')
+    raise BagError(
+        f'mos_msgs definitions not found in {", ".join(map(str, places))}: build it or source its '
+        'setup'
+    )
 
 
 @functools.cache
@@ -83,7 +92,9 @@ def deserialize(msgtype: str, cdr: bytes | memoryview) -> Any:
     try:
         return typestore().deserialize_cdr(cdr, msgtype)
     except (SerdeError, KeyError, IndexError, struct.error) as error:
-        raise BagError(f'{len(cdr)} bytes are no {msgtype}: {error}; record with the same definitions') from error
+        raise BagError(
+            f'{len(cdr)} bytes are no {msgtype}: {error}; record with the same definitions'
+        ) from error
 
 
 def serialize(msgtype: str, message: Any) -> bytes:
@@ -104,26 +115,46 @@ def stamp_ns(header: Any) -> int:
 def header(stamp_ns: int, frame_id: str) -> Any:
     """A std_msgs/Header."""
     seconds, nanoseconds = divmod(int(stamp_ns), 10**9)
-    return make('std_msgs/msg/Header', stamp=make('builtin_interfaces/msg/Time', sec=seconds, nanosec=nanoseconds),
-                frame_id=frame_id)
+    return make(
+        'std_msgs/msg/Header',
+        stamp=make('builtin_interfaces/msg/Time', sec=seconds, nanosec=nanoseconds),
+        frame_id=frame_id,
+    )
 
 
 def read_frame(cdr: bytes) -> Frame:
     """Frame of a sensor_msgs/Image. Raises FrameError for its pixels, BagError for its bytes."""
     message = deserialize(IMAGE, cdr)
-    image = to_rgb(message.encoding, message.height, message.width, message.step, bool(message.is_bigendian),
-                   message.data)
+    image = to_rgb(
+        message.encoding,
+        message.height,
+        message.width,
+        message.step,
+        bool(message.is_bigendian),
+        message.data,
+    )
     return Frame(stamp_ns(message.header), image, message.header.frame_id)
 
 
 def read_ids(cdr: bytes) -> tuple[int, np.ndarray]:
-    """(stamp ns, (H, W) u16 object ids) of a ground-truth instance image. Raises FrameError, BagError."""
+    """(stamp ns, (H, W) u16 object ids) of a ground-truth instance image.
+
+    Raises FrameError, BagError.
+    """
     message = deserialize(IMAGE, cdr)
-    return stamp_ns(message.header), to_ids(message.encoding, message.height, message.width, message.step,
-                                            bool(message.is_bigendian), message.data)
+    return stamp_ns(message.header), to_ids(
+        message.encoding,
+        message.height,
+        message.width,
+        message.step,
+        bool(message.is_bigendian),
+        message.data,
+    )
 
 
-def _image(stamp: int, frame_id: str, encoding: str, rows: np.ndarray, width: int, is_bigendian: bool) -> bytes:
+def _image(
+    stamp: int, frame_id: str, encoding: str, rows: np.ndarray, width: int, is_bigendian: bool
+) -> bytes:
     return serialize(IMAGE, make(
         IMAGE, header=header(stamp, frame_id), height=len(rows), width=width, encoding=encoding,
         is_bigendian=int(is_bigendian), step=rows.shape[1], data=rows.reshape(-1)))
@@ -131,7 +162,14 @@ def _image(stamp: int, frame_id: str, encoding: str, rows: np.ndarray, width: in
 
 def write_frame(frame: Frame, encoding: str = 'rgb8') -> bytes:
     """CDR of a sensor_msgs/Image in one of the encodings of `images.from_rgb`."""
-    return _image(frame.stamp_ns, frame.frame_id, encoding, from_rgb(frame.image, encoding), frame.size[1], False)
+    return _image(
+        frame.stamp_ns,
+        frame.frame_id,
+        encoding,
+        from_rgb(frame.image, encoding),
+        frame.size[1],
+        False,
+    )
 
 
 def write_ids(stamp: int, ids: np.ndarray, frame_id: str = '') -> bytes:
@@ -144,23 +182,46 @@ def read_packet(cdr: bytes) -> EventPacket:
     """EventPacket of an event_camera_msgs/EventPacket; the payload is a view. Raises BagError."""
     message = deserialize(EVENT_PACKET, cdr)
     if message.is_bigendian:
-        raise BagError('event packet was recorded on a big-endian host: only little-endian payloads are decoded')
-    return EventPacket(stamp_ns(message.header), message.encoding, message.height, message.width, message.seq,
-                       message.time_base, message.events, message.header.frame_id)
+        raise BagError(
+            'event packet was recorded on a big-endian host: only little-endian payloads are '
+            'decoded'
+        )
+    return EventPacket(
+        stamp_ns(message.header),
+        message.encoding,
+        message.height,
+        message.width,
+        message.seq,
+        message.time_base,
+        message.events,
+        message.header.frame_id,
+    )
 
 
 def write_packet(packet: EventPacket) -> bytes:
     """CDR of an event_camera_msgs/EventPacket."""
-    return serialize(EVENT_PACKET, make(
-        EVENT_PACKET, header=header(packet.stamp_ns, packet.frame_id), height=packet.height, width=packet.width,
-        seq=packet.seq, time_base=packet.time_base, encoding=packet.encoding, is_bigendian=False,
-        events=np.ascontiguousarray(packet.payload, np.uint8)))
+    return serialize(
+        EVENT_PACKET,
+        make(
+            EVENT_PACKET,
+            header=header(packet.stamp_ns, packet.frame_id),
+            height=packet.height,
+            width=packet.width,
+            seq=packet.seq,
+            time_base=packet.time_base,
+            encoding=packet.encoding,
+            is_bigendian=False,
+            events=np.ascontiguousarray(packet.payload, np.uint8),
+        ),
+    )
 
 
 def read_event_array(cdr: bytes | memoryview) -> EventArray:
-    """EventArray of a dvs_msgs/EventArray, by strided views of the bytes, sorted by time. Raises BagError.
+    """EventArray of a dvs_msgs/EventArray, by strided views of the bytes, sorted by time. Raises
+    BagError.
 
-    CDR aligns to 4 bytes, so the first event takes 14 bytes and the others 16 with their time two bytes later.
+    CDR aligns to 4 bytes, so the first event takes 14 bytes and the others 16 with their time two
+    bytes later.
     """
     try:
         order = {0: '>', 1: '<'}[cdr[1]]
@@ -183,8 +244,12 @@ def _event_records(cdr: bytes | memoryview, start: int, count: int, order: str) 
         return Events.empty()
     formats = [f'{order}u2', f'{order}u2', f'{order}i4', f'{order}u4', 'u1']
     names = ['x', 'y', 'sec', 'nsec', 'p']
-    head = np.dtype({'names': names, 'formats': formats, 'offsets': [0, 2, 4, 8, 12], 'itemsize': 13})
-    tail = np.dtype({'names': names, 'formats': formats, 'offsets': [0, 2, 6, 10, 14], 'itemsize': 15})
+    head = np.dtype(
+        {'names': names, 'formats': formats, 'offsets': [0, 2, 4, 8, 12], 'itemsize': 13}
+    )
+    tail = np.dtype(
+        {'names': names, 'formats': formats, 'offsets': [0, 2, 6, 10, 14], 'itemsize': 15}
+    )
     parts = [np.ndarray(1, head, cdr, start)]
     if count > 1:
         parts.append(np.ndarray(count - 1, tail, cdr, start + 14, strides=(16,)))

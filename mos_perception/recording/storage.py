@@ -1,7 +1,8 @@
 """Raw rosbag2 recordings: topics and bytes in recorded order, from healthy and from damaged files.
 
-`rosbags` reads whole files, `mcap` reads a damaged .mcap record by record. Message definitions inside a
-bag are not needed, so a schema nobody can parse does no harm: `messages.py` knows the types.
+`rosbags` reads whole files, `mcap` reads a damaged .mcap record by record. Message definitions
+inside a bag are not needed, so a schema nobody can parse does no harm: `messages.py` knows the
+types.
 """
 
 from __future__ import annotations
@@ -65,14 +66,22 @@ class WholeFile:
         self.path, self.fault = path, ''
         self._reader = Reader(path)
         self._reader.open()
-        self.topics = [Topic(item.topic, item.msgtype, item.msgcount, tuple(item.ext.offered_qos_profiles))
-                       for item in self._reader.connections]
+        self.topics = [
+            Topic(item.topic, item.msgtype, item.msgcount, tuple(item.ext.offered_qos_profiles))
+            for item in self._reader.connections
+        ]
         nameless = [topic for topic in self.topics if not (topic.name and topic.msgtype)]
         if nameless:
-            raise BagError(f'{len(nameless)} of {len(self.topics)} topics have no name or no type: the file is damaged')
+            raise BagError(
+                f'{len(nameless)} of {len(self.topics)} topics have no name or no type: the file '
+                'is damaged'
+            )
 
     def messages(self, names: set[str]) -> Iterator[Recorded]:
-        """Messages of these topics in recorded order. A damaged .mcap chunk ends it and sets `fault`."""
+        """Messages of these topics in recorded order.
+
+        A damaged .mcap chunk ends it and sets `fault`.
+        """
         wanted = [item for item in self._reader.connections if item.topic in names]
         if not wanted:
             return
@@ -99,7 +108,10 @@ class DamagedMcap:
             counts[item.topic, item.msgtype] = counts.get((item.topic, item.msgtype), 0) + 1
             self._ordered, last = self._ordered and item.receive_ns >= last, item.receive_ns
         if not counts:
-            raise BagError(f'{path}: no message can be read: {self.fault or "the file holds none"}; record it again')
+            raise BagError(
+                f'{path}: no message can be read: {self.fault or "the file holds none"}; record it '
+                'again'
+            )
         self.topics = [Topic(name, msgtype, count) for (name, msgtype), count in counts.items()]
 
     def messages(self, names: set[str]) -> Iterator[Recorded]:
@@ -122,14 +134,24 @@ class DamagedMcap:
                     elif isinstance(record, Channel):
                         channels[record.id] = (record.topic, schemas.get(record.schema_id, ''))
                     elif isinstance(record, Message):
-                        yield Recorded(*channels[record.channel_id], record.log_time, _unpacked(record.data))
-            except Exception as error:  # damaged bytes fail in every way: short, bad length, bad zstd
-                what = 'the file ends inside a record' if isinstance(error, EndOfFile) else f'{error!r}'
-                self.fault = f'{self.path}: {what} at byte {exact.offset}; only what lies before it was read'
+                        yield Recorded(
+                            *channels[record.channel_id], record.log_time, _unpacked(record.data)
+                        )
+            # damaged bytes fail in every way: short, bad length, bad zstd
+            except Exception as error:
+                what = (
+                    'the file ends inside a record'
+                    if isinstance(error, EndOfFile)
+                    else f'{error!r}'
+                )
+                self.fault = (
+                    f'{self.path}: {what} at byte {exact.offset}; only what lies before it was read'
+                )
 
 
 class _ExactReads:
-    """A file whose short reads are EndOfFile: `mcap` would hand out cut-off messages as whole ones."""
+    """A file whose short reads are EndOfFile: `mcap` would hand out cut-off messages as whole ones.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file, self.offset = file, 0
@@ -146,14 +168,19 @@ class Storage:
     """All files of one recording."""
 
     def __init__(self, path: Path) -> None:
-        """Open a bag folder or a single .mcap or .db3 file. Raises BagError naming the file and what is wrong."""
+        """Open a bag folder or a single .mcap or .db3 file.
+
+        Raises BagError naming the file and what is wrong.
+        """
         if not path.exists():
             raise BagError(f'{path}: no such bag: give a rosbag2 folder, a .mcap or a .db3 file')
         self._parts = _open(path)
         merged: dict[tuple[str, str], Topic] = {}
         for topic in (topic for part in self._parts for topic in part.topics):
             old = merged.get((topic.name, topic.msgtype))
-            merged[topic.name, topic.msgtype] = replace(old, count=old.count + topic.count) if old else topic
+            merged[topic.name, topic.msgtype] = (
+                replace(old, count=old.count + topic.count) if old else topic
+            )
         self.topics = sorted(merged.values(), key=lambda topic: topic.name)
 
     @property
@@ -163,7 +190,9 @@ class Storage:
 
     def messages(self, names: set[str]) -> Iterator[Recorded]:
         """Messages of these topics in recorded order. Raises BagError where a .db3 file breaks."""
-        yield from heapq.merge(*(part.messages(names) for part in self._parts), key=lambda item: item.receive_ns)
+        yield from heapq.merge(
+            *(part.messages(names) for part in self._parts), key=lambda item: item.receive_ns
+        )
         broken = [part.fault for part in self._parts if part.fault and part.path.suffix == '.db3']
         if broken:
             raise BagError('; '.join(broken))
@@ -185,8 +214,9 @@ def _unpacked(data: bytes) -> bytes:
 def _open(path: Path) -> list[WholeFile | DamagedMcap]:
     """The readers of a path. Raises BagError.
 
-    A folder's storage files are opened one by one: its metadata.yaml is often missing, foreign or at odds
-    with them (other quality-of-service text makes rosbags skip a topic). Only file compression needs it.
+    A folder's storage files are opened one by one: its metadata.yaml is often missing, foreign or
+    at odds with them (other quality-of-service text makes rosbags skip a topic). Only file
+    compression needs it.
     """
     if path.is_file():
         return [_open_file(path)]
@@ -204,6 +234,9 @@ def _open_file(file: Path) -> WholeFile | DamagedMcap:
         return WholeFile(file)
     except Exception as error:  # as above
         if file.suffix != '.mcap':
-            raise BagError(f'{file} ({file.stat().st_size} bytes) cannot be read: {error}; a cut-off sqlite3 bag is '
-                           'lost: record to mcap, which survives it') from error
+            raise BagError(
+                f'{file} ({file.stat().st_size} bytes) cannot be read: {error}; a cut-off sqlite3 '
+                'bag is '
+                'lost: record to mcap, which survives it'
+            ) from error
     return DamagedMcap(file)

@@ -35,11 +35,20 @@ class Picture:
     image: np.ndarray
 
 
-def draw(result: Result | NodeResult, frame: Frame | None, window: EventWindow | None, start_ns: int,
-         panels: int = 1) -> Picture:
-    """The result over its frame, or over its events without one; with 2 panels the events are shown beside it."""
+def draw(
+    result: Result | NodeResult,
+    frame: Frame | None,
+    window: EventWindow | None,
+    start_ns: int,
+    panels: int = 1,
+) -> Picture:
+    """The result over its frame, or over its events without one; with 2 panels the events are shown
+    beside it.
+    """
     seconds = f'{(result.stamp_ns - start_ns) / 1e9:.2f} s'
-    events = event_picture(window.events, (window.height, window.width)) if window is not None else None
+    events = (
+        event_picture(window.events, (window.height, window.width)) if window is not None else None
+    )
     size = result.instances.size
     background = frame.image if frame is not None else events
     if background is None or background.shape[:2] != size:
@@ -47,11 +56,17 @@ def draw(result: Result | NodeResult, frame: Frame | None, window: EventWindow |
     tracked = result.tracks.of_instances(len(result.instances)) >= 0
     moving = int(np.count_nonzero(result.instances.moving & tracked))
     factor = -(-SMALL_PX // size[0])
-    image = overlay(_enlarged(background, factor), *_scaled(result.instances, result.tracks, factor),
-                    text=f'{seconds}  {result.modality.value}  {moving} moving', degraded=result.degraded)
+    image = overlay(
+        _enlarged(background, factor),
+        *_scaled(result.instances, result.tracks, factor),
+        text=f'{seconds}  {result.modality.value}  {moving} moving',
+        degraded=result.degraded,
+    )
     if panels == 2:
         beside = np.full_like(image, 128) if events is None else events
-        image = np.hstack([image, cv2.resize(beside, image.shape[1::-1], interpolation=cv2.INTER_NEAREST)])
+        image = np.hstack(
+            [image, cv2.resize(beside, image.shape[1::-1], interpolation=cv2.INTER_NEAREST)]
+        )
     return Picture(result.stamp_ns, f'{seconds}  {moving} moving', image)
 
 
@@ -78,7 +93,11 @@ def write_overlays(folder: Path, pictures: Iterable[Picture]) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     wide = first[0].image.shape[1] > 2 * first[0].image.shape[0]
     tiles = _Tiles(640 if wide else 400)
-    video = write_video(folder / 'overlay.mp4', _same_size(tiles.watch(itertools.chain(first, pictures))), _fps(first))
+    video = write_video(
+        folder / 'overlay.mp4',
+        _same_size(tiles.watch(itertools.chain(first, pictures))),
+        _fps(first),
+    )
     sheet = folder / 'contact_sheet.png'
     shown = tiles.evenly()
     write_image(sheet, contact_sheet([tile.image for tile in shown], 3 if wide else 4,
@@ -87,7 +106,9 @@ def write_overlays(folder: Path, pictures: Iterable[Picture]) -> list[Path]:
 
 
 class _Tiles:
-    """Evenly spaced small pictures of a run of unknown length: the spacing doubles as it gets longer."""
+    """Evenly spaced small pictures of a run of unknown length: the spacing doubles as it gets
+    longer.
+    """
 
     def __init__(self, width: int) -> None:
         """`width` in px of each."""
@@ -100,7 +121,9 @@ class _Tiles:
         for n, picture in enumerate(pictures):
             if n % self._stride == 0:
                 height = round(picture.image.shape[0] * self.width / picture.image.shape[1])
-                small = cv2.resize(picture.image, (self.width, height), interpolation=cv2.INTER_AREA)
+                small = cv2.resize(
+                    picture.image, (self.width, height), interpolation=cv2.INTER_AREA
+                )
                 self._kept.append(replace(picture, image=small))
             if len(self._kept) > 4 * SHEET_TILES:
                 self._kept, self._stride = self._kept[::2], self._stride * 2
@@ -108,7 +131,11 @@ class _Tiles:
 
     def evenly(self) -> list[Picture]:
         """At most SHEET_TILES of them, first and last included."""
-        rows = np.linspace(0, len(self._kept) - 1, min(SHEET_TILES, len(self._kept))).round().astype(int)
+        rows = (
+            np.linspace(0, len(self._kept) - 1, min(SHEET_TILES, len(self._kept)))
+            .round()
+            .astype(int)
+        )
         return [self._kept[row] for row in rows]
 
 
@@ -123,4 +150,6 @@ def _same_size(pictures: Iterator[Picture]) -> Iterator[np.ndarray]:
     size = None
     for picture in pictures:
         size = size or picture.image.shape[1::-1]
-        yield picture.image if picture.image.shape[1::-1] == size else cv2.resize(picture.image, size)
+        yield (
+            picture.image if picture.image.shape[1::-1] == size else cv2.resize(picture.image, size)
+        )

@@ -1,4 +1,5 @@
-"""A recorded run of the node, shown: scores, counts and times as tables, overlay video, contact sheet.
+"""A recorded run of the node, shown: scores, counts and times as tables, overlay video, contact
+sheet.
 
 Input and recorded output are two bags; results are joined to their frames and events by stamp.
 """
@@ -28,8 +29,14 @@ FRAMES_KEPT = 300
 DIAGNOSTICS = 'diagnostic_msgs/msg/DiagnosticArray'
 
 
-def show(source: Path, recorded: Path, out: Path, image_topic: str | None = None, events_topic: str | None = None,
-         results_topic: str | None = None) -> tuple[dict[str, Any], list[Path], Scorer | None]:
+def show(
+    source: Path,
+    recorded: Path,
+    out: Path,
+    image_topic: str | None = None,
+    events_topic: str | None = None,
+    results_topic: str | None = None,
+) -> tuple[dict[str, Any], list[Path], Scorer | None]:
     """Draw and score the node's recorded results on the bag it was fed.
 
     Returns (summary for JSON, files written, scorer or None without ground truth). Raises BagError.
@@ -46,8 +53,11 @@ def show(source: Path, recorded: Path, out: Path, image_topic: str | None = None
             raise BagError(f'{recorded} holds no results: look at the log of the node')
         run = statistics.summary(inputs.start_ns or 0)
         counts = {topic.name: topic.count for topic in bag.topics if topic.name in topics}
-        run['counts'] = {**{f'messages in the bag: {name}': count for name, count in counts.items()},
-                         **node_counts(answers, run['skipped']), **run['counts']}
+        run['counts'] = {
+            **{f'messages in the bag: {name}': count for name, count in counts.items()},
+            **node_counts(answers, run['skipped']),
+            **run['counts'],
+        }
         faults = '; '.join(filter(None, (bag.fault, answers.fault)))
     summary = {'bag': str(source), 'results': str(recorded), 'partial': faults, 'run': run}
     if evaluator is not None:
@@ -69,7 +79,8 @@ def node_results(bag: Bag, topic: str | None = None) -> Iterator[NodeResult]:
 
 
 def node_counts(bag: Bag, skipped: dict[str, int]) -> dict[str, int]:
-    """The node's own last counters from its recorded diagnostics; its skips are put into `skipped`."""
+    """The node's own last counters from its recorded diagnostics; its skips are put into `skipped`.
+    """
     counts: dict[str, int] = {}
     for item in bag.messages({topic.name for topic in bag.topics if topic.msgtype == DIAGNOSTICS}):
         for status in deserialize(DIAGNOSTICS, item.data).status:
@@ -108,10 +119,14 @@ class Inputs:
         if self._sensor is None:
             return frame, None
         first = stamp_ns - SHOWN_NS
-        return frame, EventWindow(self._buffer.window(first, stamp_ns), first, stamp_ns, *self._sensor)
+        return frame, EventWindow(
+            self._buffer.window(first, stamp_ns), first, stamp_ns, *self._sensor
+        )
 
     def _have(self, stamp_ns: int) -> bool:
-        frames = not self._with_frames or (bool(self._frames) and self._frames[-1].stamp_ns >= stamp_ns)
+        frames = not self._with_frames or (
+            bool(self._frames) and self._frames[-1].stamp_ns >= stamp_ns
+        )
         return frames and (not self._with_events or self._reached_ns >= stamp_ns)
 
     def _take(self, value: object) -> None:
@@ -125,7 +140,9 @@ class Inputs:
         if isinstance(value, EventPacket):
             events, watermark_ns, _ = self._stream.push(value)
         else:
-            events, watermark_ns, _ = self._stream.push_events(value.events, value.height, value.width, None)
+            events, watermark_ns, _ = self._stream.push_events(
+                value.events, value.height, value.width, None
+            )
         self._sensor = (value.height, value.width)
         self._buffer.push(events)
         if watermark_ns is not None:

@@ -1,4 +1,5 @@
-"""What happened in a run: frames in, results out, skips by reason, stage times, when things moved."""
+"""What happened in a run: frames in, results out, skips by reason, stage times, when things moved.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +68,9 @@ class RunStatistics:
                 for name, values in self._stages.items()}
 
     def summary(self, start_ns: int) -> dict[str, Any]:
-        """Everything, ready for JSON; times are seconds after `start_ns`, the first message's stamp."""
+        """Everything, ready for JSON; times are seconds after `start_ns`, the first message's
+        stamp.
+        """
         return {'counts': dict(self.counts), 'skipped': dict(self.skipped),
                 'last_fault': self._last_fault, 'stage_ms': self.stages(),
                 'moving_s': self.intervals_s(start_ns),
@@ -92,10 +95,16 @@ def motion_text(run: dict[str, Any]) -> str:
     """When something moves, and the longest-moving tracks, in words, from the summary of a run."""
     if not run['moving_s']:
         return 'nothing moves'
-    by_length = sorted(run['track_moving_s'].items(), key=lambda item: -sum(last - first for first, last in item[1]))
+    by_length = sorted(
+        run['track_moving_s'].items(),
+        key=lambda item: -sum(last - first for first, last in item[1]),
+    )
     lines = [f'something moves at {_spans(run["moving_s"])}',
              *(f'  track {track} at {_spans(pairs)}' for track, pairs in by_length[:TRACKS_NAMED])]
-    return '\n'.join(lines + [f'  and {len(by_length) - TRACKS_NAMED} more tracks'] * (len(by_length) > TRACKS_NAMED))
+    return '\n'.join(
+        lines
+        + [f'  and {len(by_length) - TRACKS_NAMED} more tracks'] * (len(by_length) > TRACKS_NAMED)
+    )
 
 
 def _spans(pairs: Sequence[tuple[float, float]]) -> str:

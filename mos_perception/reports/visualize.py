@@ -1,4 +1,7 @@
-"""Pictures of results: overlays, event pictures, contact sheets, videos. Images are (H, W, 3) uint8 RGB."""
+"""Pictures of results: overlays, event pictures, contact sheets, videos.
+
+Images are (H, W, 3) uint8 RGB.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +28,24 @@ def colour(track_id: int) -> tuple[int, int, int]:
     if track_id <= 0:
         return GREY
     hue = (0.08 + (track_id - 1) * 0.61803398875) % 1.0  # golden-ratio steps never repeat
-    return tuple(round(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.85 if track_id % 2 else 0.6, 1.0))
+    return tuple(
+        round(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.85 if track_id % 2 else 0.6, 1.0)
+    )
 
 
-def overlay(image: np.ndarray, instances: Instances, tracks: Tracks, text: str = '', fps: float | None = None,
-            degraded: str = '') -> np.ndarray:
-    """The frame with the masks of tracked instances, contours, `id score`, velocity arrows and a status line.
+def overlay(
+    image: np.ndarray,
+    instances: Instances,
+    tracks: Tracks,
+    text: str = '',
+    fps: float | None = None,
+    degraded: str = '',
+) -> np.ndarray:
+    """The frame with the masks of tracked instances, contours, `id score`, velocity arrows and a
+    status line.
 
-    `text` is shown at the top left (modality, model), `degraded` in red after it, `fps` at the top right.
+    `text` is shown at the top left (modality, model), `degraded` in red after it, `fps` at the top
+    right.
     """
     picture = image.copy()
     rows = tracks.of_instances(len(instances))
@@ -50,12 +63,21 @@ def overlay(image: np.ndarray, instances: Instances, tracks: Tracks, text: str =
     top = _status(picture, text, degraded, fps, scale)
     for box, score, number in zip(instances.boxes, instances.scores, ids):
         if number:
-            _label(picture, f'#{number} {score:.2f}', (int(box[0]), int(box[1])), top, colour(number), scale)
+            _label(
+                picture,
+                f'#{number} {score:.2f}',
+                (int(box[0]), int(box[1])),
+                top,
+                colour(number),
+                scale,
+            )
     return picture
 
 
 def event_picture(events: Events, size: tuple[int, int], dark: bool = False) -> np.ndarray:
-    """Events of a (height, width) sensor: brighter blue, darker red, on white or black; fuller where there are more."""
+    """Events of a (height, width) sensor: brighter blue, darker red, on white or black; fuller
+    where there are more.
+    """
     height, width = size
     inside = (events.x < width) & (events.y < height)
     cells = events.y[inside].astype(np.int64) * width + events.x[inside]
@@ -69,16 +91,25 @@ def event_picture(events: Events, size: tuple[int, int], dark: bool = False) -> 
 
 def contact_sheet(images: Sequence[np.ndarray], columns: int, titles: Sequence[str] = (),
                   width: int = 320) -> np.ndarray:
-    """Images in rows of `columns`, each `width` px wide, a title line above each where given; (0, 0, 3) for none."""
+    """Images in rows of `columns`, each `width` px wide, a title line above each where given; (0,
+    0, 3) for none.
+    """
     if not images:
         return np.zeros((0, 0, 3), np.uint8)
     gap, line = 4, 20 if titles else 0
-    tiles = [cv2.resize(image, (width, max(1, round(image.shape[0] * width / image.shape[1]))),
-                        interpolation=cv2.INTER_AREA if image.shape[1] >= width else cv2.INTER_LINEAR)
-             for image in images]
+    tiles = [
+        cv2.resize(
+            image,
+            (width, max(1, round(image.shape[0] * width / image.shape[1]))),
+            interpolation=cv2.INTER_AREA if image.shape[1] >= width else cv2.INTER_LINEAR,
+        )
+        for image in images
+    ]
     tall = max(tile.shape[0] for tile in tiles) + line + gap
     columns = min(columns, len(tiles))
-    sheet = np.full((-(-len(tiles) // columns) * tall + gap, columns * (width + gap) + gap, 3), 32, np.uint8)
+    sheet = np.full(
+        (-(-len(tiles) // columns) * tall + gap, columns * (width + gap) + gap, 3), 32, np.uint8
+    )
     for n, tile in enumerate(tiles):
         x, y = gap + n % columns * (width + gap), gap + n // columns * tall
         if n < len(titles):
@@ -99,9 +130,11 @@ def write_image(path: Path, image: np.ndarray) -> None:
 
 
 def write_video(path: Path, images: Iterable[np.ndarray], fps: float) -> Path:
-    """Write a video atomically; the size is the first image's. Returns the path: .avi (MJPG) where mp4 is impossible.
+    """Write a video atomically; the size is the first image's. Returns the path: .avi (MJPG) where
+    mp4 is impossible.
 
-    Raises BagError if there is no image, a size changes or no codec works; nothing is left behind then.
+    Raises BagError if there is no image, a size changes or no codec works; nothing is left behind
+    then.
     """
     path, writer, scratch, size = Path(path), None, None, None
     try:
@@ -110,7 +143,9 @@ def write_video(path: Path, images: Iterable[np.ndarray], fps: float) -> Path:
                 size = image.shape
                 writer, scratch, path = _open_writer(path, size, fps)
             if image.shape != size:
-                raise BagError(f'video {path}: an image is {image.shape}, the first was {size}: give one size')
+                raise BagError(
+                    f'video {path}: an image is {image.shape}, the first was {size}: give one size'
+                )
             writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
         if writer is None:
             raise BagError(f'video {path}: there are no images to write')
@@ -123,17 +158,27 @@ def write_video(path: Path, images: Iterable[np.ndarray], fps: float) -> Path:
     return path
 
 
-def _open_writer(path: Path, size: tuple[int, ...], fps: float) -> tuple[cv2.VideoWriter, Path, Path]:
+def _open_writer(
+    path: Path, size: tuple[int, ...], fps: float
+) -> tuple[cv2.VideoWriter, Path, Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    for suffix, codec in ((path.suffix, 'MJPG' if path.suffix == '.avi' else 'mp4v'), ('.avi', 'MJPG')):
+    for suffix, codec in (
+        (path.suffix, 'MJPG' if path.suffix == '.avi' else 'mp4v'),
+        ('.avi', 'MJPG'),
+    ):
         target = path.with_suffix(suffix)
         scratch = _scratch(target)
-        writer = cv2.VideoWriter(str(scratch), cv2.VideoWriter_fourcc(*codec), fps, (size[1], size[0]))
+        writer = cv2.VideoWriter(
+            str(scratch), cv2.VideoWriter_fourcc(*codec), fps, (size[1], size[0])
+        )
         if writer.isOpened():
             return writer, scratch, target
         writer.release()
         scratch.unlink(missing_ok=True)
-    raise BagError(f'video {path} cannot be opened for writing at {size[1]}x{size[0]}: check folder, suffix and codecs')
+    raise BagError(
+        f'video {path} cannot be opened for writing at {size[1]}x{size[0]}: check folder, suffix '
+        'and codecs'
+    )
 
 
 def _scratch(path: Path) -> Path:
@@ -160,7 +205,13 @@ def _tint(picture: np.ndarray, mask: np.ndarray, rgb: tuple[int, int, int], scal
         cv2.drawContours(picture, contours, -1, shade, thick, cv2.LINE_AA)
 
 
-def _arrow(picture: np.ndarray, box: np.ndarray, velocity: np.ndarray, rgb: tuple[int, int, int], scale: float) -> None:
+def _arrow(
+    picture: np.ndarray,
+    box: np.ndarray,
+    velocity: np.ndarray,
+    rgb: tuple[int, int, int],
+    scale: float,
+) -> None:
     start = (box[:2] + box[2:]) / 2
     step = velocity * ARROW_S
     length = float(np.hypot(*step))
@@ -169,7 +220,9 @@ def _arrow(picture: np.ndarray, box: np.ndarray, velocity: np.ndarray, rgb: tupl
     step = step * min(1.0, picture.shape[0] / 3 / length)
     ends = [tuple(np.round(point).astype(int).tolist()) for point in (start, start + step)]
     for shade, thick in _lined(rgb, scale):
-        cv2.arrowedLine(picture, *ends, shade, thick, cv2.LINE_AA, tipLength=min(0.4, 8 * scale / length))
+        cv2.arrowedLine(
+            picture, *ends, shade, thick, cv2.LINE_AA, tipLength=min(0.4, 8 * scale / length)
+        )
 
 
 def _dashed_box(picture: np.ndarray, box: np.ndarray, rgb: tuple[int, int, int]) -> None:
@@ -182,9 +235,17 @@ def _dashed_box(picture: np.ndarray, box: np.ndarray, rgb: tuple[int, int, int])
             cv2.line(picture, (x, y), (x, min(y + 4, y1)), rgb, 1)
 
 
-def _label(picture: np.ndarray, text: str, corner: tuple[int, int], top: int, rgb: tuple[int, int, int],
-           scale: float) -> None:
-    """Dark text on a tab of the track's colour, above `corner`, inside the picture and below row `top`."""
+def _label(
+    picture: np.ndarray,
+    text: str,
+    corner: tuple[int, int],
+    top: int,
+    rgb: tuple[int, int, int],
+    scale: float,
+) -> None:
+    """Dark text on a tab of the track's colour, above `corner`, inside the picture and below row
+    `top`.
+    """
     size, font = _text_size(text, scale)
     x = min(max(corner[0], 0), max(picture.shape[1] - size[0] - 4, 0))
     y = max(corner[1] - size[1] - 6, top)
@@ -206,8 +267,16 @@ def _status(picture: np.ndarray, text: str, degraded: str, fps: float | None, sc
             x += _text_size(part, scale)[0][0] + 10
     if fps is not None:
         right = f'{fps:.0f} fps'
-        cv2.putText(picture, right, (picture.shape[1] - _text_size(right, scale)[0][0] - 4, high + 3), FONT, font,
-                    WHITE, 1, cv2.LINE_AA)
+        cv2.putText(
+            picture,
+            right,
+            (picture.shape[1] - _text_size(right, scale)[0][0] - 4, high + 3),
+            FONT,
+            font,
+            WHITE,
+            1,
+            cv2.LINE_AA,
+        )
     return high + 8
 
 

@@ -44,21 +44,43 @@ def to_bytes(data: Any) -> array:
 
 def frame(message: Image) -> Frame:
     """A Frame from sensor_msgs/Image. Raises FrameError."""
-    image = to_rgb(message.encoding, message.height, message.width, message.step, bool(message.is_bigendian),
-                   np.frombuffer(message.data, np.uint8))
+    image = to_rgb(
+        message.encoding,
+        message.height,
+        message.width,
+        message.step,
+        bool(message.is_bigendian),
+        np.frombuffer(message.data, np.uint8),
+    )
     return Frame(to_ns(message.header.stamp), image, message.header.frame_id)
 
 
 def packet(message: Any) -> EventPacket:
-    """An EventPacket from event_camera_msgs/EventPacket. Raises DecodeError for a big-endian payload."""
+    """An EventPacket from event_camera_msgs/EventPacket.
+
+    Raises DecodeError for a big-endian payload.
+    """
     if message.is_bigendian:
-        raise DecodeError(f'event packet {message.seq} is big-endian: only little-endian recordings are decoded')
-    return EventPacket(to_ns(message.header.stamp), message.encoding, message.height, message.width, message.seq,
-                       message.time_base, np.frombuffer(message.events, np.uint8), message.header.frame_id)
+        raise DecodeError(
+            f'event packet {message.seq} is big-endian: only little-endian recordings are decoded'
+        )
+    return EventPacket(
+        to_ns(message.header.stamp),
+        message.encoding,
+        message.height,
+        message.width,
+        message.seq,
+        message.time_base,
+        np.frombuffer(message.events, np.uint8),
+        message.header.frame_id,
+    )
 
 
 def event_array(raw: bytes) -> tuple[Events, tuple[int, int], str]:
-    """Events, (height, width) and frame_id from a serialised dvs_msgs/EventArray. Raises BagError if cut short."""
+    """Events, (height, width) and frame_id from a serialised dvs_msgs/EventArray.
+
+    Raises BagError if cut short.
+    """
     # the bag reader's library, needed for this type only
     from mos_perception.recording.messages import read_event_array
     found = read_event_array(raw)
@@ -93,9 +115,18 @@ def image_message(head: Header, rgb: np.ndarray, encoding: str = 'rgb8') -> Imag
     return _image(head, from_rgb(rgb, encoding), rgb.shape[:2], encoding, False)
 
 
-def _image(head: Header, rows: np.ndarray, size: tuple[int, int], encoding: str, big: bool) -> Image:
-    return Image(header=head, height=size[0], width=size[1], encoding=encoding, is_bigendian=int(big),
-                 step=rows.shape[1], data=to_bytes(rows))
+def _image(
+    head: Header, rows: np.ndarray, size: tuple[int, int], encoding: str, big: bool
+) -> Image:
+    return Image(
+        header=head,
+        height=size[0],
+        width=size[1],
+        encoding=encoding,
+        is_bigendian=int(big),
+        step=rows.shape[1],
+        data=to_bytes(rows),
+    )
 
 
 def motion_message(result: Result) -> Motion:
@@ -104,18 +135,35 @@ def motion_message(result: Result) -> Motion:
     ids = result.tracks.instance_ids(len(found))
     order = [n for n in np.argsort(-found.scores, kind='stable').tolist() if ids[n] > 0]
     flags = found.moving[order].tolist()
-    covered = np.count_nonzero(found.masks[found.moving & (ids > 0)]) / max(found.size[0] * found.size[1], 1)
-    return Motion(header=header(result), any_moving=any(flags), track_ids=array('I', ids[order].tolist()),
-                  is_moving=flags, moving_fraction=float(covered))
+    covered = np.count_nonzero(found.masks[found.moving & (ids > 0)]) / max(
+        found.size[0] * found.size[1], 1
+    )
+    return Motion(
+        header=header(result),
+        any_moving=any(flags),
+        track_ids=array('I', ids[order].tolist()),
+        is_moving=flags,
+        moving_fraction=float(covered),
+    )
 
 
 def tracks_message(result: Result) -> Tracks:
     """mos_msgs/Tracks, ids ascending."""
     seen = result.tracks
-    return Tracks(header=header(result), epoch=result.epoch, tracks=[
-        Track(id=int(seen.ids[m]), state=int(seen.states[m]), age=float(seen.ages_s[m]),
-              box=np.asarray(seen.boxes[m], np.float32), velocity=np.asarray(seen.velocities[m], np.float32))
-        for m in np.argsort(seen.ids, kind='stable').tolist()])
+    return Tracks(
+        header=header(result),
+        epoch=result.epoch,
+        tracks=[
+            Track(
+                id=int(seen.ids[m]),
+                state=int(seen.states[m]),
+                age=float(seen.ages_s[m]),
+                box=np.asarray(seen.boxes[m], np.float32),
+                velocity=np.asarray(seen.velocities[m], np.float32),
+            )
+            for m in np.argsort(seen.ids, kind='stable').tolist()
+        ],
+    )
 
 
 def overlay_message(result: Result, sample: SyncedInput) -> Image:
@@ -129,9 +177,14 @@ def overlay_message(result: Result, sample: SyncedInput) -> Image:
 
 
 def output_message(name: str, result: Result, sample: SyncedInput, config: Config) -> Any:
-    """The message of the output topic `~/<name>`; `config` says what the instances message holds."""
+    """The message of the output topic `~/<name>`; `config` says what the instances message holds.
+    """
     if name == 'instances':
         return instances_message(result, config.publish_masks, config.publish_digest)
     if name == 'overlay':
         return overlay_message(result, sample)
-    return {'instance_image': instance_image_message, 'motion': motion_message, 'tracks': tracks_message}[name](result)
+    return {
+        'instance_image': instance_image_message,
+        'motion': motion_message,
+        'tracks': tracks_message,
+    }[name](result)

@@ -1,10 +1,11 @@
-"""Between the node's callbacks and the pipeline: what comes in, what waits, what is counted. No messages here.
+"""Between the node's callbacks and the pipeline: what comes in, what waits, what is counted. No
+messages here.
 
     executor thread   `take`: convert, decode, join; never infers
     worker thread     newest input -> `Pipeline.process` -> publish; also wakes for deadlines
 
-`take` and the worker's `_infer` are the boundaries where every exception ends: counted, logged, and the next
-input is processed. Times are steady nanoseconds.
+`take` and the worker's `_infer` are the boundaries where every exception ends: counted, logged, and
+the next input is processed. Times are steady nanoseconds.
 """
 
 from __future__ import annotations
@@ -26,15 +27,27 @@ _REFUSED = {'frames': SkipReason.BAD_FRAME, 'events': SkipReason.BAD_PACKET}
 
 def one_line(error: Exception) -> str:
     """Our own errors as they are, others with their type; never more than one line."""
-    return str(error) if isinstance(error, MosError) else f'{type(error).__name__}: {error}'.replace('\n', ' ')
+    return (
+        str(error)
+        if isinstance(error, MosError)
+        else f'{type(error).__name__}: {error}'.replace('\n', ' ')
+    )
 
 
 class Feed:
     """Feeds one pipeline while the node is active."""
 
-    def __init__(self, pipeline: Pipeline, monitor: Monitor, wanted: Callable[[], bool],
-                 publish: Callable[[SyncedInput, Result], None], warn: Callable[[str, str], None]) -> None:
-        """`wanted()`: does anybody listen; `publish` runs in the worker; `warn(key, text)` throttles by key."""
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        monitor: Monitor,
+        wanted: Callable[[], bool],
+        publish: Callable[[SyncedInput, Result], None],
+        warn: Callable[[str, str], None],
+    ) -> None:
+        """`wanted()`: does anybody listen; `publish` runs in the worker; `warn(key, text)`
+        throttles by key.
+        """
         self._pipeline, self._monitor = pipeline, monitor
         self._wanted, self._publish, self._warn = wanted, publish, warn
         self._lock = threading.Lock()  # pushes, and what resets or changes the pipeline
@@ -68,7 +81,10 @@ class Feed:
         return epoch
 
     def jumped_to(self, now_ns: int) -> int | None:
-        """ROS time jumped back to `now_ns`: reset, unless the stamps said so first. Returns the new epoch or None."""
+        """ROS time jumped back to `now_ns`: reset, unless the stamps said so first.
+
+        Returns the new epoch or None.
+        """
         last = self._pipeline.last_stamp_ns
         return self.reset() if last is not None and last > now_ns else None
 
@@ -84,14 +100,19 @@ class Feed:
     def lost(self, role: str, count: int) -> None:
         """Count messages that were published but never reached us."""
         self._monitor.lost(role, count)
-        self._warn(f'lost_{role}', f'{count} {role} lost before the node: the machine is overloaded, or the network '
-                   'drops them (input_reliable, input_depth)')
+        self._warn(
+            f'lost_{role}',
+            f'{count} {role} lost before the node: the machine is overloaded, or the network '
+            'drops them (input_reliable, input_depth)',
+        )
 
     def skip(self, skip: Skip) -> None:
         """Count an input that gave no result."""
         self._monitor.skipped(skip)
         if skip.reason is not SkipReason.NO_SUBSCRIBER:
-            self._warn(skip.reason.value, f'{skip.reason.value}: {skip.detail or f"frame {skip.stamp_ns}"}')
+            self._warn(
+                skip.reason.value, f'{skip.reason.value}: {skip.detail or f"frame {skip.stamp_ns}"}'
+            )
 
     def _on_deadline(self) -> None:
         """A frame has waited long enough: hand over what is ready, and wake again for the next."""

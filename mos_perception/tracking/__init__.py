@@ -1,4 +1,7 @@
-"""Which instance is which over time. Association (who matches whom) and lifecycle are separate rooms."""
+"""Which instance is which over time.
+
+Association (who matches whom) and lifecycle are separate rooms.
+"""
 
 from __future__ import annotations
 

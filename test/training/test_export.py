@@ -1,4 +1,7 @@
-"""Export: the ONNX file computes what the network computes, and its card says what it is; evaluation runs on it."""
+"""Export: the ONNX file computes what the network computes, and its card says what it is.
+
+And evaluation runs on it.
+"""
 
 import json
 from dataclasses import replace
@@ -27,8 +30,8 @@ from training.scenes import render_clip
 from training.scenes.presets import find_preset
 from training.state import save, start
 
-NET = DimosConfig(size=(120, 160), stem=4, channels=(4, 8, 8), blocks=(1, 1, 1), hidden=8, groups=4, queries=5,
-                  width=16, attention_heads=2, feed_forward=16, layers=2)
+NET = DimosConfig(size=(120, 160), stem=4, channels=(4, 8, 8), blocks=(1, 1, 1), hidden=8,
+                  groups=4, queries=5, width=16, attention_heads=2, feed_forward=16, layers=2)
 RECIPE = Recipe('tiny', net=NET)
 
 
@@ -49,8 +52,14 @@ def test_onnx_file_is_static_single_and_named_as_the_contract_says(exported):
     graph = onnx.load(path, load_external_data=False).graph
     shapes = {value.name: tuple(d.dim_value for d in value.type.tensor_type.shape.dim)
               for value in (*graph.input, *graph.output)}
-    assert shapes == {'image': (1, 3, 120, 160), 'voxel': (1, 10, 120, 160), 'class_logits': (1, 5, 3),
-                      'mask_logits': (1, 5, 30, 40), 'boxes': (1, 5, 4), 'embeddings': (1, 5, 16)}
+    assert shapes == {
+        'image': (1, 3, 120, 160),
+        'voxel': (1, 10, 120, 160),
+        'class_logits': (1, 5, 3),
+        'mask_logits': (1, 5, 30, 40),
+        'boxes': (1, 5, 4),
+        'embeddings': (1, 5, 16),
+    }
     assert not any(value.data_location == onnx.TensorProto.EXTERNAL for value in graph.initializer)
     assert not list(path.parent.glob('*.data')) and not list(path.parent.glob('*.part*'))
     assert b'.py' not in path.read_bytes(), 'no stack traces of the exporting machine'
@@ -62,11 +71,13 @@ def test_onnx_runtime_gives_what_torch_gives_on_a_clip_and_without_a_modality(ex
     clip = render_clip('easy', 3, 'val')
     image = normalised(clip.frames[2:3]).contiguous()
     voxel = torch.from_numpy(window_voxel(clip, 2, RECIPE.voxel, RECIPE.window_ns, NET.size))[None]
-    for inputs in ((image, voxel), (torch.zeros_like(image), voxel), (image, torch.zeros_like(voxel))):
+    no_image, no_events = torch.zeros_like(image), torch.zeros_like(voxel)
+    for inputs in ((image, voxel), (no_image, voxel), (image, no_events)):
         found = engine.run({'image': inputs[0].numpy(), 'voxel': inputs[1].numpy()})
         with torch.no_grad():
             for name, value in zip(OUTPUTS, network.infer(*inputs)):
-                assert np.abs(found[name] - value.numpy()).max() <= 1e-4 * float(value.abs().max()), name
+                largest = float(value.abs().max())
+                assert np.abs(found[name] - value.numpy()).max() <= 1e-4 * largest, name
 
 
 def test_training_and_runtime_prepare_the_same_tensors(exported):
@@ -76,7 +87,8 @@ def test_training_and_runtime_prepare_the_same_tensors(exported):
     inputs = model.inputs(clip.frame(3), clip.window(3, RECIPE.window_ns),
                           StageTimes())
     np.testing.assert_allclose(inputs['image'], normalised(clip.frames[3:4]).numpy(), atol=2e-6)
-    np.testing.assert_array_equal(inputs['voxel'][0], window_voxel(clip, 3, RECIPE.voxel, RECIPE.window_ns, NET.size))
+    voxel = window_voxel(clip, 3, RECIPE.voxel, RECIPE.window_ns, NET.size)
+    np.testing.assert_array_equal(inputs['voxel'][0], voxel)
 
 
 def test_card_is_accepted_by_the_runtime(exported):
@@ -102,8 +114,14 @@ def test_evaluation_scores_model_and_baselines_on_the_same_clips(exported):
     _, path = exported
     model = DimosModel(OrtEngine(path, 1), load_card(path))
     scores = evaluate(model, [render_clip(find_preset('easy', duration_s=0.1), 1, 'test')], 12)
-    assert list(scores) == ['frames + events', 'frames only', 'events only', 'baseline: homography', 'baseline: mog2',
-                            'baseline: events']
+    assert list(scores) == [
+        'frames + events',
+        'frames only',
+        'events only',
+        'baseline: homography',
+        'baseline: mog2',
+        'baseline: events',
+    ]
     assert all(0 <= row['mIoU_ins'] <= 1 and row['ms_per_frame'] > 0 for row in scores.values())
 
 
@@ -116,16 +134,19 @@ def test_half_precision_keeps_inputs_outputs_and_nearly_the_answer(exported, tmp
     assert sum(w.data_type == onnx.TensorProto.FLOAT16 for w in weights) > len(weights) / 2
     assert 1e-6 < max(differences.values()) < 0.05
     assert load_card(tmp_path / 'tiny_fp16.onnx').training['precision'] == 'fp16'
-    assert (tmp_path / 'tiny_fp16.onnx').stat().st_size < 0.75 * (tmp_path / 'tiny.onnx').stat().st_size
+    sizes = [(tmp_path / f'{name}.onnx').stat().st_size for name in ('tiny_fp16', 'tiny')]
+    assert sizes[0] < 0.75 * sizes[1]
 
 
 def test_evaluation_of_a_data_set_on_disk(exported, tmp_path, capsys):
     """A DAVIS folder without events: only what needs none is scored, on all its sequences."""
     _, path = exported
     for seed in range(2):
-        sequence = sequence_of(render_clip(find_preset('easy', duration_s=0.1), seed, 'test'), f's{seed}')
+        clip = render_clip(find_preset('easy', duration_s=0.1), seed, 'test')
+        sequence = sequence_of(clip, f's{seed}')
         davis.write(replace(sequence, events=None), tmp_path / 'set')
-    assert evaluate_command(['--model', str(path), '--data', str(tmp_path / 'set'), '--frames-only', '--json']) == 0
+    data = ['--data', str(tmp_path / 'set'), '--frames-only', '--json']
+    assert evaluate_command(['--model', str(path), *data]) == 0
     result = json.loads(capsys.readouterr().out)
     assert list(result['scores']) == ['frames only', 'baseline: homography', 'baseline: mog2']
     assert 'frames only' in result['about']

@@ -1,4 +1,7 @@
-"""True flow in a set: coded and decoded, flipped, refused where it is unknown, the same from disk and online."""
+"""True flow in a set: coded and decoded, flipped, refused where it is unknown.
+
+And the same from disk and online.
+"""
 
 from dataclasses import replace
 
@@ -21,7 +24,8 @@ from training.scenes.moving_shapes import Preset2D
 from training.scenes.presets import find_preset
 from training.scenes.truth import flow_to_previous
 
-RECIPE = Recipe('flows', net=DimosConfig(size=(60, 80)), weights=LossWeights(flow=0.0, true_flow=1.0), batch=2)
+RECIPE = Recipe('flows', net=DimosConfig(size=(60, 80)), batch=2,
+                weights=LossWeights(flow=0.0, true_flow=1.0))
 EVENTS = torch.ones(1, 2, 4, 6)
 
 
@@ -41,7 +45,8 @@ def test_flow_is_kept_to_an_eighth_of_a_pixel_of_the_network():
     assert 0.7 < valid.mean() < 1
 
 
-@given(arrays(np.uint8, (2, 4, 6), elements=st.integers(1, 255) | st.just(0)), st.sampled_from([0, 1]))
+@given(arrays(np.uint8, (2, 4, 6), elements=st.integers(1, 255) | st.just(0)),
+       st.sampled_from([0, 1]))
 def test_mirrored_flow_is_flow_in_a_mirror(coded, axis):
     assert np.array_equal(mirrored(mirrored(coded, axis), axis), coded)
     found, wanted = px(mirrored(coded, axis)), np.flip(px(coded), 1 + axis).copy()
@@ -53,7 +58,8 @@ def test_a_sample_without_events_shows_no_motion():
     coded = np.full((2, 2, 4, 6), 136, np.uint8)
     coded[0, 0, 1, 2] = 0
     flow = decoded(coded, torch.stack([torch.ones(3, 4, 6), torch.zeros(3, 4, 6)]))
-    assert flow[1].isnan().all() and flow[0, :, 1, 2].isnan().all() and float(flow[0].nanmean()) == 1
+    assert flow[1].isnan().all() and flow[0, :, 1, 2].isnan().all()
+    assert float(flow[0].nanmean()) == 1
     assert int(flow[0].isnan().sum()) == 2
 
 
@@ -61,13 +67,17 @@ def test_a_clip_that_preset_and_seed_do_not_give_is_refused():
     changed = render_clip(find_preset('mid', object_speed=(1.0, 1.5), size=(60, 80)), 0)
     with pytest.raises(ConfigError, match='clip 0 of mid is not what'):
         true_flows(changed, RECIPE.net.size)
+    flat = render_clip(Preset2D('flat', size=(32, 48), frames=4, object_px=(8, 16)), 0)
     with pytest.raises(ConfigError, match='unknown preset'):
-        true_flows(render_clip(Preset2D('flat', size=(32, 48), frames=4, object_px=(8, 16)), 0), RECIPE.net.size)
+        true_flows(flat, RECIPE.net.size)
 
 
 def test_from_disk_and_online_alike_and_augmented_with_the_image(tmp_path):
     pack([render_clip('mid', 0)], 1, tmp_path / 'set', RECIPE)
-    with PackedSet(tmp_path / 'set', RECIPE) as packed, OnlineSet('mid', RECIPE, workers=0) as online:
+    with (
+        PackedSet(tmp_path / 'set', RECIPE) as packed,
+        OnlineSet('mid', RECIPE, workers=0) as online,
+    ):
         plain = packed.batch(np.array([4, 5]), np.random.default_rng(0), None)
         online.scene = lambda clip: (find_preset('mid'), 0)
         other = online.batch([(0, 5), (0, 6)], np.random.default_rng(0), None)

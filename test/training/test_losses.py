@@ -43,17 +43,21 @@ def toy(layers=2, samples=2, queries=4, counts=(3, 2)):
         labels[b, :count] = 1
         labels[b, 0] = 0
         boxes[b, 1:count] = RNG.uniform(0, 8, (count - 1, 4))
-    outputs = {'class_logits': torch.tensor(RNG.normal(size=(layers, samples, queries, 3)), dtype=torch.float32),
-               'mask_logits': torch.tensor(RNG.normal(size=(layers, samples, queries, 6, 8)), dtype=torch.float32),
-               'boxes': torch.tensor(RNG.uniform(0, 8, (layers, samples, queries, 4)), dtype=torch.float32)}
-    return outputs, Targets(torch.tensor(labels), torch.tensor(masks, dtype=torch.float32),
-                            torch.tensor(boxes, dtype=torch.float32))
+    outputs = {
+        'class_logits': RNG.normal(size=(layers, samples, queries, 3)),
+        'mask_logits': RNG.normal(size=(layers, samples, queries, 6, 8)),
+        'boxes': RNG.uniform(0, 8, (layers, samples, queries, 4)),
+    }
+    outputs = {name: torch.from_numpy(value).float() for name, value in outputs.items()}
+    masks, boxes = torch.from_numpy(masks).float(), torch.from_numpy(boxes).float()
+    return outputs, Targets(torch.tensor(labels), masks, boxes)
 
 
 def np_focal(logits, target):
     """Mean over the pixels, by cases, for 0/1 targets."""
     p = sigmoid(logits)
-    return np.where(target == 1, -0.25 * (1 - p) ** 2 * np.log(p), -0.75 * p ** 2 * np.log(1 - p)).mean()
+    on, off = -0.25 * (1 - p) ** 2 * np.log(p), -0.75 * p ** 2 * np.log(1 - p)
+    return np.where(target == 1, on, off).mean()
 
 
 def np_dice(logits, target):
@@ -100,15 +104,16 @@ def test_class_loss_weights_the_unmatched_queries_a_tenth():
     z = outputs['class_logits'][0, 0].numpy().astype(np.float64)
     logs = z - np.log(np.exp(z).sum(1, keepdims=True))
     wanted = -(logs[2, 0] + logs[0, 1] + 0.1 * logs[1, 2]) / 2.1
-    assert float(class_loss(outputs['class_logits'], pairs, targets, (1, 1, 0.1))) == pytest.approx(wanted, rel=1e-4)
+    found = float(class_loss(outputs['class_logits'], pairs, targets, (1, 1, 0.1)))
+    assert found == pytest.approx(wanted, rel=1e-4)
 
 
 def test_dice_and_focal_against_numpy():
     logits, target = RNG.normal(size=(3, 20)), RNG.integers(0, 2, (3, 20))
     tensors = torch.tensor(logits), torch.tensor(target, dtype=torch.float64)
-    found = [f(*tensors).numpy() for f in (dice_loss, focal_loss)]
-    np.testing.assert_allclose(found[0], [np_dice(a, b) for a, b in zip(logits, target)], rtol=1e-6)
-    np.testing.assert_allclose(found[1], [np_focal(a, b) for a, b in zip(logits, target)], rtol=1e-6)
+    for ours, theirs in ((dice_loss, np_dice), (focal_loss, np_focal)):
+        wanted = [theirs(a, b) for a, b in zip(logits, target)]
+        np.testing.assert_allclose(ours(*tensors).numpy(), wanted, rtol=1e-6)
 
 
 def test_focal_of_a_fractional_target_is_least_at_the_target():
@@ -129,9 +134,13 @@ def test_instance_losses_are_summed_over_layers_and_divided_by_the_targets():
     outputs, targets = toy()
     weights = LossWeights()
     found = instance_losses(outputs, targets, weights)
-    pairs = match(costs(outputs['class_logits'], outputs['mask_logits'], targets, 20, 1), targets.labels)
-    focal = [np_focal(outputs['mask_logits'][key[:3]].numpy(), targets.masks[key[1], key[3]].numpy())
-             for key in zip(*(x.tolist() for x in (pairs.layer, pairs.sample, pairs.query, pairs.target)))]
+    logits = outputs['mask_logits']
+    pairs = match(costs(outputs['class_logits'], logits, targets, 20, 1), targets.labels)
+    columns = [x.tolist() for x in (pairs.layer, pairs.sample, pairs.query, pairs.target)]
+    focal = []
+    for layer, sample, query, target in zip(*columns):
+        mask = targets.masks[sample, target].numpy()
+        focal.append(np_focal(logits[layer, sample, query].numpy(), mask))
     assert len(focal) == 2 * 5
     assert float(found['focal']) == pytest.approx(20 * sum(focal) / 5, rel=1e-4)
 
@@ -148,24 +157,28 @@ def test_warp_reads_at_x_plus_flow_and_clamps():
     flow = torch.zeros(1, 2, 3, 4)
     flow[:, 0], flow[:, 1] = 0.5, 1.0
     rows, columns = np.minimum(np.arange(3) + 1, 2), np.minimum(np.arange(4) + 0.5, 3)
-    np.testing.assert_allclose(warp(image, flow)[0, 0].numpy(), 4 * rows[:, None] + columns[None], atol=1e-4)
+    wanted = 4 * rows[:, None] + columns[None]
+    np.testing.assert_allclose(warp(image, flow)[0, 0].numpy(), wanted, atol=1e-4)
 
 
 def test_photometric_and_smoothness_against_numpy():
     image, other = RNG.normal(size=(1, 3, 4, 5)), RNG.normal(size=(1, 3, 4, 5))
     flow = RNG.normal(size=(1, 2, 4, 5))
     tensors = [torch.tensor(x) for x in (image, other)]
-    assert float(photometric_loss(*tensors, torch.zeros(1, 2, 4, 5, dtype=torch.float64))) == pytest.approx(
-        ((np.abs(image - other) + 0.01) ** 0.4).mean(), rel=1e-6)
-    wanted = sum((np.abs(np.diff(flow, axis=a)) * np.exp(-np.abs(np.diff(image, axis=a)).mean(1, keepdims=True))).mean()
-                 for a in (2, 3))
+    found = float(photometric_loss(*tensors, torch.zeros(1, 2, 4, 5, dtype=torch.float64)))
+    assert found == pytest.approx(((np.abs(image - other) + 0.01) ** 0.4).mean(), rel=1e-6)
+    wanted = 0.0
+    for axis in (2, 3):
+        edges = np.abs(np.diff(image, axis=axis)).mean(1, keepdims=True)
+        wanted += (np.abs(np.diff(flow, axis=axis)) * np.exp(-edges)).mean()
     assert float(smoothness_loss(tensors[0], torch.tensor(flow))) == pytest.approx(wanted, rel=1e-6)
 
 
 def test_census_against_numpy():
     image, other = RNG.uniform(size=(2, 1, 3, 6, 7))
     distance = np.zeros((6, 7))
-    greys = [np.pad(255 * (x[0] * np.array([0.2989, 0.587, 0.114])[:, None, None]).sum(0), 3) for x in (image, other)]
+    luminance = np.array([0.2989, 0.587, 0.114])[:, None, None]
+    greys = [np.pad(255 * (x[0] * luminance).sum(0), 3) for x in (image, other)]
     for y in range(6):
         for x in range(7):
             for dy in range(7):
@@ -173,7 +186,8 @@ def test_census_against_numpy():
                     a, b = (grey[y + dy, x + dx] - grey[y + 3, x + 3] for grey in greys)
                     a, b = a / np.sqrt(0.81 + a * a), b / np.sqrt(0.81 + b * b)
                     distance[y, x] += (a - b) ** 2 / (0.1 + (a - b) ** 2)
-    found = census_loss(torch.tensor(image), torch.tensor(other), torch.zeros(1, 2, 6, 7, dtype=torch.float64))
+    still = torch.zeros(1, 2, 6, 7, dtype=torch.float64)
+    found = census_loss(torch.tensor(image), torch.tensor(other), still)
     assert float(found) == pytest.approx(((distance + 0.01) ** 0.4).mean(), rel=1e-6)
 
 

@@ -15,8 +15,8 @@ from training.nets.macs import count_macs
 from training.nets.query_decoder import QueryDecoder, grid_positions
 from training.nets.resnet import load_imagenet, make_backbone
 
-TINY = DimosConfig(size=(36, 52), stem=4, channels=(4, 8, 8), blocks=(1, 1, 1), hidden=8, groups=4, queries=5, width=16,
-                   attention_heads=2, feed_forward=16, layers=2)
+TINY = DimosConfig(size=(36, 52), stem=4, channels=(4, 8, 8), blocks=(1, 1, 1), hidden=8,
+                   groups=4, queries=5, width=16, attention_heads=2, feed_forward=16, layers=2)
 
 
 def test_training_and_inference_outputs_agree_and_have_the_contract_s_shapes():
@@ -115,7 +115,10 @@ def test_published_arithmetic(change, size, wanted):
 def test_published_parameters_and_the_cheaper_variants():
     with torch.device('meta'):
         network = Dimos(RELEASED)
-    count = {name: sum(p.numel() for p in module.parameters()) / 1e6 for name, module in network.named_children()}
+    count = {
+        name: sum(p.numel() for p in module.parameters()) / 1e6
+        for name, module in network.named_children()
+    }
     assert count['image_motion'] == pytest.approx(8.54, abs=0.005)
     assert sum(count.values()) == pytest.approx(108.7, abs=0.05)
     assert count['flow'] == pytest.approx(1.15, abs=0.01)
@@ -126,8 +129,9 @@ def test_published_parameters_and_the_cheaper_variants():
     assert small['mobilenetv2'] < 42
 
 
-@pytest.mark.parametrize('change', [{'backbone': 'resnet18', 'as_released': True}, {'backbone': 'mobilenetv2'},
-                                    {'disentangled': False}, {'fusion_width': 4}])
+@pytest.mark.parametrize('change', [
+    {'backbone': 'resnet18', 'as_released': True}, {'backbone': 'mobilenetv2'},
+    {'disentangled': False}, {'fusion_width': 4}])
 def test_every_configuration_trains(change):
     torch.manual_seed(0)
     network = Dimos(replace(TINY, **change)).train()
@@ -143,13 +147,18 @@ def test_released_norms_and_temperatures_stay():
     network = Dimos(replace(TINY, backbone='resnet18', as_released=True)).train()
     assert not network.image_motion.bn1.training and network.event_motion.bn1.training
     fixed = {name for name, p in network.named_parameters() if not p.requires_grad}
-    assert 'interactions.0.to_motion.attention.temperature' in fixed and 'image_appearance.bn1.weight' in fixed
+    assert 'interactions.0.to_motion.attention.temperature' in fixed
+    assert 'image_appearance.bn1.weight' in fixed
     assert not any(name.startswith('event') for name in fixed)
 
 
 def test_imagenet_weights_of_the_same_network_load(tmp_path):
     source, target = make_backbone('resnet18', 3), make_backbone('resnet18', 10)
-    state = {**source.state_dict(), 'layer4.0.conv1.weight': torch.zeros(1), 'fc.bias': torch.zeros(1000)}
+    state = {
+        **source.state_dict(),
+        'layer4.0.conv1.weight': torch.zeros(1),
+        'fc.bias': torch.zeros(1000),
+    }
     torch.save(state, tmp_path / 'resnet18.pth')
     first = target.conv1.weight.clone()
     load_imagenet(target, tmp_path / 'resnet18.pth')

@@ -26,7 +26,8 @@ def test_scene_to_format_to_clip(clip, form, tmp_path):
     assert np.array_equal(found.frames, clip.frames) and len(clip.events) > 100
     assert np.abs(found.stamps_ns - clip.stamps_ns).max() < coarse
     assert np.abs(found.events.t - clip.events.t).max() < coarse
-    assert all(np.array_equal(getattr(found.events, name), getattr(clip.events, name)) for name in 'xyp')
+    for name in 'xyp':
+        assert np.array_equal(getattr(found.events, name), getattr(clip.events, name)), name
     numbers = np.array([0, *sorted(set(np.unique(clip.ids)) - {0})])
     assert np.array_equal(numbers[found.ids], clip.ids)
     for n in range(len(clip)):

@@ -1,4 +1,6 @@
-"""A small scene as a bag, and a model that finds bright squares: replay, scoring and pictures without a network."""
+"""A small scene as a bag, and a model that finds bright squares: replay, scoring and pictures
+without a network.
+"""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -48,24 +50,54 @@ class BrightModel:
                              np.zeros((1, 2), np.float32))
 
 
-def write_scene(path: Path, *, frames=True, events=True, truth=True, count=14, storage='mcap', first=0) -> Path:
+def write_scene(
+    path: Path, *, frames=True, events=True, truth=True, count=14, storage='mcap', first=0
+) -> Path:
     """A square that stands at x = 8, moves 2 px per frame from frame 4 to 10, and stands again."""
     with BagWriter(path, storage) as bag:
         for n in range(first, first + count):
-            stamp, x = START_NS + n * PERIOD_NS, 8 + 2 * int(np.clip(n - MOVING_FROM, 0, MOVING_TO - MOVING_FROM))
-            image, ids = np.full((HEIGHT, WIDTH, 3), 30, np.uint8), np.zeros((HEIGHT, WIDTH), np.uint16)
+            stamp, x = (
+                START_NS + n * PERIOD_NS,
+                8 + 2 * int(np.clip(n - MOVING_FROM, 0, MOVING_TO - MOVING_FROM)),
+            )
+            image, ids = (
+                np.full((HEIGHT, WIDTH, 3), 30, np.uint8),
+                np.zeros((HEIGHT, WIDTH), np.uint16),
+            )
             image[16:32, x:x + 16], ids[16:32, x:x + 16] = 220, 5
             if events:  # the packet that ends at this frame's stamp
                 at = np.linspace(stamp - PERIOD_NS + 1, stamp, 50).astype(np.int64)
                 y = np.arange(50, dtype=np.uint64) % np.uint64(HEIGHT)
-                words = ((at - at[0]).astype(np.uint64) | np.uint64(x) << np.uint64(32) | y << np.uint64(48)
-                         | np.uint64(1) << np.uint64(63))
-                bag.write_packet('/events', EventPacket(int(at[0]), 'mono', HEIGHT, WIDTH, n, int(at[0]),
-                                                        words.view(np.uint8), 'camera'), stamp + 1_000_000)
+                words = (
+                    (at - at[0]).astype(np.uint64)
+                    | np.uint64(x) << np.uint64(32)
+                    | y << np.uint64(48)
+                    | np.uint64(1) << np.uint64(63)
+                )
+                bag.write_packet(
+                    '/events',
+                    EventPacket(
+                        int(at[0]),
+                        'mono',
+                        HEIGHT,
+                        WIDTH,
+                        n,
+                        int(at[0]),
+                        words.view(np.uint8),
+                        'camera',
+                    ),
+                    stamp + 1_000_000,
+                )
             if frames:
-                bag.write_frame('/camera/image_raw', Frame(stamp, image, 'camera'), stamp + 5_000_000)
+                bag.write_frame(
+                    '/camera/image_raw', Frame(stamp, image, 'camera'), stamp + 5_000_000
+                )
             if truth:
-                bag.write_truth(GroundTruth(stamp, ids, {5: MOVING_FROM < n <= MOVING_TO}), 'camera', stamp + 5_000_000)
+                bag.write_truth(
+                    GroundTruth(stamp, ids, {5: MOVING_FROM < n <= MOVING_TO}),
+                    'camera',
+                    stamp + 5_000_000,
+                )
     return path
 
 
@@ -76,5 +108,7 @@ def bright_model():
 
 @pytest.fixture
 def scene():
-    """The function that writes the scene's bag: `scene(path, frames=, events=, truth=, count=, storage=, first=)`."""
+    """The function that writes the scene's bag: `scene(path, frames=, events=, truth=, count=,
+    storage=, first=)`.
+    """
     return write_scene

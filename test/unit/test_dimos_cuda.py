@@ -1,4 +1,6 @@
-"""The GPU's data path on the CPU: the kernels' source (test/shim), ONNX Runtime for the network, OpenCV as oracle."""
+"""The GPU's data path on the CPU: the kernels' source (test/shim), ONNX Runtime for the network,
+OpenCV as oracle.
+"""
 
 import dataclasses
 import shutil
@@ -29,8 +31,11 @@ from mos_perception.models.dimos.preprocess import image_tensor
 from mos_perception.models.dimos.resize_axes import area_axis, linear_axis
 from mos_perception.stages import StageTimes
 
-pytestmark = pytest.mark.skipif(shutil.which('g++') is None, reason='g++ is not installed: it compiles the kernels')
-SIZES = [(37, 61), (74, 122), (120, 200), (111, 61), (40, 63), (180, 240)]  # over (37, 61): equal, 2 x 2, ..., mixed
+pytestmark = pytest.mark.skipif(
+    shutil.which('g++') is None, reason='g++ is not installed: it compiles the kernels'
+)
+# over (37, 61): equal, 2 x 2, ..., mixed
+SIZES = [(37, 61), (74, 122), (120, 200), (111, 61), (40, 63), (180, 240)]
 NET = (37, 61)
 
 
@@ -42,7 +47,9 @@ class ShimEngine:
     def __init__(self, path, driver):
         self.ort, self.driver, self.stream = OrtEngine(path, 1), driver, driver.stream()
         self.inputs, self.outputs, self.runs = self.ort.inputs, self.ort.outputs, 0
-        self.tensors = {spec.name: driver.pinned(spec.shape, spec.dtype) for spec in self.inputs + self.outputs}
+        self.tensors = {
+            spec.name: driver.pinned(spec.shape, spec.dtype) for spec in self.inputs + self.outputs
+        }
 
     def address(self, name):
         return self.tensors[name].ctypes.data
@@ -50,7 +57,9 @@ class ShimEngine:
     def enqueue(self):
         def work():
             self.runs += 1
-            for name, array in self.ort.run({spec.name: self.tensors[spec.name] for spec in self.inputs}).items():
+            for name, array in self.ort.run(
+                {spec.name: self.tensors[spec.name] for spec in self.inputs}
+            ).items():
                 self.tensors[name][...] = array
         self.driver._do(work)
 
@@ -75,12 +84,19 @@ def models(library, request):
     path = find_model(request.param)
     card = load_card(path)
     engine = ShimEngine(path, ShimDriver(library))
-    return DimosCuda(engine, card, compiler=lambda path, capability: b''), DimosModel(engine.ort, card)
+    return DimosCuda(engine, card, compiler=lambda path, capability: b''), DimosModel(
+        engine.ort, card
+    )
 
 
 def window(rng, count, size, t0=5_000_000_000, length=100_000_000):
     x, y = (rng.integers(0, limit, count).astype(np.uint16) for limit in size[::-1])
-    events = Events(x, y, rng.integers(0, 2, count).astype(np.uint8), np.sort(rng.integers(t0 + 1, t0 + length, count)))
+    events = Events(
+        x,
+        y,
+        rng.integers(0, 2, count).astype(np.uint8),
+        np.sort(rng.integers(t0 + 1, t0 + length, count)),
+    )
     return EventWindow(events, t0, t0 + length, *size)
 
 
@@ -107,7 +123,9 @@ def test_area_tables_are_opencv_s(size):
     for axis in (rows, columns):
         sums = np.add.reduceat(axis.weight.astype(np.float64), axis.begin[:-1])
         np.testing.assert_allclose(sums, 1, atol=1e-6)
-    dense = [np.zeros((len(axis.first), count)) for axis, count in ((rows, size[0]), (columns, size[1]))]
+    dense = [
+        np.zeros((len(axis.first), count)) for axis, count in ((rows, size[0]), (columns, size[1]))
+    ]
     for matrix, axis in zip(dense, (rows, columns)):
         for i, first in enumerate(axis.first):
             weights = axis.weight[axis.begin[i]:axis.begin[i + 1]]
@@ -124,10 +142,14 @@ def test_linear_tables_are_opencv_s(sources, size, seed):
     axis = linear_axis(sources, size)
     after = np.minimum(axis.first + 1, sources - 1)
     wanted = line[0, axis.first] * (1 - axis.part) + line[0, after] * axis.part
-    np.testing.assert_allclose(cv2.resize(line, (size, 1), interpolation=cv2.INTER_LINEAR)[0], wanted, atol=1e-6)
+    np.testing.assert_allclose(
+        cv2.resize(line, (size, 1), interpolation=cv2.INTER_LINEAR)[0], wanted, atol=1e-6
+    )
 
 
-@pytest.mark.parametrize('size', [(120, 160), (240, 320), (260, 346), (480, 640), (130, 200), (100, 320)], ids=str)
+@pytest.mark.parametrize(
+    'size', [(120, 160), (240, 320), (260, 346), (480, 640), (130, 200), (100, 320)], ids=str
+)
 def test_input_tensors_are_the_cpu_path_s_bit_by_bit(models, size):
     gpu, cpu = models
     rng = np.random.default_rng(1)
@@ -139,15 +161,24 @@ def test_input_tensors_are_the_cpu_path_s_bit_by_bit(models, size):
             assert gpu.engine.tensors[name].tobytes() == wanted.tobytes(), name
 
 
-@pytest.mark.parametrize('encoding, order', [('rgb8', (0, 1, 2)), ('bgr8', (2, 1, 0)), ('rgba8', (0, 1, 2)),
-                                             ('bgra8', (2, 1, 0)), ('mono8', (0, 0, 0))])
+@pytest.mark.parametrize(
+    'encoding, order',
+    [
+        ('rgb8', (0, 1, 2)),
+        ('bgr8', (2, 1, 0)),
+        ('rgba8', (0, 1, 2)),
+        ('bgra8', (2, 1, 0)),
+        ('mono8', (0, 0, 0)),
+    ],
+)
 @pytest.mark.parametrize('shape', [(3, 32, 0), (2, 64, 2)])
 def test_image_kernel_takes_any_channel_order(library, models, encoding, order, shape):
     driver, spec = ShimDriver(library, shape), models[1].card.image
     pixel = {'rgb8': 3, 'bgr8': 3, 'rgba8': 4, 'bgra8': 4, 'mono8': 1}[encoding]
     rng = np.random.default_rng(2)
     for size in SIZES:
-        data = rng.integers(0, 256, (size[0], size[1] * pixel + 5)).astype(np.uint8)  # rows are padded
+        # rows are padded
+        data = rng.integers(0, 256, (size[0], size[1] * pixel + 5)).astype(np.uint8)
         pixels = data[:, :size[1] * pixel].reshape(*size, pixel)
         wanted = image_tensor(np.ascontiguousarray(pixels[..., order]), NET, spec)
         out = np.full(wanted.shape, np.nan, np.float32)
@@ -166,16 +197,39 @@ def launch_image(driver, out, data, pixel, order, size, spec):
     axes = []
     for sources, count in zip(size, NET):
         axis = area_axis(sources, count)
-        axes.append(at(np.array([(at(axis.first), at(axis.begin), at(axis.weight), count, axis.block)], AXIS)))
+        axes.append(
+            at(
+                np.array(
+                    [(at(axis.first), at(axis.begin), at(axis.weight), count, axis.block)], AXIS
+                )
+            )
+        )
     scale, shift = image_scale(spec)
-    driver.launch(None, 'frame_image', (4,), (256,), [
-        np.uint64(out.ctypes.data), at(data), np.int32(data.shape[1]), np.int32(pixel), at(np.array(order, np.int32)),
-        at(np.ones(1, np.int32)), *axes, at(scale), at(shift)], 1)
+    driver.launch(
+        None,
+        'frame_image',
+        (4,),
+        (256,),
+        [
+            np.uint64(out.ctypes.data),
+            at(data),
+            np.int32(data.shape[1]),
+            np.int32(pixel),
+            at(np.array(order, np.int32)),
+            at(np.ones(1, np.int32)),
+            *axes,
+            at(scale),
+            at(shift),
+        ],
+        1,
+    )
 
 
 @pytest.mark.parametrize('frame_size', [(120, 160), (480, 640), (97, 203)], ids=str)
 def test_instances_are_the_cpu_path_s(models, frame_size):
-    """Through the network, and with logits that overlap, leave too little of each other, or say nothing."""
+    """Through the network, and with logits that overlap, leave too little of each other, or say
+    nothing.
+    """
     gpu, cpu = models
     rng = np.random.default_rng(3)
     shown = 0
@@ -221,8 +275,16 @@ def same(found, wanted):
 def test_one_graph_serves_all_frames_and_is_made_anew_for_other_sizes(models):
     gpu, cpu = models
     driver, rng = gpu.engine.driver, np.random.default_rng(4)
-    for number, (size, count) in enumerate([((120, 160), 100), ((120, 160), 9000), ((120, 160), 0), ((240, 320), 100),
-                                            ((240, 320), (1 << 18) + 5), ((240, 320), 7)]):
+    for number, (size, count) in enumerate(
+        [
+            ((120, 160), 100),
+            ((120, 160), 9000),
+            ((120, 160), 0),
+            ((240, 320), 100),
+            ((240, 320), (1 << 18) + 5),
+            ((240, 320), 7),
+        ]
+    ):
         before = len(driver.launched)
         frame, events = Frame(number, picture(rng, size)), window(rng, count, size)
         same(detected(gpu, frame, events), detected(cpu, frame, events))
@@ -233,7 +295,9 @@ def test_one_graph_serves_all_frames_and_is_made_anew_for_other_sizes(models):
 
 
 def test_made_in_one_thread_and_run_in_another(models):
-    """As the node does: configure makes the model, the worker's thread runs it; a CUDA context belongs to threads."""
+    """As the node does: configure makes the model, the worker's thread runs it; a CUDA context
+    belongs to threads.
+    """
     gpu, cpu = models
     rng, size = np.random.default_rng(7), (240, 320)
     frame, events = Frame(0, picture(rng, size)), window(rng, (1 << 18) + 1, size)
@@ -247,14 +311,22 @@ def test_a_missing_input_is_zero(models):
     gpu, cpu = models
     rng = np.random.default_rng(5)
     frame, events = Frame(0, picture(rng, (120, 160))), window(rng, 500, (120, 160))
-    for given_frame, given_events in ((frame, events), (None, events), (frame, None), (None, None), (frame, events)):
+    for given_frame, given_events in (
+        (frame, events),
+        (None, events),
+        (frame, None),
+        (None, None),
+        (frame, events),
+    ):
         same(detected(gpu, given_frame, given_events), detected(cpu, given_frame, given_events))
 
 
 def test_what_cannot_be_shown_is_an_error(models):
     gpu, _ = models
     full = 1 << 14
-    events = Events(*(np.zeros(full, kind) for kind in (np.uint16, np.uint16, np.uint8)), np.full(full, 50))
+    events = Events(
+        *(np.zeros(full, kind) for kind in (np.uint16, np.uint16, np.uint8)), np.full(full, 50)
+    )
     with pytest.raises(EngineError, match='hot pixel'):
         detected(gpu, None, EventWindow(events, 0, 50, 120, 160))
     gpu.engine.tensors['mask_logits'][0, 0, 0, 0] = np.nan
@@ -268,7 +340,9 @@ def test_what_cannot_be_shown_is_an_error(models):
         DimosCuda(gpu.engine, odd, compiler=lambda path, capability: b'')
 
 
-def test_without_a_compiler_auto_says_what_runs_on_the_cpu_and_a_named_backend_refuses(models, monkeypatch):
+def test_without_a_compiler_auto_says_what_runs_on_the_cpu_and_a_named_backend_refuses(
+    models, monkeypatch
+):
     from mos_perception.models.dimos import load
     engine = models[0].engine
     monkeypatch.setattr(load, 'load_engine', lambda *arguments: engine)
@@ -292,12 +366,18 @@ def test_nvcc_serves_where_nvrtc_is_absent(monkeypatch, tmp_path):
     monkeypatch.setenv('PATH', str(tmp_path), prepend=':')
     assert kernels.compile_cubin(SOURCES['voxel'], (8, 7)) == b'code\n'
     nvcc.write_text('#!/bin/sh\necho no such architecture >&2; exit 1\n')
-    with pytest.raises(EngineError, match='nvcc cannot compile voxel.cu for sm_87: no such architecture'):
+    with pytest.raises(
+        EngineError, match='nvcc cannot compile voxel.cu for sm_87: no such architecture'
+    ):
         kernels.compile_cubin(SOURCES['voxel'], (8, 7))
 
 
 def test_select_queries_orders_by_score_and_counts_static_queries():
-    probs = softmax(np.log(np.array([[0.1, 0.8, 0.1], [0.05, 0.9, 0.05], [0.6, 0.3, 0.1], [0.2, 0.25, 0.55]])))
-    assert select_queries(probs, lambda query: (1.0, 0.5, 1.0, 1.0)[query], 0.1, 10) == [(0, pytest.approx(0.8)),
-                                                                                (1, pytest.approx(0.45)),
-                                                                                (3, pytest.approx(0.25))]
+    probs = softmax(
+        np.log(np.array([[0.1, 0.8, 0.1], [0.05, 0.9, 0.05], [0.6, 0.3, 0.1], [0.2, 0.25, 0.55]]))
+    )
+    assert select_queries(probs, lambda query: (1.0, 0.5, 1.0, 1.0)[query], 0.1, 10) == [
+        (0, pytest.approx(0.8)),
+        (1, pytest.approx(0.45)),
+        (3, pytest.approx(0.25)),
+    ]

@@ -8,7 +8,7 @@ import numpy as np
 
 from mos_perception.datatypes import EventWindow, Frame, Instances
 from mos_perception.errors import FrameError
-from training.boxes import mask_boxes
+from mos_perception.masks import mask_boxes
 
 
 class Baseline(Protocol):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from training.boxes import mask_boxes
+from mos_perception.masks import mask_boxes
 from training.datasets.flows import decoded, mirrored
 from training.datasets.source import Batch
 from training.losses.matching import Targets

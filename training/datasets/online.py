@@ -2,19 +2,11 @@
 
 `python -m training.train --online train,mid=2 --workers 2 ...`
 
-Which sample goes where is settled beforehand by (seed, step), never by how fast the clips come.
-Clips are numbered from 0; clip c is the preset drawn with weights by (seed, c), with its own seed.
-A clip is drawn `reuse` times:
-
-    block        0   1   2   3   4  ...     R = reuse, D clips to a block, R D samples to a block
-    stream 0     2   3   4   5   6          stream r plays, in an order of its own, the clips that
-    stream 1     1   2   3   4   5          stream 0 played r blocks before; sample s belongs to
-    stream R-1   0   1   2   3   4          stream s mod R
-
-so a batch mixes clips of R ages, each sample of a clip is another frame (while there are frames),
-and memory holds the R D clips of `cache_gb`. Without a cache R is 1: every clip is new. The first
-block needs R D clips at once, so the first R D samples come at the pace of rendering. On one device
-the bytes are the same for any number of workers; 'cpu' and 'cuda' differ by rounding.
+Clip c is the preset drawn with weights by (seed, c), with its own seed; which sample is of which
+clip is settled beforehand (see `schedule`). Memory holds the R D clips of `cache_gb` (R draws of a
+clip, D clips to a block). Without a cache R is 1: every clip is new. The first block needs R D
+clips at once, so the first R D samples come at the pace of rendering. On one device the bytes are
+the same for any number of workers; 'cpu' and 'cuda' differ by rounding.
 """
 
 from __future__ import annotations
@@ -22,13 +14,13 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
-from functools import lru_cache
 
 import numpy as np
 
 from mos_perception.errors import ConfigError
 from training.datasets.arrays import MAX_IDS, clip_arrays
 from training.datasets.batches import make_batch, neighbour
+from training.datasets.schedule import Schedule
 from training.datasets.source import Batch, Source
 from training.datasets.workers import Workers
 from training.recipes import Augmentation, Recipe
@@ -60,25 +52,6 @@ def render_arrays(preset: AnyPreset, seed: int, split: str, device: str,
                   recipe: Recipe) -> dict[str, np.ndarray]:
     """The arrays of one clip that training needs (see `clip_arrays`), rendered on the device."""
     return clip_arrays(render_clip(preset, seed, split, device), recipe)
-
-
-class Schedule:
-    """Which clip sample s is of: see the module's docstring."""
-
-    def __init__(self, seed: int, reuse: int, block: int) -> None:
-        """`reuse` >= 1 draws of a clip, `block` >= 1 clips."""
-        self.seed, self.reuse, self.block = seed, reuse, block
-        self._order = lru_cache(4 * reuse)(self._shuffled)
-
-    def at(self, sample: int) -> tuple[int, int]:
-        """(clip, stream) of a sample; the clip is never drawn again after stream reuse - 1."""
-        turn, stream = divmod(sample, self.reuse)
-        block, place = divmod(turn, self.block)
-        first = (block + self.reuse - 1 - stream) * self.block
-        return first + int(self._order(block, stream)[place]), stream
-
-    def _shuffled(self, block: int, stream: int) -> np.ndarray:
-        return np.random.default_rng((self.seed, 1, block, stream)).permutation(self.block)
 
 
 class OnlineSet(Source):

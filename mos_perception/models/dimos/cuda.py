@@ -110,6 +110,8 @@ def _check_kernels_fit(card: ModelCard) -> None:
     voxel = card.voxel
     single = all(spec.dtype == 'float32' for spec in (*card.inputs, *card.outputs))
     if (voxel.normalise, voxel.resize) != ('max', 'bin') or not single:
-        raise EngineError(f'model {card.id}: voxels are "{voxel.normalise}", "{voxel.resize}", or a '
-                          'tensor is no float32: on a GPU we run "max", "bin", float32; use '
-                          '"backend: onnxruntime"')
+        raise EngineError(
+            f'model {card.id}: voxels are "{voxel.normalise}", "{voxel.resize}", or a '
+            'tensor is no float32: on a GPU we run "max", "bin", float32; use '
+            '"backend: onnxruntime"'
+        )

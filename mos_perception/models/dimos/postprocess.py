@@ -87,8 +87,10 @@ def finite(outputs: dict[str, np.ndarray], name: str) -> np.ndarray:
     array = np.asarray(outputs[name][0], np.float32)
     if not np.isfinite(array).all():
         bad = np.count_nonzero(~np.isfinite(array))
-        raise EngineError(f'output {name} has {bad} of {array.size} values that are NaN or infinite: '
-                          'the frame is dropped; if it persists, restore the model file')
+        raise EngineError(
+            f'output {name} has {bad} of {array.size} values that are NaN or infinite: '
+            'the frame is dropped; if it persists, restore the model file'
+        )
     return array
 
 

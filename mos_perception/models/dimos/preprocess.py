@@ -11,7 +11,10 @@ from mos_perception.events.voxel import voxelize
 
 
 def image_tensor(image: np.ndarray, size: tuple[int, int], spec: ImageSpec) -> np.ndarray:
-    """(3, H, W) float32 at `size` from (H', W', 3) uint8 RGB. Shrinks by area: no pixel is skipped."""
+    """(3, H, W) float32 at `size` from (H', W', 3) uint8 RGB.
+
+    Shrinks by area: no pixel is skipped.
+    """
     height, width = size
     if image.shape[:2] != size:
         shrinks = image.shape[0] >= height and image.shape[1] >= width

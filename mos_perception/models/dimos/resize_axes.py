@@ -1,7 +1,8 @@
-"""OpenCV's resizing, one axis at a time, as tables for kernels: which source pixels an output takes, how much of each.
+"""OpenCV's resizing, one axis at a time, as tables for kernels: which source pixels an output
+takes, how much of each.
 
-`cv2.resize` computes them in double, then works in float32 row by row; a kernel that follows these tables in the same
-order gives its bits.
+`cv2.resize` computes them in double, then works in float32 row by row; a kernel that follows these
+tables in the same order gives its bits.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ import numpy as np
 
 @dataclass(frozen=True)
 class AreaAxis:
-    """INTER_AREA: output i is the sum of weight[k] x source[first[i] + k - begin[i]] for k in begin[i] .. begin[i + 1].
+    """INTER_AREA: output i is the sum of weight[k] x source[first[i] + k - begin[i]] for k in
+    begin[i] .. begin[i + 1].
 
-    `block`: sources per output where that is a whole number (their sum is then taken in integers), else 0.
+    `block`: sources per output where that is a whole number (their sum is then taken in integers),
+    else 0.
     """
 
     first: np.ndarray

@@ -1,0 +1,1 @@
+"""How the camera moves, and what does not move with it."""
