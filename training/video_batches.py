@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from mos_perception.errors import DatasetError
 from mos_perception.motion.evidence import HORIZONTAL, PER_GAP, SIGNED
 from training.video_cache import PARTS, STEP
 
 MEAN, STD = (0.45, 0.45, 0.45), (0.25, 0.25, 0.25)  # of the network's input, RGB in [0, 1]
+CROP = (96, 160)   # of 128x224: the network has no fixed size, and a step costs half
 _LOOK_EVERY = 40    # batches until new files are looked for
 _DROPPABLE = (2, 3, 4, 5, 6, 7)
 
@@ -44,34 +44,29 @@ class Batches:
                                'make some with "python -m training.video_cache"')
 
     def take(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """`image` (B, 3, H, W) and `evidence` (B, C, H, W) float32, labels (B, H / 2, W / 2) int64."""
+        """`image` (B, 3, H, W) and `evidence` (B, C, H, W) float32 of `CROP`, labels (B, H / 2, W / 2) int64."""
         self._taken += 1
         if self._taken % _LOOK_EVERY == 0:
             self._look()
-        chosen = [self._rows[n] for n in self._rng.integers(len(self._rows), size=count)]
-        arrays = [np.stack([self._shards[path][part][row] for path, row in chosen]) for part in range(3)]
-        evidence, image, label = (torch.from_numpy(array).float() for array in arrays)
-        evidence = self._gaps(evidence * STEP)
-        grid, flipped = self._crops(count, evidence.shape[2:])
-        evidence = functional.grid_sample(evidence, grid, align_corners=False)
-        evidence[flipped] = evidence[flipped] * _signs(evidence.shape[1], HORIZONTAL)
-        image = self._light(functional.grid_sample(image / 255, grid, align_corners=False))
-        small = grid[:, ::2, ::2] * 0.5 + grid[:, 1::2, 1::2] * 0.5
-        label = functional.grid_sample(label[:, None], small, mode='nearest', align_corners=False)
-        return image, evidence, label[:, 0].long()
+        parts: list[list[np.ndarray]] = [[], [], []]
+        for number in self._rng.integers(len(self._rows), size=count):
+            path, row = self._rows[number]
+            for part, values in zip(parts, self._crop(tuple(array[row] for array in self._shards[path])), strict=True):
+                part.append(values)
+        evidence, image, label = (torch.from_numpy(np.stack(part)) for part in parts)
+        return self._light(image.float() / 255), self._gaps(evidence.float() * STEP), label[:, ::2, ::2].long()
 
-    def _crops(self, count: int, size: torch.Size) -> tuple[Tensor, Tensor]:
-        """(B, H, W, 2) sampling grid of windows of 50 to 100 % of the image, and which are mirrored, (B,) bool."""
-        scale = self._rng.uniform(0.5, 1.0, count) ** 0.7
-        aspect = np.exp(self._rng.uniform(-0.15, 0.15, count))
-        width, height = np.minimum(1, scale * aspect), np.minimum(1, scale / aspect)
-        flip = self._rng.random(count) < 0.5
-        theta = np.zeros((count, 2, 3), np.float32)
-        theta[:, 0, 0], theta[:, 1, 1] = np.where(flip, -width, width), height
-        theta[:, 0, 2] = (1 - width) * self._rng.uniform(-1, 1, count)
-        theta[:, 1, 2] = (1 - height) * self._rng.uniform(-1, 1, count)
-        grid = functional.affine_grid(torch.from_numpy(theta), [count, 1, *size], align_corners=False)
-        return grid, torch.from_numpy(flip)
+    def _crop(self, arrays: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+        """A window of `CROP` of evidence, image and label, mirrored at times."""
+        height, width = arrays[2].shape
+        top = 2 * self._rng.integers((height - CROP[0]) // 2 + 1)
+        left = 2 * self._rng.integers((width - CROP[1]) // 2 + 1)
+        evidence, image, label = (array[..., top:top + CROP[0], left:left + CROP[1]] for array in arrays)
+        if self._rng.random() < 0.5:
+            evidence, image, label = evidence[..., ::-1].copy(), image[..., ::-1], label[..., ::-1]
+            for channel in HORIZONTAL:
+                evidence[channel::PER_GAP] *= -1
+        return evidence, image, label
 
     def _gaps(self, evidence: Tensor) -> Tensor:
         """Causal windows (after = before turned round), time turned round, a gap or a channel that is not there."""

@@ -24,7 +24,7 @@ class GmosNanoConfig:
 
     gaps: int = 4
     stem: int = 12
-    widths: tuple[int, ...] = (16, 32, 64, 96, 128)
+    widths: tuple[int, ...] = (20, 36, 64, 96, 128)
     appearance: tuple[int, ...] = (8, 12, 24)
     queries: int = 8
     width: int = 96
@@ -36,12 +36,14 @@ def _conv(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class GeometryEncoder(nn.Module):
-    """One stem for all gaps, mirrored in time so that before and after agree; mean and largest over the two sides."""
+    """One stem for all gaps, mirrored in time so that before and after agree; mean and largest over the two sides.
+
+    It starts at half size: the flow it sees is no finer."""
 
     def __init__(self, config: GmosNanoConfig) -> None:
         super().__init__()
         self.gaps = config.gaps
-        self.stem = _conv(4 * PER_GAP, config.stem)
+        self.stem = _conv(PER_GAP, config.stem)
         self.merge = _conv(config.stem * config.gaps, config.widths[0])
         signs = torch.ones(2, PER_GAP, 1, 1)
         signs[1, list(SIGNED)] = -1
@@ -49,10 +51,11 @@ class GeometryEncoder(nn.Module):
 
     def forward(self, evidence: Tensor) -> Tensor:
         """(B, width, h, w) from (B, G * 8, H, W)."""
-        height, width = evidence.shape[2:]
-        planes = evidence.reshape(-1, self.gaps, PER_GAP, height, width) * self.signs
-        found = self.stem(functional.pixel_unshuffle(planes.flatten(0, 1), 2))
-        found = found.reshape(-1, 2, self.gaps // 2 * found.shape[1], height // 2, width // 2)
+        planes = functional.avg_pool2d(evidence, 2)
+        height, width = planes.shape[2:]
+        planes = planes.reshape(-1, self.gaps, PER_GAP, height, width) * self.signs
+        found = self.stem(planes.flatten(0, 1))
+        found = found.reshape(-1, 2, self.gaps // 2 * found.shape[1], height, width)
         return self.merge(torch.cat([found.mean(1), found.amax(1)], 1))
 
 
