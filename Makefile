@@ -58,7 +58,7 @@ $(VENV)/.done-test: requirements/test.txt $(VENV)/.done-package
 	@touch $@
 
 generate: env
-	@$(RUN) python -m mos_perception.generate
+	@$(RUN) python -m mos_perception.commands.generate
 
 lint: env-test
 	@$(RUN) python -m ruff check .

@@ -15,9 +15,10 @@ setup(
     maintainer_email='maintainers@mos-perception.example',
     license='Apache-2.0',
     packages=find_packages(include=[NAME, f'{NAME}.*']),
-    package_data={NAME: ['events/*.cu', 'events/*.h', 'models/*.cu']},
+    package_data={NAME: ['events/*.cu', 'events/*.h', 'models/dimos/*.cu']},
     python_requires='>=3.10',
-    # What a ROS distribution provides is in package.xml; requirements/run.txt lists all for a plain environment.
+    # What a ROS distribution provides is in package.xml; requirements/run.txt lists all for a plain
+    # environment.
     install_requires=['setuptools', 'numpy>=1.26'],
     extras_require={'test': ['pytest']},
     data_files=[

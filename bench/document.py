@@ -1,4 +1,5 @@
-"""docs/performance.md and docs/accuracy.md from the figures that were measured: no figure is typed by hand.
+"""docs/performance.md and docs/accuracy.md from the figures that were measured: no figure is typed
+by hand.
 
     python -m bench.events --json bench/results/events.json
     python -m bench.node --json bench/results/node.json
@@ -18,35 +19,61 @@ HEAD = 'Made by `python -m bench.document`; do not edit.\n'
 
 def performance() -> str:
     """docs/performance.md from bench/results/*.json."""
-    parts = ['# Performance\n', HEAD, 'Every table is one run of the command above it; peers took turns with ours in '
-             'that run. Measured on CPUs only: nothing of ours has run on a GPU yet (docs/gpu.md).\n']
+    parts = [
+        '# Performance\n',
+        HEAD,
+        'Every table is one run of the command above it; peers took turns with ours in '
+        'that run. Measured on CPUs only: nothing of ours has run on a GPU yet (docs/gpu.md).\n',
+    ]
     for path in sorted((ROOT / 'bench' / 'results').glob('*.json')):
         data = json.loads(path.read_text())
         facts = data['machine'] | data['versions']
-        parts += [f'## {data["title"]}\n', f'`python -m bench.{data["bench"]} --json bench/results/{path.name}`\n',
-                  ', '.join(f'{key} {value}' for key, value in facts.items()) + '\n',
-                  table(['measurement', 'ours', 'unit', 'peers', 'bar', 'met'], list(map(_bench_row, data['rows']))),
-                  *(f'* {note}' for note in data['notes']), '']
+        parts += [
+            f'## {data["title"]}\n',
+            f'`python -m bench.{data["bench"]} --json bench/results/{path.name}`\n',
+            ', '.join(f'{key} {value}' for key, value in facts.items()) + '\n',
+            table(
+                ['measurement', 'ours', 'unit', 'peers', 'bar', 'met'],
+                list(map(_bench_row, data['rows'])),
+            ),
+            *(f'* {note}' for note in data['notes']),
+            '',
+        ]
     return '\n'.join(parts).rstrip() + '\n'
 
 
 def accuracy() -> str:
     """docs/accuracy.md from the model cards."""
-    parts = ['# Accuracy\n', HEAD, 'All models here are trained on scenes rendered by `training/scenes`, never on '
-             'recorded data, and tested on others (train and test share no seed, texture family or outline family) or, '
-             'where a heading names a data set, on its recordings. mIoU ins, mIoU01 '
-             'and AP parity follow the released DIMOS code; mIoU strict, AP strict, precision and recall count false '
-             'positives. The floors see the same clips: homography = optical flow minus a homography, mog2 = '
-             'background subtraction, events = event counts after motion compensation. Commands: '
-             '`python -m training.evaluate --model NAME --preset PRESET --clips N --update-card`.\n']
+    parts = [
+        '# Accuracy\n',
+        HEAD,
+        'All models here are trained on scenes rendered by `training/scenes`, never on '
+        'recorded data, and tested on others (train and test share no seed, texture family or '
+        'outline family) or, '
+        'where a heading names a data set, on its recordings. mIoU ins, mIoU01 '
+        'and AP released follow the released DIMOS code; mIoU strict, AP strict, precision and '
+        'recall count false '
+        'positives. The baselines see the same clips: homography = optical flow minus a '
+        'homography, mog2 = '
+        'background subtraction, events = event counts after motion compensation. Commands: '
+        '`python -m training.evaluate --model NAME --preset PRESET --clips N --update-card`.\n',
+    ]
     for path in sorted((ROOT / 'models').glob('*.json')):
         card = json.loads(path.read_text())
         made = card['training']
         parts += [f'## {card["id"]}\n', *(f'* {key}: {made[key]}' for key in made), '']
         for name, result in card['scores'].items():
             columns = list(next(iter(result['scores'].values())))
-            rows = [[method, *('-' if values[column] is None else f'{values[column]:.3f}' for column in columns)]
-                    for method, values in result['scores'].items()]
+            rows = [
+                [
+                    method,
+                    *(
+                        '-' if values[column] is None else f'{values[column]:.3f}'
+                        for column in columns
+                    ),
+                ]
+                for method, values in result['scores'].items()
+            ]
             parts += [f'### {name}: {result["about"]}, movers from {result["min_pixels"]} px\n',
                       table(['', *(column.replace('_', ' ') for column in columns)], rows), '']
     return '\n'.join(parts).rstrip() + '\n'

@@ -2,9 +2,10 @@
 
     python -m bench.events [--json PATH] [--repeats 15] [--data ../shared/data]
 
-Peers take turns in every repeat, so a busy machine slows them alike; figures are medians. Bars: decode >= 120 Mev/s on
-one core and 1.5 x the best peer; voxelization (640x480, 10 planes, 1M events in 50 ms) >= 120 Mev/s on 2 cores and 3 x.
-Install requirements/bench.txt for the peers; a missing one is said and left out.
+Peers take turns in every repeat, so a busy machine slows them alike; figures are medians. Bars:
+decode >= 120 Mev/s on one core and 1.5 x the best peer; voxelization (640x480, 10 planes, 1M events
+in 50 ms) >= 120 Mev/s on 2 cores and 3 x. Install requirements/bench.txt for the peers; a missing
+one is said and left out.
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ def interleaved(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str
     return seconds
 
 
-def add(report: Report, what: str, ours: str, count: int, seconds: dict[str, list[float]], floor: float | None,
-        factor: float | None) -> None:
+def add(report: Report, what: str, ours: str, count: int, seconds: dict[str, list[float]],
+        floor: float | None, factor: float | None) -> None:
     """One row in Mev/s: ours against the peers, with the bar on both the rate and the ratio."""
     rate = {name: count / float(np.median(times)) / 1e6 for name, times in seconds.items()}
     best = {name: count / min(times) / 1e6 for name, times in seconds.items()}
@@ -61,11 +62,14 @@ def add(report: Report, what: str, ours: str, count: int, seconds: dict[str, lis
     bar, met = '', None
     if floor is not None:
         met = mine >= floor and (ratio is None or ratio >= factor)
-        bar = f'>= {floor:g}, {factor:g} x best peer; is {ratio:.2f} x' if ratio else f'>= {floor:g}'
+        bar = f'>= {floor:g}'
+        if ratio:
+            bar += f', {factor:g} x best peer; is {ratio:.2f} x'
     report.row(what, mine, 'Mev/s', rate, bar, met, events=count, ratio=ratio, fastest=best)
 
 
-def random_events(rng: np.random.Generator, count: int, size: tuple[int, int], until_ns: int) -> Events:
+def random_events(rng: np.random.Generator, count: int, size: tuple[int, int],
+                  until_ns: int) -> Events:
     """Random pixels and polarities, times sorted in (0, until_ns]."""
     x, y, p = (rng.integers(0, high, count) for high in (size[1], size[0], 2))
     return Events(x.astype(np.uint16), y.astype(np.uint16), p.astype(np.uint8),
@@ -83,13 +87,14 @@ def vector_words(rng: np.random.Generator, count: int) -> bytes:
     bits = rng.random((groups, 20)) < 0.35
     rows = np.repeat(np.arange(groups), bits.sum(1))
     start, row, sign = (rng.integers(0, high, groups) for high in (SIZE[1] - 20, SIZE[0], 2))
-    events = Events((start[:, None] + np.arange(20))[bits].astype(np.uint16), row[rows].astype(np.uint16),
-                    sign[rows].astype(np.uint8), np.sort(rng.integers(0, 1_000_000, groups))[rows] * 1000)
+    columns, times_us = start[:, None] + np.arange(20), np.sort(rng.integers(0, 1_000_000, groups))
+    events = Events(columns[bits].astype(np.uint16), row[rows].astype(np.uint16),
+                    sign[rows].astype(np.uint8), times_us[rows] * 1000)
     return encode_evt3(events, vectors=True)
 
 
 def decode_file(path: Path, packet_bytes: int | None = 1 << 16) -> list[Decoded]:
-    """Read an EVT3 file and decode it as packets (None: as one); keeps all events, as the peers do."""
+    """Read an EVT3 file and decode it as packets (None: as one); keeps all events, as peers do."""
     data = np.fromfile(path, np.uint8)
     start = 0
     while data[start] == ord('%'):
@@ -114,20 +119,24 @@ def bench_decode(report: Report, args: argparse.Namespace) -> None:
         else:
             report.note(f'real sensor file not measured: {real} is absent')
         for name, path in files.items():
-            runs: dict[str, Callable[[], object]] = {'ours': lambda path=path: decode_file(path),
-                                                     'whole': lambda path=path: decode_file(path, None)}
+            runs: dict[str, Callable[[], object]] = {
+                'ours': lambda path=path: decode_file(path),
+                'whole': lambda path=path: decode_file(path, None)}
             if faery:
                 runs['faery'] = lambda path=path: faery.events_stream_from_file(path).to_array()
             if expelliarmus:
-                runs['expelliarmus'] = lambda path=path: expelliarmus.Wizard(encoding='evt3').read(path)
+                wizard = expelliarmus.Wizard(encoding='evt3')
+                runs['expelliarmus'] = lambda path=path, wizard=wizard: wizard.read(path)
             seconds = interleaved(runs, args.repeats)
             count = sum(len(one.x) for one in decode_file(path))
             whole = seconds.pop('whole')
             # The small real file is dominated by start-up costs of every reader: shown, not judged.
             bar = (120.0, 1.5) if path != real else (None, None)
             size = path.stat().st_size / count
-            add(report, f'EVT3 decode, {name} ({size:.2f} B/event), 64 KiB packets', 'ours', count, seconds, *bar)
-            add(report, f'EVT3 decode, {name}, in one piece', 'ours', count, {'ours': whole}, None, None)
+            add(report, f'EVT3 decode, {name} ({size:.2f} B/event), 64 KiB packets', 'ours', count,
+                seconds, *bar)
+            add(report, f'EVT3 decode, {name}, in one piece', 'ours', count, {'ours': whole}, None,
+                None)
 
 
 def positions(events: Events) -> tuple[np.ndarray, ...]:
@@ -136,7 +145,8 @@ def positions(events: Events) -> tuple[np.ndarray, ...]:
     plane = np.minimum(tn.astype(np.int64), PLANES - 2)
     sign, share = events.p.astype(np.float32) * 2 - 1, (tn - plane).astype(np.float32)
     cell = (plane * GRID[0] + events.y) * GRID[1] + events.x
-    return np.concatenate([cell, cell + GRID[0] * GRID[1]]), np.concatenate([sign * (1 - share), sign * share])
+    cells = np.concatenate([cell, cell + GRID[0] * GRID[1]])
+    return cells, np.concatenate([sign * (1 - share), sign * share])
 
 
 def torch_positions(torch: object, t: object, p: object, pixel: object) -> tuple[object, object]:
@@ -145,7 +155,8 @@ def torch_positions(torch: object, t: object, p: object, pixel: object) -> tuple
     plane = tn.long().clamp_(max=PLANES - 2)
     share, sign = (tn - plane).float(), p.float() * 2 - 1
     cell = plane * (GRID[0] * GRID[1]) + pixel
-    return torch.cat([cell, cell + GRID[0] * GRID[1]]), torch.cat([sign * (1 - share), sign * share])
+    cells = torch.cat([cell, cell + GRID[0] * GRID[1]])
+    return cells, torch.cat([sign * (1 - share), sign * share])
 
 
 def voxel_peers(report: Report, events: Events) -> dict[str, Callable[[], object]]:
@@ -157,15 +168,20 @@ def voxel_peers(report: Report, events: Events) -> dict[str, Callable[[], object
         np.add.at(grid, *positions(events))
         return grid
 
-    peers: dict[str, Callable[[], object]] = {'numpy add.at': add_at,
-                                              'numpy bincount': lambda: np.bincount(*positions(events), cells)}
+    peers: dict[str, Callable[[], object]] = {
+        'numpy add.at': add_at,
+        'numpy bincount': lambda: np.bincount(*positions(events), cells)}
     torch, tonic = optional('torch', report), optional('tonic.transforms', report)
     if torch:
         arrays = (torch.from_numpy(events.t.astype(np.float64)), torch.from_numpy(events.p),
                   torch.from_numpy(events.y.astype(np.int64) * GRID[1] + events.x))
+
+        def add_with(method: str) -> Callable[[], object]:
+            return lambda: getattr(torch.zeros(cells), method)(0, *torch_positions(torch, *arrays))
+
         peers |= {'torch index_put_': lambda: _put(torch, arrays, cells),
-                  'torch index_add_': lambda: torch.zeros(cells).index_add_(0, *torch_positions(torch, *arrays)),
-                  'torch scatter_add_': lambda: torch.zeros(cells).scatter_add_(0, *torch_positions(torch, *arrays))}
+                  'torch index_add_': add_with('index_add_'),
+                  'torch scatter_add_': add_with('scatter_add_')}
     if tonic:
         rows = np.zeros(len(events), [('x', '<i2'), ('y', '<i2'), ('t', '<i8'), ('p', '<i2')])
         for name in 'xypt':
@@ -186,11 +202,15 @@ def bench_voxel(report: Report, args: argparse.Namespace) -> None:
     events = random_events(rng, count, GRID, WINDOW_NS)
 
     def ours(formulation: str, bins: int, threads: int) -> Callable[[], object]:
-        return lambda: accumulate(events, 0, WINDOW_NS, formulation=formulation, bins=bins, size=GRID, threads=threads)
+        return lambda: accumulate(events, 0, WINDOW_NS, formulation=formulation, bins=bins,
+                                  size=GRID, threads=threads)
 
     peers = voxel_peers(report, events)
-    judged = {f'{formulation}, {threads} thread{"s" * (threads > 1)}': ours(formulation, bins, threads)
-              for formulation, bins in (('e2vid', PLANES), ('dimos', PLANES // 2)) for threads in (2, 1)}
+    judged = {}
+    for formulation, bins in (('e2vid', PLANES), ('dimos', PLANES // 2)):
+        for threads in (2, 1):
+            name = f'{formulation}, {threads} thread{"s" * (threads > 1)}'
+            judged[name] = ours(formulation, bins, threads)
     shown = {'counts, 1 thread': ours('counts', PLANES // 2, 1),
              'e2vid, float32 max-normalised, 1 thread': lambda: voxelize(
                  events, 0, WINDOW_NS, formulation='e2vid', bins=PLANES, size=GRID, threads=1),
@@ -198,19 +218,24 @@ def bench_voxel(report: Report, args: argparse.Namespace) -> None:
                  events, 0, WINDOW_NS, size=GRID, out_size=(120, 160), threads=1)}
     seconds = interleaved({**judged, **shown, **peers}, args.repeats)
     for name in judged:
-        add(report, f'voxel grid, {name}', name, count, {key: seconds[key] for key in (name, *peers)}, 120.0, 3.0)
+        add(report, f'voxel grid, {name}', name, count,
+            {key: seconds[key] for key in (name, *peers)}, 120.0, 3.0)
     for name in shown:
         add(report, f'voxel grid, {name}', name, count, {name: seconds[name]}, None, None)
-    report.note('two threads need two idle cores: beside a busy process one thread is faster (see load_1min)')
+    report.note('two threads need two idle cores: beside a busy process one thread is faster '
+                '(see load_1min)')
 
 
 def main() -> None:
     """Run everything and report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--json', help='write the figures here')
     parser.add_argument('--repeats', type=int, default=15)
-    parser.add_argument('--events', type=int, default=5_000_000, help='events in the generated EVT3 files')
-    parser.add_argument('--data', type=Path, default=Path('../shared/data'), help='folder of the real recordings')
+    parser.add_argument('--events', type=int, default=5_000_000,
+                        help='events in the generated EVT3 files')
+    parser.add_argument('--data', type=Path, default=Path('../shared/data'),
+                        help='folder of the real recordings')
     args = parser.parse_args()
     report = Report('events', 'EVT3 decode and voxelization, medians',
                     ('numpy', 'numba', 'faery', 'expelliarmus', 'tonic', 'torch'))

@@ -1,10 +1,12 @@
-"""What only a GPU can show, in one call of five minutes, also from a bare checkout. Says "no GPU" where there is none.
+"""What only a GPU can show, in one call of five minutes, also from a bare checkout. Says "no GPU"
+where there is none.
 
     python -m bench.gpu [--json PATH]
 
-The device; both driver layers (copy, event times, graph capture); with each, every kernel against the CPU path, bit by
-bit; event-timed medians; compute-sanitizer over the kernels; the network on each backend that runs, with its difference
-to ONNX Runtime on the CPU, and the whole frame around it; DIMOS with ResNet-50 in torch. Not run on a GPU by us yet.
+The device; both driver layers (copy, event times, graph capture); with each, every kernel against
+the CPU path, bit by bit; event-timed medians; compute-sanitizer over the kernels; the network on
+each backend that runs, with its difference to ONNX Runtime on the CPU, and the whole frame around
+it; DIMOS with ResNet-50 in torch.
 """
 
 from __future__ import annotations
@@ -23,24 +25,27 @@ from typing import Any
 import numpy as np
 
 from bench.gpu_kernels import Gpu, compare, measure
-from mos_perception.datatypes import EventWindow, Frame
-from mos_perception.engine import DeviceEngine
+from mos_perception.datatypes import EventWindow, Frame, SyncedInput
 from mos_perception.engine.driver import DRIVERS, Driver, open_driver
+from mos_perception.engine.interface import DeviceEngine
 from mos_perception.engine.kernels import compile_cubin
 from mos_perception.engine.probe import find_gpu
 from mos_perception.errors import EngineError, MosError
-from mos_perception.models.dimos_cuda import SOURCES
+from mos_perception.models.dimos.cuda import SOURCES
 
 COPY_BYTES = 64 << 20
 REPEATS = 50
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns 0 when everything that can run here ran right, 1 on a wrong result, 3 without a GPU."""
+    """Returns 0 when everything that can run here ran right, 1 on a wrong result, 3 without a GPU.
+    """
     parser = argparse.ArgumentParser(prog='bench.gpu')
     parser.add_argument('--json', type=Path, metavar='PATH', help='write the results there')
     parser.add_argument('--model', default='dimos_nano', metavar='NAME')
-    parser.add_argument('--kernels-only', action='store_true', help='compare small cases: what a sanitizer watches')
+    parser.add_argument(
+        '--kernels-only', action='store_true', help='compare small cases: what a sanitizer watches'
+    )
     args = parser.parse_args(arguments)
     try:
         gpu = find_gpu()
@@ -49,18 +54,29 @@ def main(arguments: list[str] | None = None) -> int:
         return 3
     if args.kernels_only:
         return int(kernel_check('auto', (0, 1, 20_000), False)['wrong'])
-    result: dict[str, Any] = {'device': vars(gpu), 'date': datetime.now(timezone.utc).isoformat(timespec='seconds'),
-                              'commit': _commit(), 'drivers': {}}
+    result: dict[str, Any] = {
+        'device': vars(gpu),
+        'date': datetime.now(timezone.utc).isoformat(timespec='seconds'),
+        'commit': _commit(),
+        'drivers': {},
+    }
     for name in DRIVERS:
         result['drivers'][name] = _try(lambda name=name: driver_check(name))
         result['drivers'][f'{name}, kernels'] = _try(lambda name=name: kernel_check(name))
-    result['sanitizer'] = {tool: _try(lambda tool=tool: sanitizer_check(tool)) for tool in ('memcheck', 'racecheck')}
+    result['sanitizer'] = {
+        tool: _try(lambda tool=tool: sanitizer_check(tool)) for tool in ('memcheck', 'racecheck')
+    }
     result['network'] = _try(lambda: network_check(args.model))
     result['torch'] = _try(torch_check)
     print(json.dumps(result, indent=1))
     if args.json is not None:
         args.json.write_text(json.dumps(result, indent=1) + '\n')
-    checks = [*result['drivers'].values(), *result['sanitizer'].values(), result['network'], result['torch']]
+    checks = [
+        *result['drivers'].values(),
+        *result['sanitizer'].values(),
+        result['network'],
+        result['torch'],
+    ]
     return int(any(check.get('wrong') for check in checks))
 
 
@@ -68,7 +84,10 @@ def driver_check(name: str) -> dict[str, Any]:
     """Bytes there and back, by call and by graph, with event-timed copy bandwidth in GB/s."""
     driver = open_driver(name)
     try:
-        source, target = driver.pinned((COPY_BYTES,), 'uint8'), driver.pinned((COPY_BYTES,), 'uint8')
+        source, target = (
+            driver.pinned((COPY_BYTES,), 'uint8'),
+            driver.pinned((COPY_BYTES,), 'uint8'),
+        )
         source[:] = np.random.default_rng(0).integers(0, 256, COPY_BYTES, np.uint8)
         memory, stream = driver.alloc(COPY_BYTES), driver.stream()
         start, end, times = driver.event(), driver.event(), []
@@ -90,7 +109,9 @@ def driver_check(name: str) -> dict[str, Any]:
         driver.close()
 
 
-def kernel_check(name: str, sizes: tuple[int, ...] = (0, 1, 20_000, 1_000_000), timing: bool = True) -> dict[str, Any]:
+def kernel_check(
+    name: str, sizes: tuple[int, ...] = (0, 1, 20_000, 1_000_000), timing: bool = True
+) -> dict[str, Any]:
     """Which kernels differ from the CPU path, and the medians of `gpu_kernels.measure`."""
     driver: Driver = open_driver(name)
     try:
@@ -108,31 +129,60 @@ def kernel_check(name: str, sizes: tuple[int, ...] = (0, 1, 20_000, 1_000_000), 
 
 def sanitizer_check(tool: str) -> dict[str, Any]:
     """compute-sanitizer over the small cases."""
-    path = shutil.which('compute-sanitizer') or shutil.which('compute-sanitizer', path='/usr/local/cuda/bin')
+    path = shutil.which('compute-sanitizer') or shutil.which(
+        'compute-sanitizer', path='/usr/local/cuda/bin'
+    )
     if path is None:
-        return {'not measured': 'compute-sanitizer is not installed: it comes with the CUDA toolkit'}
-    done = subprocess.run([path, '--tool', tool, '--error-exitcode', '9', sys.executable, '-m', 'bench.gpu',
-                           '--kernels-only'], capture_output=True, text=True, check=False, timeout=240)
+        return {
+            'not measured': 'compute-sanitizer is not installed: it comes with the CUDA toolkit'
+        }
+    done = subprocess.run(
+        [
+            path,
+            '--tool',
+            tool,
+            '--error-exitcode',
+            '9',
+            sys.executable,
+            '-m',
+            'bench.gpu',
+            '--kernels-only',
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
     return {'wrong': done.returncode != 0, 'says': (done.stdout + done.stderr)[-300:]}
 
 
 def network_check(model: str) -> dict[str, Any]:
-    """Median latency in ms per backend; largest relative difference of any output to ONNX Runtime's."""
+    """Median latency in ms per backend; largest relative difference of any output to ONNX
+    Runtime's.
+    """
     from mos_perception.engine import load_engine
     from mos_perception.engine.card import find_model
     path = find_model(model)
     reference = load_engine(path, 'onnxruntime')
     random = np.random.default_rng(0)
-    feeds = {spec.name: random.standard_normal(spec.shape).astype(spec.dtype) for spec in reference.inputs}
+    feeds = {
+        spec.name: random.standard_normal(spec.shape).astype(spec.dtype)
+        for spec in reference.inputs
+    }
     wanted = reference.run(feeds)
     found: dict[str, Any] = {}
     for backend in ('onnxruntime', 'openvino', 'tensorrt', 'tensorrt_rtx'):
         try:
             engine = load_engine(path, backend)
             got = engine.run(feeds)
-            error = max(float(np.abs(got[key] - wanted[key]).max() / max(np.abs(wanted[key]).max(), 1e-9))
-                        for key in wanted)
-            found[backend] = {'median_ms': _median_ms(lambda engine=engine: engine.run(feeds)), 'relative_error': error}
+            error = max(
+                float(np.abs(got[key] - wanted[key]).max() / max(np.abs(wanted[key]).max(), 1e-9))
+                for key in wanted
+            )
+            found[backend] = {
+                'median_ms': _median_ms(lambda engine=engine: engine.run(feeds)),
+                'relative_error': error,
+            }
             if isinstance(engine, DeviceEngine):
                 found[backend] |= frame_check(engine, path)
         except MosError as error:
@@ -142,31 +192,40 @@ def network_check(model: str) -> dict[str, Any]:
 
 
 def frame_check(engine: DeviceEngine, path: Path) -> dict[str, Any]:
-    """The whole frame at 640x480 with 100,000 events, upload to label image, and what of it is not the network."""
+    """The whole frame at 640x480 with 100,000 events, upload to label image, and what of it is not
+    the network.
+    """
     from bench.gpu_kernels import SENSOR, SPAN_NS, events
     from mos_perception.engine.card import load_card
-    from mos_perception.models.dimos_cuda import DimosCuda
+    from mos_perception.models.dimos.cuda import DimosCuda
+    from mos_perception.stages import StageTimes
     model = DimosCuda(engine, load_card(path))
     window = EventWindow(events('clustered', 100_000), 0, SPAN_NS, *SENSOR)
     frame = Frame(0, np.random.default_rng(0).integers(0, 256, (*SENSOR, 3)).astype(np.uint8))
 
     def whole() -> None:
-        model.postprocess(model.infer(model.image(frame), model.voxel(window)), SENSOR)
+        model.detect(SyncedInput(0, '', frame, window, SENSOR), StageTimes())
 
     def network() -> None:
         engine.enqueue()
         engine.driver.synchronize(engine.stream)
     whole()
     both = _median_ms(whole), _median_ms(network)
-    return {'whole_frame_ms': both[0], 'network_alone_ms': both[1], 'beyond_network_ms': both[0] - both[1]}
+    return {
+        'whole_frame_ms': both[0],
+        'network_alone_ms': both[1],
+        'beyond_network_ms': both[0] - both[1],
+    }
 
 
 def torch_check() -> dict[str, Any]:
-    """DIMOS with ResNet-50 at 384x512, random weights: torch eager fp32, and fp16 in a CUDA graph."""
+    """DIMOS with ResNet-50 at 384x512, random weights: torch eager fp32, and fp16 in a CUDA graph.
+    """
     try:
         import torch
 
-        from training.nets.dimos import RELEASED, Dimos
+        from training.nets.dimos import Dimos
+        from training.nets.dimos_config import RELEASED
     except ImportError as error:
         return {'not measured': str(error)}
     if not torch.cuda.is_available():
@@ -216,7 +275,9 @@ def _try(check: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 def _commit() -> str:
     try:
-        return subprocess.run(['git', 'rev-parse', 'HEAD'], capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            ['git', 'rev-parse', 'HEAD'], capture_output=True, text=True, check=True
+        ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return 'unknown'
 

@@ -1,10 +1,12 @@
-"""Overhead of the node: everything but the engine, from the last publish a frame needs to its result at a subscriber.
+"""Overhead of the node: everything but the engine, from the last publish a frame needs to its
+result at a subscriber.
 
     python -m bench.node --json out/node.json
 
-Three processes over DDS, as on a robot: a camera (640x480 rgb8 frames and evt3 packets at 5 Mev/s), the node, and
-this one, which subscribes. A frame period is 32768 us (30.5 Hz), so that one encoded period serves for all: only its
-TIME_HIGH words move on. The overhead of a frame = arrival - last needed publish - engine stage.
+Three processes over DDS, as on a robot: a camera (640x480 rgb8 frames and evt3 packets at 5 Mev/s),
+the node, and this one, which subscribes. A frame period is 32768 us (30.5 Hz), so that one encoded
+period serves for all: only its TIME_HIGH words move on. The overhead of a frame = arrival - last
+needed publish - engine stage.
 """
 
 from __future__ import annotations
@@ -38,7 +40,9 @@ BAR_MS, BAR_RSS_MB = 10.0, 600.0
 
 
 def camera(log: Path, seconds: float) -> None:
-    """The camera process: publish on an absolute schedule; write (stamp, time of publish) of all to `log`."""
+    """The camera process: publish on an absolute schedule; write (stamp, time of publish) of all to
+    `log`.
+    """
     import rclpy
     from event_camera_msgs.msg import EventPacket
     from sensor_msgs.msg import Image
@@ -82,7 +86,15 @@ def _frames(kind: Any) -> list[Any]:
     for k in range(8):
         rgb = np.random.default_rng(k).integers(0, 60, (HEIGHT, WIDTH, 3)).astype(np.uint8)
         rgb[150:330, 60 * k:60 * k + 180] = 220
-        made.append(kind(height=HEIGHT, width=WIDTH, encoding='rgb8', step=WIDTH * 3, data=array('B', rgb.tobytes())))
+        made.append(
+            kind(
+                height=HEIGHT,
+                width=WIDTH,
+                encoding='rgb8',
+                step=WIDTH * 3,
+                data=array('B', rgb.tobytes()),
+            )
+        )
         made[-1].header.frame_id = 'camera'
     return made
 
@@ -98,7 +110,8 @@ def _packets(kind: Any) -> list[tuple[int, int, np.ndarray, np.ndarray, Any]]:
         x, y = rng.integers(0, WIDTH, len(us)), rng.integers(0, HEIGHT, len(us))
         p = rng.integers(0, 2, len(us))
         found = Events(x.astype(np.uint16), y.astype(np.uint16), p.astype(np.uint8), us * 1000)
-        words = np.frombuffer(encode_evt3(found, until_us=until + 1), '<u2')  # time moves on: no more at `until`
+        # time moves on: no more at `until`
+        words = np.frombuffer(encode_evt3(found, until_us=until + 1), '<u2')
         made.append((first + 1, until, words, np.flatnonzero(words >> 12 == 8),
                      kind(height=HEIGHT, width=WIDTH, encoding='evt3')))
     return made
@@ -111,7 +124,9 @@ def _sleep_until(when: float) -> None:
 
 
 class Listener:
-    """Subscribes to the results; notes when each arrives, its stages, and the node's last diagnostics."""
+    """Subscribes to the results; notes when each arrives, its stages, and the node's last
+    diagnostics.
+    """
 
     def __init__(self) -> None:
         """Needs rclpy.init."""
@@ -125,8 +140,12 @@ class Listener:
         self.id_images: dict[int, int] = {}
         self.facts: dict[str, str] = {}
         self.node = rclpy.create_node('listener')
-        self.node.create_subscription(Instances, '/mos_perception/instances', self._on_instances, qos.output())
-        self.node.create_subscription(Image, '/mos_perception/instance_image', self._on_image, qos.output())
+        self.node.create_subscription(
+            Instances, '/mos_perception/instances', self._on_instances, qos.output()
+        )
+        self.node.create_subscription(
+            Image, '/mos_perception/instance_image', self._on_image, qos.output()
+        )
         self.node.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
 
     def _on_instances(self, message: Any) -> None:
@@ -135,14 +154,19 @@ class Listener:
         self.instances[stamp] = now, {stage.name: stage.milliseconds for stage in message.stages}
 
     def _on_image(self, message: Any) -> None:
-        self.id_images[message.header.stamp.sec * 10**9 + message.header.stamp.nanosec] = time.monotonic_ns()
+        self.id_images[message.header.stamp.sec * 10**9 + message.header.stamp.nanosec] = (
+            time.monotonic_ns()
+        )
 
     def _on_diagnostics(self, message: Any) -> None:
         self.facts = {item.key: item.value for item in message.status[0].values}
 
 
 def run(model: str, seconds: float) -> tuple[dict[str, Any], Listener, list[float]]:
-    """Play, listen. Returns the camera's log, what was heard, and the node's resident MB once per second."""
+    """Play, listen.
+
+    Returns the camera's log, what was heard, and the node's resident MB once per second.
+    """
     import rclpy
     from rclpy.executors import SingleThreadedExecutor
 
@@ -154,12 +178,17 @@ def run(model: str, seconds: float) -> tuple[dict[str, Any], Listener, list[floa
     executor.add_node(listener.node)
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / 'camera.json'
-        node = subprocess.Popen([sys.executable, '-m', 'mos_perception.ros.node', '--ros-args', '-p',
-                                 f'model:={model}'])
-        source = subprocess.Popen([sys.executable, '-m', 'bench.node', '--camera', str(log), '--seconds', str(seconds)])
+        node = subprocess.Popen(
+            [sys.executable, '-m', 'mos_perception.ros.node', '--ros-args', '-p', f'model:={model}']
+        )
+        source = subprocess.Popen(
+            [sys.executable, '-m', 'bench.node', '--camera', str(log), '--seconds', str(seconds)]
+        )
         try:
             process, resident = psutil.Process(node.pid), []
-            listener.node.create_timer(0.2, lambda: source.poll() is not None and executor.shutdown(0))
+            listener.node.create_timer(
+                0.2, lambda: source.poll() is not None and executor.shutdown(0)
+            )
 
             def sample() -> None:
                 if listener.instances and node.poll() is None:
@@ -177,7 +206,9 @@ def run(model: str, seconds: float) -> tuple[dict[str, Any], Listener, list[floa
         return json.loads(log.read_text()), listener, resident
 
 
-def measure(log: dict[str, Any], listener: Listener, side: str, length_ns: int) -> dict[str, np.ndarray]:
+def measure(
+    log: dict[str, Any], listener: Listener, side: str, length_ns: int
+) -> dict[str, np.ndarray]:
     """Per frame, ms: end to end, overhead of both outputs, and every stage."""
     packets = np.array(log['packets'])
     rows: dict[str, list[float]] = {}
@@ -190,9 +221,15 @@ def measure(log: dict[str, Any], listener: Listener, side: str, length_ns: int) 
             continue
         last = max(sent, int(packets[k, 1]))
         arrived, stages = listener.instances[stamp]
-        values = {'end to end': (arrived - last) / 1e6, 'overhead': (arrived - last) / 1e6 - stages['engine'], **stages}
+        values = {
+            'end to end': (arrived - last) / 1e6,
+            'overhead': (arrived - last) / 1e6 - stages['engine'],
+            **stages,
+        }
         if stamp in listener.id_images:
-            values['overhead to the instance image'] = (listener.id_images[stamp] - last) / 1e6 - stages['engine']
+            values['overhead to the instance image'] = (
+                listener.id_images[stamp] - last
+            ) / 1e6 - stages['engine']
         in_node = sum(stages[name] for name in ('voxel', 'pre', 'post', 'track'))
         values['transport, convert, publish'] = values['overhead'] - in_node
         for name, value in values.items():
@@ -204,7 +241,11 @@ def report(log: dict[str, Any], listener: Listener, resident: list[float], model
            length_ns: int) -> Report:
     """The table."""
     found = measure(log, listener, side, length_ns)
-    out = Report('node', 'Node overhead, 640x480 at 30.5 Hz + 5 Mev/s', ('numpy', 'numba', 'onnxruntime', 'rclpy'))
+    out = Report(
+        'node',
+        'Node overhead, 640x480 at 30.5 Hz + 5 Mev/s',
+        ('numpy', 'numba', 'onnxruntime', 'rclpy'),
+    )
     if 'overhead' not in found:
         raise SystemExit('no result arrived: see the output of the node above')
     for name in sorted(found, key=lambda name: (name != 'overhead', name != 'end to end', name)):
@@ -216,19 +257,43 @@ def report(log: dict[str, Any], listener: Listener, resident: list[float], model
     sent, got = len(log['frames']), len(listener.instances)
     skipped = {key[8:]: int(value) for key, value in facts.items() if key.startswith('skipped ')}
     waiting = 1 if side == 'after' else 0  # the last frame's events never come
-    uncounted = sent - got - sum(skipped.get(name, 0) for name in (
-        'newer_frame', 'no_subscriber', 'bad_frame', 'out_of_order', 'duplicate', 'reset', 'lost_frames')) - waiting
+    uncounted = (
+        sent
+        - got
+        - sum(
+            skipped.get(name, 0)
+            for name in (
+                'newer_frame',
+                'no_subscriber',
+                'bad_frame',
+                'out_of_order',
+                'duplicate',
+                'reset',
+                'lost_frames',
+            )
+        )
+        - waiting
+    )
     out.row('frames sent', sent, '')
     out.row('frames answered', got, '')
     out.row('frames lost and not counted', uncounted, '', bar='0', met=uncounted <= 0)
     out.row('packets sent', len(log['packets']), '')
     out.row('packets received', int(facts.get('total events', 0)), '')
     if resident:
-        out.row('resident memory, most', max(resident), 'MB', bar=f'<= {BAR_RSS_MB:g}', met=max(resident) <= BAR_RSS_MB)
+        out.row(
+            'resident memory, most',
+            max(resident),
+            'MB',
+            bar=f'<= {BAR_RSS_MB:g}',
+            met=max(resident) <= BAR_RSS_MB,
+        )
         half = resident[len(resident) // 2:]
         out.row('resident memory, growth over the second half', half[-1] - half[0], 'MB')
-    out.note(f'model {model} ({side} {length_ns / 1e6:g} ms); skipped: {skipped or "nothing"}; '
-             f'publish p50/p99 in the node {facts.get("publish p50 ms")}/{facts.get("publish p99 ms")} ms')
+    out.note(
+        f'model {model} ({side} {length_ns / 1e6:g} ms); skipped: {skipped or "nothing"}; '
+        f'publish p50/p99 in the node {facts.get("publish p50 ms")}/{facts.get("publish p99 ms")} '
+        'ms'
+    )
     return out
 
 
@@ -237,7 +302,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--json', type=Path)
     parser.add_argument('--seconds', type=float, default=20.0)
-    parser.add_argument('--model', default='dimos_nano', help='without it the tiny test model is used')
+    parser.add_argument(
+        '--model', default='dimos_nano', help='without it the tiny test model is used'
+    )
     parser.add_argument('--camera', type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.camera:
@@ -253,7 +320,9 @@ def main() -> None:
             path = make_tiny_model(Path(folder) / 'tiny.onnx')
         card = load_card(path)
         results = run(str(path), options.seconds)
-        report(*results, card.id, card.window.side, round(card.window.length_ms * 1e6)).finish(options.json)
+        report(*results, card.id, card.window.side, round(card.window.length_ms * 1e6)).finish(
+            options.json
+        )
 
 
 if __name__ == '__main__':

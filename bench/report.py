@@ -24,8 +24,13 @@ def machine() -> dict[str, Any]:
     """Processor, usable cores, load, memory (GB), Python, date and git commit of this run."""
     facts = dict(line.split(':', 1) for line in _read('/proc/cpuinfo').splitlines() if ':' in line)
     facts = {key.strip(): value.strip() for key, value in facts.items()}
-    git = subprocess.run(['git', 'describe', '--always', '--dirty', '--abbrev=12'], capture_output=True, text=True,
-                         check=False, cwd=Path(__file__).parent)
+    git = subprocess.run(
+        ['git', 'describe', '--always', '--dirty', '--abbrev=12'],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parent,
+    )
     return {'processor': facts.get('model name', platform.processor() or platform.machine()),
             'cores': len(os.sched_getaffinity(0)), 'load_1min': os.getloadavg()[0],
             'memory_gb': round(os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9, 1),
@@ -48,16 +53,37 @@ def versions(*packages: str) -> dict[str, str]:
 class Report:
     """Rows of one benchmark; `finish` prints them and writes the JSON."""
 
-    def __init__(self, name: str, title: str, packages: tuple[str, ...] = ('numpy', 'numba')) -> None:
+    def __init__(
+        self, name: str, title: str, packages: tuple[str, ...] = ('numpy', 'numba')
+    ) -> None:
         """`packages` are the distributions whose versions matter here."""
         self.data: dict[str, Any] = {'bench': name, 'title': title, 'machine': machine(),
                                      'versions': versions(*packages), 'rows': [], 'notes': []}
 
-    def row(self, what: str, ours: float, unit: str, peers: dict[str, float] | None = None, bar: str = '',
-            met: bool | None = None, **extra: Any) -> None:
-        """One measurement: our figure, each peer's from the same run, the bar and whether it was met."""
-        self.data['rows'].append({'what': what, 'ours': ours, 'unit': unit, 'peers': peers or {}, 'bar': bar,
-                                  'met': met, **extra})
+    def row(
+        self,
+        what: str,
+        ours: float,
+        unit: str,
+        peers: dict[str, float] | None = None,
+        bar: str = '',
+        met: bool | None = None,
+        **extra: Any,
+    ) -> None:
+        """One measurement: our figure, each peer's from the same run, the bar and whether it was
+        met.
+        """
+        self.data['rows'].append(
+            {
+                'what': what,
+                'ours': ours,
+                'unit': unit,
+                'peers': peers or {},
+                'bar': bar,
+                'met': met,
+                **extra,
+            }
+        )
 
     def note(self, text: str) -> None:
         """A line under the table: a peer that is missing, what was seen."""
@@ -68,7 +94,9 @@ class Report:
         console = Console(width=None if os.isatty(1) else 150)
         facts = self.data['machine'] | self.data['versions']
         console.print(' | '.join(f'{key} {value}' for key, value in facts.items()))
-        table = Table('measurement', 'ours', 'unit', 'peers', 'bar', 'met', title=self.data['title'])
+        table = Table(
+            'measurement', 'ours', 'unit', 'peers', 'bar', 'met', title=self.data['title']
+        )
         for row in self.data['rows']:
             peers = '\n'.join(f'{name} {value:.4g}' for name, value in row['peers'].items())
             met = '' if row['met'] is None else ('yes' if row['met'] else 'NO')

@@ -104,7 +104,8 @@ def bench_scene_second(report: Report, args: argparse.Namespace) -> None:
         report.note('full truth not measured: training.scenes has no render_truth')
     report.note(f'ratios to OpenCV + Numba: wall {middle["OpenCV + Numba"] / middle["ours"]:.2f}, '
                 f'processor {work["OpenCV + Numba"] / work["ours"]:.2f}; per scene, wall s: '
-                f'{np.round(walls["ours"], 2).tolist()} against {np.round(walls["OpenCV + Numba"], 2).tolist()}')
+                f'{np.round(walls["ours"], 2).tolist()} against '
+                f'{np.round(walls["OpenCV + Numba"], 2).tolist()}')
 
 
 def bench_event_step(report: Report, args: argparse.Namespace) -> None:
@@ -154,7 +155,8 @@ def evlib_run(report: Report, light: np.ndarray, times: np.ndarray, threshold: f
 
     logs, stamps = np.log(light + np.float32(esim.LOG_EPS)), np.round(times * 1e9).astype(np.int64)
     ours = len(esim.crossings(logs, stamps, esim.Pixels.ideal(SIZE, threshold)))
-    report.note(f'evlib finds {run()} events, ours {ours} at equal thresholds; evlib gives all events of an image its '
+    report.note(f'evlib finds {run()} events, ours {ours} at equal thresholds; evlib gives all '
+                'events of an image its '
                 'stamp, ours each its own')
     return run
 
@@ -237,13 +239,15 @@ def bench_fidelity(report: Report, args: argparse.Namespace) -> None:
         ten, two, kept, rate = np.array(figures).T
         chosen = ' (the preset\'s)' if step == preset.step_px else ''
         for name, values, bar in (('10 ms', ten, 0.99), ('2 ms', two, 0.97)):
-            report.row(f'{step} px per sample{chosen}: cosine in {name} bins, worst of {args.scenes} scenes',
+            report.row(f'{step} px per sample{chosen}: cosine in {name} bins, worst of '
+                       f'{args.scenes} scenes',
                        float(values.min()), '', {'median': float(np.median(values)), 'events kept': float(kept.mean()),
                                                  'samples/s': float(rate.mean())}, f'>= {bar}',
                        bool(values.min() >= bar), each=values.tolist())
     good = [step for step, figures in found.items() if min(f[0] for f in figures) >= 0.99 and
             min(f[1] for f in figures) >= 0.97]
-    report.note(f'largest step that meets both bars in every scene: {max(good, default=None)} px per sample')
+    report.note(f'largest step that meets both bars in every scene: {max(good, default=None)} px '
+                'per sample')
 
 
 def bench_rates(report: Report, args: argparse.Namespace) -> None:
@@ -265,10 +269,12 @@ def main() -> None:
     """Run everything and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--json', help='write the figures here')
-    parser.add_argument('--fidelity', action='store_true', help='events against 16 kHz and event rates, no speed')
+    parser.add_argument('--fidelity', action='store_true', help='events against 16 kHz and event '
+                                                                'rates, no speed')
     parser.add_argument('--scenes', type=int, default=6)
     parser.add_argument('--threads', type=int, default=2)
-    parser.add_argument('--clips', type=int, default=1000, help='clips of the memory test, 0 = none')
+    parser.add_argument('--clips', type=int, default=1000, help='clips of the memory test, 0 = '
+                                                                'none')
     parser.add_argument('--rate-clips', type=int, default=20)
     args = parser.parse_args()
     name, title = ('scenes --fidelity', 'event fidelity and rates') if args.fidelity else ('scenes', 'speed and memory')

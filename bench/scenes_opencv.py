@@ -1,7 +1,9 @@
-"""The peer of bench.scenes: the same scene by OpenCV warps far to near, per sample, and a plain Numba crossing loop.
+"""The peer of bench.scenes: the same scene by OpenCV warps far to near, per sample, and a plain
+Numba crossing loop.
 
-It is what one would write without this package: same textures, same homographies, same sample times, same outputs
-(frames, events, ids). Each thread does its own half of the image. Legend: S samples, E events, H W pixels.
+It is what one would write without this package: same textures, same homographies, same sample
+times, same outputs (frames, events, ids). Each thread does its own half of the image. Legend: S
+samples, E events, H W pixels.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ LOG_EPS = 0.01
 
 @numba.njit(cache=True, nogil=True)
 def blend(canvas: np.ndarray, sample: np.ndarray) -> None:
-    """Lay `sample` (h, w, C + 1), colour times alpha and alpha, over `canvas` (h, w, C) in place."""
+    """Lay `sample` (h, w, C + 1), colour times alpha and alpha, over `canvas` (h, w, C) in place.
+    """
     height, width, colours = canvas.shape
     for y in range(height):
         for x in range(width):
@@ -32,9 +35,20 @@ def blend(canvas: np.ndarray, sample: np.ndarray) -> None:
 
 
 @numba.njit(cache=True, nogil=True)
-def cross(log: np.ndarray, before: np.ndarray, state: np.ndarray, on: np.ndarray, off: np.ndarray, start: int,
-          span: int, row: int, out: np.ndarray, count: int) -> tuple[np.ndarray, int]:
-    """Append the packed crossings from image `before` to `log` (both (H, W)); returns (out, count)."""
+def cross(
+    log: np.ndarray,
+    before: np.ndarray,
+    state: np.ndarray,
+    on: np.ndarray,
+    off: np.ndarray,
+    start: int,
+    span: int,
+    row: int,
+    out: np.ndarray,
+    count: int,
+) -> tuple[np.ndarray, int]:
+    """Append the packed crossings from image `before` to `log` (both (H, W)); returns (out, count).
+    """
     height, width = log.shape
     for y in range(height):
         for x in range(width):
@@ -60,7 +74,9 @@ def cross(log: np.ndarray, before: np.ndarray, state: np.ndarray, on: np.ndarray
 class Painter:
     """Rows `first` ... `last` of a world at any time, by cv2.warpPerspective."""
 
-    def __init__(self, world: World, size: tuple[int, int], rgb: bool, first: int, last: int) -> None:
+    def __init__(
+        self, world: World, size: tuple[int, int], rgb: bool, first: int, last: int
+    ) -> None:
         self.world, self.size, self.first, self.last = world, size, first, last
         self.colours = 3 if rgb else 1
         self.textures = [self._texture(surface, rgb) for surface in world.surfaces]
@@ -70,7 +86,9 @@ class Painter:
         colour = surface.colour if rgb else (surface.colour @ LUMA)[..., None]
         if surface.alpha is None:
             return np.ascontiguousarray(colour)
-        return np.concatenate([colour * surface.alpha[..., None], surface.alpha[..., None]], 2).astype(np.float32)
+        return np.concatenate(
+            [colour * surface.alpha[..., None], surface.alpha[..., None]], 2
+        ).astype(np.float32)
 
     def views(self, times: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Per surface (S, 3, 3) pixel to texel, (S, 4) box x0 y0 x1 y1, (S, 3) warp."""
@@ -79,7 +97,9 @@ class Painter:
             forward = self.world.homographies(surface, times, self.size)
             half = len(surface.colour) / 2
             texel = np.array([[half, 0, half - 0.5], [0, half, half - 0.5], [0, 0, 1]])
-            found.append((texel @ np.linalg.inv(forward), self._boxes(surface, forward), surface.bend(times)))
+            found.append(
+                (texel @ np.linalg.inv(forward), self._boxes(surface, forward), surface.bend(times))
+            )
         return found
 
     def _boxes(self, surface: Surface, forward: np.ndarray) -> np.ndarray:
@@ -88,28 +108,48 @@ class Painter:
             return np.tile([0, self.first, width, self.last], (len(forward), 1))
         corners = forward @ (np.array([[-1, 1, 1, -1], [-1, -1, 1, 1], [1 / 1.1] * 4]) * 1.1)
         x, y = corners[:, 0] / corners[:, 2], corners[:, 1] / corners[:, 2]
-        return np.stack([np.clip(x.min(1), 0, width), np.clip(y.min(1), self.first, self.last),
-                         np.clip(x.max(1) + 2, 0, width), np.clip(y.max(1) + 2, self.first, self.last)], 1).astype(int)
+        return np.stack(
+            [
+                np.clip(x.min(1), 0, width),
+                np.clip(y.min(1), self.first, self.last),
+                np.clip(x.max(1) + 2, 0, width),
+                np.clip(y.max(1) + 2, self.first, self.last),
+            ],
+            1,
+        ).astype(int)
 
     def warp(self, index: int, texture: np.ndarray, view: tuple[np.ndarray, np.ndarray, np.ndarray],
              ) -> tuple[tuple[slice, slice], np.ndarray] | None:
-        """((rows, columns) of this half, (h, w, channels)) of surface `index`, None where out of sight."""
+        """((rows, columns) of this half, (h, w, channels)) of surface `index`, None where out of
+        sight.
+        """
         surface, (m, (x0, y0, x1, y1), bend) = self.world.surfaces[index], view
         if x1 <= x0 or y1 <= y0:
             return None
         m = m @ np.array([[1, 0, x0], [0, 1, y0], [0, 0, 1.0]])
         border = cv2.BORDER_REFLECT if surface.mirrored else cv2.BORDER_CONSTANT
         if bend[0] or surface.tilt:
-            sample = cv2.remap(texture, *self._maps(m, bend, (y1 - y0, x1 - x0), len(texture)), cv2.INTER_LINEAR,
-                               borderMode=border)
+            sample = cv2.remap(
+                texture,
+                *self._maps(m, bend, (y1 - y0, x1 - x0), len(texture)),
+                cv2.INTER_LINEAR,
+                borderMode=border,
+            )
         else:
-            sample = cv2.warpPerspective(texture, m, (int(x1 - x0), int(y1 - y0)), borderMode=border,
-                                         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+            sample = cv2.warpPerspective(
+                texture,
+                m,
+                (int(x1 - x0), int(y1 - y0)),
+                borderMode=border,
+                flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            )
         return ((slice(y0 - self.first, y1 - self.first), slice(x0, x1)),
                 sample.reshape(y1 - y0, x1 - x0, texture.shape[2]))
 
     @staticmethod
-    def _maps(m: np.ndarray, bend: np.ndarray, size: tuple[int, int], side: int) -> tuple[np.ndarray, np.ndarray]:
+    def _maps(
+        m: np.ndarray, bend: np.ndarray, size: tuple[int, int], side: int
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Texel maps (h, w) float32 of a plane that bends or ends at a horizon."""
         y, x = np.mgrid[:size[0], :size[1]].astype(np.float32)
         near = m[2, 0] * x + m[2, 1] * y + m[2, 2]
@@ -119,7 +159,9 @@ class Painter:
             u, v = (u + bend[0] * np.sin(DEFORM_TURNS[0] * v + bend[1]),
                     v + bend[0] * np.sin(DEFORM_TURNS[1] * u + bend[2]))
             u, v = ((value + 1) * (side / 2) - 0.5 for value in (u, v))
-        return np.where(near > 0, u, -9.0).astype(np.float32), np.where(near > 0, v, -9.0).astype(np.float32)
+        return np.where(near > 0, u, -9.0).astype(np.float32), np.where(near > 0, v, -9.0).astype(
+            np.float32
+        )
 
     def light(self, views: list, k: int, gain: float, fall: np.ndarray) -> np.ndarray:
         """(h, W, C) float32 linear light at sample k of `views`."""
@@ -148,14 +190,34 @@ def events(world: World, size: tuple[int, int], times: np.ndarray, pixels: Pixel
     for k in range(len(times)):
         log = cv2.log(painter.light(views, k, gains[k], fall)[..., 0] + np.float32(LOG_EPS))
         if k:
-            out, count = cross(log, before, state, on, off, stamps[k - 1], stamps[k] - stamps[k - 1], first, out, count)
+            out, count = cross(
+                log,
+                before,
+                state,
+                on,
+                off,
+                stamps[k - 1],
+                stamps[k] - stamps[k - 1],
+                first,
+                out,
+                count,
+            )
         before = log
     return out[:count]
 
 
-def frames(world: World, size: tuple[int, int], offsets_s: np.ndarray, counts: np.ndarray, first: int,
-           last: int) -> tuple[np.ndarray, np.ndarray]:
-    """((T, h, W, 3) uint8, (T, h, W) uint16 ids) of the rows `first` ... `last`; `counts` (T,) samples per exposure."""
+def frames(
+    world: World,
+    size: tuple[int, int],
+    offsets_s: np.ndarray,
+    counts: np.ndarray,
+    first: int,
+    last: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """((T, h, W, 3) uint8, (T, h, W) uint16 ids) of the rows `first` ...
+
+    `last`; `counts` (T,) samples per exposure.
+    """
     painter = Painter(world, size, True, first, last)
     rng, fall = np.random.default_rng(first), world.changes.fall(size)
     images, ids = [], np.zeros((len(offsets_s), last - first, size[1]), np.uint16)
@@ -163,25 +225,44 @@ def frames(world: World, size: tuple[int, int], offsets_s: np.ndarray, counts: n
         times = offset + ((np.arange(count) + 0.5) / count - 0.5) * world.exposure_s
         views, gains = painter.views(np.append(times, offset)), world.gain(times)
         light = sum(painter.light(views, j, gains[j], fall) for j in range(count)) / count
-        light += rng.standard_normal(light.shape, np.float32) * np.sqrt(light / (8000 * world.light))
-        levels = cv2.pow(np.clip(light, 0, 1), 1 / GAMMA) * 255 + rng.standard_normal(light.shape, np.float32) * 1.5
+        light += rng.standard_normal(light.shape, np.float32) * np.sqrt(
+            light / (8000 * world.light)
+        )
+        levels = (
+            cv2.pow(np.clip(light, 0, 1), 1 / GAMMA) * 255
+            + rng.standard_normal(light.shape, np.float32) * 1.5
+        )
         images.append(np.clip(np.rint(levels), 0, 255).astype(np.uint8))
         for index, surface in enumerate(world.surfaces):
             if surface.alpha is not None and not surface.unseen:
-                warped = painter.warp(index, surface.alpha[..., None], tuple(part[-1] for part in views[index]))
+                warped = painter.warp(
+                    index, surface.alpha[..., None], tuple(part[-1] for part in views[index])
+                )
                 if warped is not None:
                     ids[k][warped[0]][warped[1][..., 0] >= 0.5] = surface.number
     return np.stack(images), ids
 
 
-def render(world: World, size: tuple[int, int], times: np.ndarray, pixels: Pixels, offsets_s: np.ndarray,
-           counts: np.ndarray, threads: int = 2) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(frames (T, H, W, 3), ids (T, H, W), sorted packed events (E,)) by `threads` threads, each with its rows."""
+def render(
+    world: World,
+    size: tuple[int, int],
+    times: np.ndarray,
+    pixels: Pixels,
+    offsets_s: np.ndarray,
+    counts: np.ndarray,
+    threads: int = 2,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(frames (T, H, W, 3), ids (T, H, W), sorted packed events (E,)) by `threads` threads, each
+    with its rows.
+    """
     cv2.setNumThreads(1)  # the threads are ours: one per band of rows
     edges = np.linspace(0, size[0], threads + 1).astype(int).tolist()
     bands = list(zip(edges[:-1], edges[1:], strict=True))
     with ThreadPoolExecutor(threads) as pool:
         seen = list(pool.map(lambda band: frames(world, size, offsets_s, counts, *band), bands))
         found = list(pool.map(lambda band: events(world, size, times, pixels, *band), bands))
-    return (np.concatenate([part[0] for part in seen], 1), np.concatenate([part[1] for part in seen], 1),
-            np.sort(np.concatenate(found)))
+    return (
+        np.concatenate([part[0] for part in seen], 1),
+        np.concatenate([part[1] for part in seen], 1),
+        np.sort(np.concatenate(found)),
+    )

@@ -1,7 +1,8 @@
-"""A DIMOS-shaped ONNX model without learning, for tests and for measuring everything but the network.
+"""A DIMOS-shaped ONNX model without learning, for tests and for measuring everything but the
+network.
 
-Query 0 is what is bright in the frame, query 1 where events are; both 'moving'. Its outputs are a plain
-function of its inputs, so equal inputs give equal masks.
+Query 0 is what is bright in the frame, query 1 where events are; both 'moving'. Its outputs are a
+plain function of its inputs, so equal inputs give equal masks.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from mos_perception.engine.card import (
     ImageSpec,
     ModelCard,
     PostprocessSpec,
-    TensorSpec,
     VoxelSpec,
     WindowSpec,
     save_card,
     sha256_of,
 )
+from mos_perception.engine.interface import TensorSpec
 
 HEIGHT, WIDTH, QUERIES, CHANNELS = 120, 160, 4, 8
 
@@ -36,23 +37,60 @@ def make_tiny_model(path: Path, side: str = 'before', length_ms: float = 33.0) -
     boxes = np.tile(np.array([0, 0, WIDTH, HEIGHT], np.float32), (1, QUERIES, 1))
     constants = {'weights': weights, 'bias': bias, 'class_const': classes, 'box_const': boxes,
                  'embedding_const': np.eye(QUERIES, CHANNELS, dtype=np.float32)[None]}
-    shapes = {'image': (1, 3, HEIGHT, WIDTH), 'voxel': (1, 10, HEIGHT, WIDTH), 'class_logits': (1, QUERIES, 3),
-              'mask_logits': (1, QUERIES, HEIGHT // 4, WIDTH // 4), 'boxes': (1, QUERIES, 4),
-              'embeddings': (1, QUERIES, CHANNELS)}
-    nodes = [helper.make_node('Concat', ['image', 'voxel'], ['both'], axis=1),
-             helper.make_node('AveragePool', ['both'], ['small'], kernel_shape=[4, 4], strides=[4, 4]),
-             helper.make_node('Conv', ['small', 'weights', 'bias'], ['mask_logits']),
-             *(helper.make_node('Identity', [f'{name}_const'], [output]) for name, output in (
-                 ('class', 'class_logits'), ('box', 'boxes'), ('embedding', 'embeddings')))]
-    values = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()}
+    shapes = {
+        'image': (1, 3, HEIGHT, WIDTH),
+        'voxel': (1, 10, HEIGHT, WIDTH),
+        'class_logits': (1, QUERIES, 3),
+        'mask_logits': (1, QUERIES, HEIGHT // 4, WIDTH // 4),
+        'boxes': (1, QUERIES, 4),
+        'embeddings': (1, QUERIES, CHANNELS),
+    }
+    nodes = [
+        helper.make_node('Concat', ['image', 'voxel'], ['both'], axis=1),
+        helper.make_node('AveragePool', ['both'], ['small'], kernel_shape=[4, 4], strides=[4, 4]),
+        helper.make_node('Conv', ['small', 'weights', 'bias'], ['mask_logits']),
+        *(
+            helper.make_node('Identity', [f'{name}_const'], [output])
+            for name, output in (
+                ('class', 'class_logits'),
+                ('box', 'boxes'),
+                ('embedding', 'embeddings'),
+            )
+        ),
+    ]
+    values = {
+        name: helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in shapes.items()
+    }
     names = list(shapes)
-    graph = helper.make_graph(nodes, 'tiny', [values[name] for name in names[:2]], [values[name] for name in names[2:]],
-                              [numpy_helper.from_array(array, name) for name, array in constants.items()])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid('', 17)], ir_version=8), str(path))
+    graph = helper.make_graph(
+        nodes,
+        'tiny',
+        [values[name] for name in names[:2]],
+        [values[name] for name in names[2:]],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid('', 17)], ir_version=8),
+        str(path),
+    )
     specs = [TensorSpec(name, shape, 'float32') for name, shape in shapes.items()]
-    save_card(ModelCard(
-        id='tiny', architecture='dimos', file=path.name, sha256=sha256_of(path), inputs=tuple(specs[:2]),
-        outputs=tuple(specs[2:]), image=ImageSpec((0.0,) * 3, (1.0,) * 3),
-        voxel=VoxelSpec('dimos', 5, 'max', 1.0, 'bin'), window=WindowSpec(side, length_ms),
-        postprocess=PostprocessSpec(10, 0.1), training={}, scores={}, licence='Apache-2.0'), path)
+    save_card(
+        ModelCard(
+            id='tiny',
+            architecture='dimos',
+            file=path.name,
+            sha256=sha256_of(path),
+            inputs=tuple(specs[:2]),
+            outputs=tuple(specs[2:]),
+            image=ImageSpec((0.0,) * 3, (1.0,) * 3),
+            voxel=VoxelSpec('dimos', 5, 'max', 1.0, 'bin'),
+            window=WindowSpec(side, length_ms),
+            postprocess=PostprocessSpec(10, 0.1),
+            training={},
+            scores={},
+            licence='Apache-2.0',
+        ),
+        path,
+    )
     return path

@@ -1,4 +1,6 @@
-"""The committed demo recording on the DIMOS node: `ros2 launch mos_perception demo.launch.py rviz:=true`."""
+"""The committed demo recording on the DIMOS node: `ros2 launch mos_perception demo.launch.py
+rviz:=true`.
+"""
 
 from pathlib import Path
 
@@ -13,9 +15,16 @@ SHARE = Path(get_package_share_directory('mos_perception'))
 
 
 def generate_launch_description():
-    """replay.launch.py on the demo bag; its arguments and those of dimos.launch.py are passed on."""
-    return LaunchDescription([
-        DeclareLaunchArgument('bag', default_value=str(SHARE / 'demo'), description='rosbag2 folder to play'),
-        IncludeLaunchDescription(PythonLaunchDescriptionSource(str(SHARE / 'launch' / 'replay.launch.py')),
-                                 launch_arguments={'bag': LaunchConfiguration('bag')}.items()),
-    ])
+    """replay.launch.py on the demo bag; its arguments and those of dimos.launch.py are passed on.
+    """
+    return LaunchDescription(
+        [
+            DeclareLaunchArgument(
+                'bag', default_value=str(SHARE / 'demo'), description='rosbag2 folder to play'
+            ),
+            IncludeLaunchDescription(
+                PythonLaunchDescriptionSource(str(SHARE / 'launch' / 'replay.launch.py')),
+                launch_arguments={'bag': LaunchConfiguration('bag')}.items(),
+            ),
+        ]
+    )

@@ -1,4 +1,5 @@
-"""The DIMOS node with its parameters: `ros2 launch mos_perception dimos.launch.py image_topic:=/camera/image_raw`.
+"""The DIMOS node with its parameters: `ros2 launch mos_perception dimos.launch.py
+image_topic:=/camera/image_raw`.
 
 A launch argument that is left empty keeps the value of the parameter file.
 """
@@ -35,24 +36,47 @@ ARGUMENTS = {
 def make_node(context):
     """The node, from the values the arguments have by now."""
     given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
-    parameters = {name: given[name] for name in ('model', 'backend', 'image_topic', 'events_topic') if given[name]}
+    parameters = {
+        name: given[name]
+        for name in ('model', 'backend', 'image_topic', 'events_topic')
+        if given[name]
+    }
     parameters = {name: '' if value == 'none' else value for name, value in parameters.items()}
     for flag in ('use_sim_time', 'autostart'):
         if given[flag].lower() not in ('true', 'false'):
             sys.exit(f'launch argument {flag} is {given[flag]!r}: must be true or false')
         parameters[flag] = given[flag].lower() == 'true'
-    return [Node(package='mos_perception', executable='dimos_node', name='mos_perception', namespace=given['namespace'],
-                 parameters=[given['params_file'], parameters], output='screen', emulate_tty=True,
-                 arguments=['--ros-args', '--log-level', given['log_level']])]
+    return [
+        Node(
+            package='mos_perception',
+            executable='dimos_node',
+            name='mos_perception',
+            namespace=given['namespace'],
+            parameters=[given['params_file'], parameters],
+            output='screen',
+            emulate_tty=True,
+            arguments=['--ros-args', '--log-level', given['log_level']],
+        )
+    ]
 
 
 def generate_launch_description():
     """Arguments, transport, the node and, if asked for, rviz2."""
-    return LaunchDescription([
-        *(DeclareLaunchArgument(name, default_value=value, description=text)
-          for name, (value, text) in ARGUMENTS.items()),
-        *(SetEnvironmentVariable(name, value) for name, value in environment().items()),
-        OpaqueFunction(function=make_node),
-        Node(package='rviz2', executable='rviz2', namespace=LaunchConfiguration('namespace'), output='log',
-             arguments=['-d', str(SHARE / 'config' / 'view.rviz')], condition=IfCondition(LaunchConfiguration('rviz'))),
-    ])
+    return LaunchDescription(
+        [
+            *(
+                DeclareLaunchArgument(name, default_value=value, description=text)
+                for name, (value, text) in ARGUMENTS.items()
+            ),
+            *(SetEnvironmentVariable(name, value) for name, value in environment().items()),
+            OpaqueFunction(function=make_node),
+            Node(
+                package='rviz2',
+                executable='rviz2',
+                namespace=LaunchConfiguration('namespace'),
+                output='log',
+                arguments=['-d', str(SHARE / 'config' / 'view.rviz')],
+                condition=IfCondition(LaunchConfiguration('rviz')),
+            ),
+        ]
+    )

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 an input cannot be used, 2 a wrong option or parameter, 13
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,13 +14,20 @@ from pathlib import Path
 from mos_perception.errors import ConfigError, MosError
 from mos_perception.formats import FORMATS
 
+# subcommand -> the file of `commands/` that runs it
+ROOMS = {'replay': 'run', 'evaluate': 'run', 'show': 'run', 'demo': 'run', 'convert': 'data',
+         'check-data': 'data', 'topics': 'data', 'build': 'machine', 'doctor': 'machine'}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one subcommand; returns the exit code. One line on stderr for anything that is not a defect of ours."""
+    """Run one subcommand; returns the exit code.
+
+    One line on stderr for anything that is not a defect of ours.
+    """
     args = _parser().parse_args(arguments)
-    from mos_perception import commands
+    room = importlib.import_module(f'mos_perception.commands.{ROOMS[args.command]}')
     try:
-        getattr(commands, f'{args.command.replace("-", "_")}_command')(args)
+        getattr(room, f'{args.command.replace("-", "_")}_command')(args)
     except ConfigError as error:
         return _complain(error, 2)
     except (MosError, OSError) as error:
@@ -35,49 +43,81 @@ def _complain(error: Exception, code: int) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog='mos', description='What moves: instances from frames and events.')
+    parser = argparse.ArgumentParser(
+        prog='mos', description='What moves: instances from frames and events.'
+    )
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
     _replay(commands.add_parser('replay', help='run the pipeline on a bag, without ROS'))
     _evaluate(commands.add_parser('evaluate', help='score a bag that has ground truth'))
-    _show(commands.add_parser('show', help='overlay video, contact sheet and table of recorded node output'))
+    _show(
+        commands.add_parser(
+            'show', help='overlay video, contact sheet and table of recorded node output'
+        )
+    )
     _demo(commands.add_parser('demo', help='play a bag to the real node, record, score and show'))
-    _convert(commands.add_parser('convert', help='a data set sequence or a folder of images to a bag, and back'))
+    _convert(
+        commands.add_parser(
+            'convert', help='a data set sequence or a folder of images to a bag, and back'
+        )
+    )
     _check_data(commands.add_parser('check-data', help='say what is wrong with a folder of data'))
-    _build(commands.add_parser('build', help='make the TensorRT engine of a model, on the machine that runs it'))
-    _doctor(commands.add_parser('doctor', help='what this machine has and lacks; send it with a report'))
+    _build(
+        commands.add_parser(
+            'build', help='make the TensorRT engine of a model, on the machine that runs it'
+        )
+    )
+    _doctor(
+        commands.add_parser('doctor', help='what this machine has and lacks; send it with a report')
+    )
     topics = commands.add_parser('topics', help='list what a bag holds')
     topics.add_argument('bag', type=Path, metavar='BAG')
     return parser
 
 
 def _inputs(parser: argparse.ArgumentParser, model: bool = True) -> None:
-    parser.add_argument('--image-topic', metavar='NAME', help="frames; default: found by type; '' for none")
-    parser.add_argument('--events-topic', metavar='NAME', help="events; default: found by type; '' for none")
+    parser.add_argument(
+        '--image-topic', metavar='NAME', help="frames; default: found by type; '' for none"
+    )
+    parser.add_argument(
+        '--events-topic', metavar='NAME', help="events; default: found by type; '' for none"
+    )
     parser.add_argument('--json', type=Path, metavar='PATH', help='write the summary there')
     if model:
-        parser.add_argument('--model', metavar='NAME', help='a name under models/ or a path to an .onnx file')
+        parser.add_argument(
+            '--model', metavar='NAME', help='a name under models/ or a path to an .onnx file'
+        )
         parser.add_argument('--set', action='append', default=[], metavar='NAME=VALUE',
                             help='a parameter of docs/parameters.md; may be repeated')
 
 
 def _replay(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('bag', type=Path, metavar='BAG', help='rosbag2 folder, .mcap or .db3')
-    parser.add_argument('--out', type=Path, metavar='DIR', help='results.jsonl, overlay video and contact sheet')
-    parser.add_argument('--out-bag', type=Path, metavar='BAG', help='results as a bag of mos_msgs/Instances')
+    parser.add_argument(
+        '--out', type=Path, metavar='DIR', help='results.jsonl, overlay video and contact sheet'
+    )
+    parser.add_argument(
+        '--out-bag', type=Path, metavar='BAG', help='results as a bag of mos_msgs/Instances'
+    )
     _inputs(parser)
 
 
 def _evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('bag', type=Path, metavar='BAG', help='rosbag2 folder, .mcap or .db3')
-    parser.add_argument('--ground-truth', type=Path, metavar='BAG', help='bag with the ground truth; default: BAG')
-    parser.add_argument('--results', type=Path, metavar='BAG', help='score these recorded results, run no model')
+    parser.add_argument(
+        '--ground-truth', type=Path, metavar='BAG', help='bag with the ground truth; default: BAG'
+    )
+    parser.add_argument(
+        '--results', type=Path, metavar='BAG', help='score these recorded results, run no model'
+    )
     parser.add_argument('--results-topic', metavar='NAME', help='default: found by type')
     _inputs(parser)
 
 
 def _show(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--bag', type=Path, required=True, help='what the node was fed')
-    parser.add_argument('--results', type=Path, required=True, metavar='BAG', help='what it answered')
+    parser.add_argument(
+        '--results', type=Path, required=True, metavar='BAG', help='what it answered'
+    )
     parser.add_argument('--results-topic', metavar='NAME', help='default: found by type')
     parser.add_argument('--out', type=Path, default=Path('out/show'), metavar='DIR')
     _inputs(parser, model=False)
@@ -91,32 +131,61 @@ def _demo(parser: argparse.ArgumentParser) -> None:
 
 
 def _convert(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('source', type=Path, metavar='SOURCE', help='data set, bag, or folder of images by name')
+    parser.add_argument(
+        'source', type=Path, metavar='SOURCE', help='data set, bag, or folder of images by name'
+    )
     parser.add_argument('target', type=Path, metavar='DEST', help='what to write')
     parser.add_argument('--from', dest='form', choices=('auto', 'images', *FORMATS), default='auto')
     parser.add_argument('--to', choices=FORMATS, default='bag')
-    parser.add_argument('--sequence', default='', metavar='NAME', help='which one, where SOURCE has several')
-    parser.add_argument('--fps', type=float, help='for sources without times; default: 30, or the data set\'s own')
-    parser.add_argument('--topic', default='/camera/image_raw', metavar='NAME', help='of the frames in a bag')
+    parser.add_argument(
+        '--sequence', default='', metavar='NAME', help='which one, where SOURCE has several'
+    )
+    parser.add_argument(
+        '--fps', type=float, help="for sources without times; default: 30, or the data set's own"
+    )
+    parser.add_argument(
+        '--topic', default='/camera/image_raw', metavar='NAME', help='of the frames in a bag'
+    )
     parser.add_argument('--storage', choices=('mcap', 'sqlite3'), default='mcap')
-    parser.add_argument('--encoding', choices=('auto', 'evt3', 'mono'), default='auto', help='of the events in a bag')
+    parser.add_argument(
+        '--encoding',
+        choices=('auto', 'evt3', 'mono'),
+        default='auto',
+        help='of the events in a bag',
+    )
 
 
 def _check_data(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('folder', type=Path, metavar='FOLDER', help='a data set, a part of one, or a bag')
+    parser.add_argument(
+        'folder', type=Path, metavar='FOLDER', help='a data set, a part of one, or a bag'
+    )
     parser.add_argument('--from', dest='form', choices=('auto', *FORMATS), default='auto')
     parser.add_argument('--json', type=Path, metavar='PATH', help='write the findings there')
 
 
 def _build(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('--model', default='dimos_nano', metavar='NAME', help='a name under models/ or an .onnx file')
+    parser.add_argument(
+        '--model',
+        default='dimos_nano',
+        metavar='NAME',
+        help='a name under models/ or an .onnx file',
+    )
     parser.add_argument('--backend', choices=('tensorrt', 'tensorrt_rtx'), default='tensorrt')
-    parser.add_argument('--force', action='store_true', help='build even if the cache has the engine')
+    parser.add_argument(
+        '--force', action='store_true', help='build even if the cache has the engine'
+    )
 
 
 def _doctor(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('--model', default='dimos_nano', metavar='NAME', help='a name under models/ or an .onnx file')
-    parser.add_argument('--backend', choices=('auto', 'onnxruntime', 'tensorrt', 'tensorrt_rtx'), default='auto')
+    parser.add_argument(
+        '--model',
+        default='dimos_nano',
+        metavar='NAME',
+        help='a name under models/ or an .onnx file',
+    )
+    parser.add_argument(
+        '--backend', choices=('auto', 'onnxruntime', 'tensorrt', 'tensorrt_rtx'), default='auto'
+    )
     parser.add_argument('--json', type=Path, metavar='PATH', help='write the findings there')
 
 

@@ -1,4 +1,4 @@
-"""Every knob once: default, unit, bounds, live or read-only, and what it does.
+"""Every parameter once: default, unit, bounds, live or read-only, and what it does.
 
 The ROS parameters, the generated parameter files, `docs/parameters.md` and the command line
 are all made from the fields of `Config`. There is no other source of defaults.
@@ -14,9 +14,18 @@ from typing import Any
 from mos_perception.errors import ConfigError
 
 
-def knob(default: Any, text: str, *, unit: str = '', low: float | None = None, high: float | None = None,
-         choices: tuple[str, ...] = (), live: bool = False) -> Any:
-    """A dataclass field with its unit, bounds (inclusive) and whether it may change while running."""
+def parameter(
+    default: Any,
+    text: str,
+    *,
+    unit: str = '',
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
+    live: bool = False,
+) -> Any:
+    """A dataclass field with its unit, bounds (inclusive) and whether it may change while running.
+    """
     return field(default=default, metadata={'text': text, 'unit': unit, 'low': low, 'high': high,
                                             'choices': choices, 'live': live})
 
@@ -25,52 +34,134 @@ def knob(default: Any, text: str, *, unit: str = '', low: float | None = None, h
 class Config:
     """All parameters of a perception node or a replay."""
 
-    model: str = knob('dimos_nano', 'a name under models/, or a path to an .onnx file with its card beside it')
-    backend: str = knob('auto', 'what runs the network; auto: an engine made by `mos build` where there is a GPU, else '
-                        'onnxruntime', choices=('auto', 'onnxruntime', 'openvino', 'tensorrt',
-                                                  'tensorrt_rtx'))
-    cuda_driver: str = knob('auto', 'package that talks to the GPU', choices=('auto', 'cuda_bindings', 'pycuda'))
-    threads: int = knob(0, 'threads of the network on a CPU; 0 = one per core', low=0, high=256)
+    model: str = parameter(
+        'dimos_nano', 'a name under models/, or a path to an .onnx file with its card beside it'
+    )
+    backend: str = parameter(
+        'auto',
+        'what runs the network; auto: an engine made by `mos build` where there is a GPU, else '
+        'onnxruntime',
+        choices=('auto', 'onnxruntime', 'openvino', 'tensorrt', 'tensorrt_rtx'),
+    )
+    cuda_driver: str = parameter(
+        'auto', 'package that talks to the GPU', choices=('auto', 'cuda_bindings', 'pycuda')
+    )
+    threads: int = parameter(
+        0, 'threads of the network on a CPU; 0 = one per core', low=0, high=256
+    )
 
-    image_topic: str = knob('image', 'frames, sensor_msgs/Image; empty: events only')
-    events_topic: str = knob('events', 'events, event_camera_msgs/EventPacket or dvs_msgs/EventArray; empty: frames '
-                             'only')
-    events_type: str = knob('event_packet', 'message type on events_topic', choices=('event_packet', 'event_array'))
-    sync_policy: str = knob('event_time', 'how frames and events are joined; approximate: already binned event frames '
-                            'by header stamp, through message_filters', choices=('event_time', 'approximate'))
-    input_reliable: bool = knob(False, 'ask publishers of frames and events for reliable delivery')
-    input_depth: int = knob(256, 'queue depth of the event subscription (frames: 2)', unit='messages', low=1, high=1000)
+    image_topic: str = parameter('image', 'frames, sensor_msgs/Image; empty: events only')
+    events_topic: str = parameter(
+        'events', 'events, event_camera_msgs/EventPacket or dvs_msgs/EventArray; empty: frames only'
+    )
+    events_type: str = parameter(
+        'event_packet', 'message type on events_topic', choices=('event_packet', 'event_array')
+    )
+    sync_policy: str = parameter(
+        'event_time',
+        'how frames and events are joined; approximate: already binned event frames '
+        'by header stamp, through message_filters',
+        choices=('event_time', 'approximate'),
+    )
+    input_reliable: bool = parameter(
+        False, 'ask publishers of frames and events for reliable delivery'
+    )
+    input_depth: int = parameter(
+        256, 'queue depth of the event subscription (frames: 2)', unit='messages', low=1, high=1000
+    )
 
-    same_view: bool = knob(False, 'frames and events of different size show the same field of view: scale one to the '
-                           'other; otherwise such pairs are refused')
-    deadline_s: float = knob(0.1, 'longest wait for the events of a frame; after it the result is DEGRADED', unit='s',
-                             low=0.0, high=10.0, live=True)
-    events_only_rate_hz: float = knob(30.0, 'results per second of event time when there are no frames', unit='Hz',
-                                      low=0.1, high=1000.0)
-    event_buffer_bytes: int = knob(64_000_000, 'decoded events kept; the oldest whole packets go first', unit='bytes',
-                                   low=1_000_000, high=4_000_000_000)
-    stale_after_s: float = knob(1.0, 'an input silent for this long is STALE', unit='s', low=0.01, high=60.0, live=True)
+    same_view: bool = parameter(
+        False,
+        'frames and events of different size show the same field of view: scale one to the '
+        'other; otherwise such pairs are refused',
+    )
+    deadline_s: float = parameter(
+        0.1,
+        'longest wait for the events of a frame; after it the result is DEGRADED',
+        unit='s',
+        low=0.0,
+        high=10.0,
+        live=True,
+    )
+    events_only_rate_hz: float = parameter(
+        30.0,
+        'results per second of event time when there are no frames',
+        unit='Hz',
+        low=0.1,
+        high=1000.0,
+    )
+    event_buffer_bytes: int = parameter(
+        64_000_000,
+        'decoded events kept; the oldest whole packets go first',
+        unit='bytes',
+        low=1_000_000,
+        high=4_000_000_000,
+    )
+    stale_after_s: float = parameter(
+        1.0, 'an input silent for this long is STALE', unit='s', low=0.01, high=60.0, live=True
+    )
 
-    score_threshold: float = knob(0.1, 'theta of DIMOS: keep instances with p(moving) x mask quality above it', low=0.0,
-                                  high=1.0, live=True)
-    max_objects: int = knob(0, 'most instances per frame; 0 = as the model card says', low=0, high=65535, live=True)
+    score_threshold: float = parameter(
+        -1.0,
+        'keep instances with p(moving) x mask quality above it (theta of DIMOS); negative = as the '
+        'model card '
+        'says',
+        low=-1.0,
+        high=1.0,
+        live=True,
+    )
+    top_k: int = parameter(
+        0,
+        'class probabilities looked at, the largest first, over all queries and both classes: no '
+        'more instances than this; 0 = as the model card says',
+        low=0,
+        high=65535,
+        live=True,
+    )
 
-    track_birth_score: float = knob(0.5, 'a new track starts only from an instance with at least this score; weaker '
-                                    'ones may continue a track, else they are published with track id 0', low=0.0,
-                                    high=1.0, live=True)
-    track_min_iou: float = knob(0.1, 'mask IoU below which two instances are never the same', low=0.0, high=1.0,
-                                live=True)
-    track_embedding_weight: float = knob(0.3, 'weight of embedding cosine beside mask IoU in the association', low=0.0,
-                                         high=1.0, live=True)
-    track_confirm_s: float = knob(0.1, 'a track seen for this long is confirmed', unit='s', low=0.0, high=10.0,
-                                  live=True)
-    track_lost_s: float = knob(1.0, 'a track unseen for this long dies', unit='s', low=0.0, high=60.0, live=True)
+    tracker: str = parameter(
+        'hungarian',
+        'what decides which instance is which object; hungarian: overlap and '
+        'embeddings, one assignment per frame',
+        choices=('hungarian',),
+    )
 
-    force_inference: bool = knob(False, 'infer even when nobody subscribes', live=True)
-    publish_masks: bool = knob(True, 'put the run-length masks into the instances message', live=True)
-    publish_digest: bool = knob(False, 'put the SHA-256 of the event window into the instances message, to compare '
-                                'runs; costs about 1 ms per 2 MB of events', live=True)
-    autostart: bool = knob(True, 'configure and activate by itself at start')
+    track_birth_score: float = parameter(
+        0.5,
+        'a new track starts only from an instance with at least this score; weaker '
+        'ones may continue a track, else they are published with track id 0',
+        low=0.0,
+        high=1.0,
+        live=True,
+    )
+    track_min_iou: float = parameter(
+        0.1, 'mask IoU below which two instances are never the same', low=0.0, high=1.0, live=True
+    )
+    track_embedding_weight: float = parameter(
+        0.3,
+        'weight of embedding cosine beside mask IoU in the association',
+        low=0.0,
+        high=1.0,
+        live=True,
+    )
+    track_confirm_s: float = parameter(
+        0.1, 'a track seen for this long is confirmed', unit='s', low=0.0, high=10.0, live=True
+    )
+    track_lost_s: float = parameter(
+        1.0, 'a track unseen for this long dies', unit='s', low=0.0, high=60.0, live=True
+    )
+
+    force_inference: bool = parameter(False, 'infer even when nobody subscribes', live=True)
+    publish_masks: bool = parameter(
+        True, 'put the run-length masks into the instances message', live=True
+    )
+    publish_digest: bool = parameter(
+        False,
+        'put the SHA-256 of the event window into the instances message, to compare '
+        'runs; costs about 1 ms per 2 MB of events',
+        live=True,
+    )
+    autostart: bool = parameter(True, 'configure and activate by itself at start')
 
     def __post_init__(self) -> None:
         """Check each value. Raises ConfigError naming the parameter, value and limit."""
@@ -79,13 +170,20 @@ class Config:
 
 
 FIELDS = {spec.name: spec for spec in dataclasses.fields(Config)}
+RENAMED = {'max_objects': 'top_k'}  # old name -> the one that took its place
 
 
 def check(name: str, value: Any) -> None:
     """Raise ConfigError unless `value` is right for the parameter `name`."""
+    if name in RENAMED:
+        raise ConfigError(
+            f'parameter {name} is called {RENAMED[name]} now: rename it where you set it'
+        )
     if name not in FIELDS:
         near = difflib.get_close_matches(name, FIELDS, 1)
-        raise ConfigError(f'unknown parameter {name!r}' + (f': did you mean {near[0]!r}?' if near else ''))
+        raise ConfigError(
+            f'unknown parameter {name!r}' + (f': did you mean {near[0]!r}?' if near else '')
+        )
     spec, meta = FIELDS[name], FIELDS[name].metadata
     kind = type(spec.default)
     good = isinstance(value, kind) and not (kind is not bool and isinstance(value, bool))
@@ -94,10 +192,14 @@ def check(name: str, value: Any) -> None:
     if not good:
         raise ConfigError(f'parameter {name} is {value!r}: must be {kind.__name__}')
     if meta['choices'] and value not in meta['choices']:
-        raise ConfigError(f'parameter {name} is {value!r}: must be one of {", ".join(meta["choices"])}')
+        raise ConfigError(
+            f'parameter {name} is {value!r}: must be one of {", ".join(meta["choices"])}'
+        )
     low, high = meta['low'], meta['high']
     if (low is not None and not value >= low) or (high is not None and not value <= high):
-        raise ConfigError(f'parameter {name} is {value!r}: must be within [{low}, {high}] {meta["unit"]}'.rstrip())
+        raise ConfigError(
+            f'parameter {name} is {value!r}: must be within [{low}, {high}] {meta["unit"]}'.rstrip()
+        )
 
 
 def from_dict(values: dict[str, Any]) -> Config:

@@ -106,7 +106,12 @@ class Events:
     @staticmethod
     def empty() -> Events:
         """No events, with the right types."""
-        return Events(np.empty(0, np.uint16), np.empty(0, np.uint16), np.empty(0, np.uint8), np.empty(0, np.int64))
+        return Events(
+            np.empty(0, np.uint16),
+            np.empty(0, np.uint16),
+            np.empty(0, np.uint8),
+            np.empty(0, np.int64),
+        )
 
     @staticmethod
     def concatenate(parts: list[Events]) -> Events:
@@ -120,7 +125,9 @@ class Events:
     def between(self, t0_ns: int, t1_ns: int) -> Events:
         """The events with `t0 < t <= t1` (views, no copy)."""
         first, last = np.searchsorted(self.t, [t0_ns, t1_ns], side='right')
-        return Events(self.x[first:last], self.y[first:last], self.p[first:last], self.t[first:last])
+        return Events(
+            self.x[first:last], self.y[first:last], self.p[first:last], self.t[first:last]
+        )
 
 
 @dataclass(frozen=True)
@@ -137,15 +144,22 @@ class EventWindow:
 
     def digest(self) -> str:
         """SHA-256 over edges, size and events: equal windows, equal digests."""
-        sha = hashlib.sha256(np.array([self.t0_ns, self.t1_ns, self.height, self.width], '<i8').tobytes())
+        sha = hashlib.sha256(
+            np.array([self.t0_ns, self.t1_ns, self.height, self.width], '<i8').tobytes()
+        )
         for name, kind in (('x', '<u2'), ('y', '<u2'), ('p', 'u1'), ('t', '<i8')):
             sha.update(np.ascontiguousarray(getattr(self.events, name), kind).tobytes())
         return sha.hexdigest()
 
 
 @dataclass(frozen=True)
-class Pair:
-    """What one inference gets: a frame, its events, or both. `epoch` counts resets; `size` is (height, width)."""
+class SyncedInput:
+    """What one inference gets: a frame, its events, or both. `epoch` counts resets.
+
+    `size` is (height, width) of the answer. `neighbours` are frames around `frame`, oldest first,
+    for models that look at several. `waited_ms` is the wait for the events, `decode_ms` what
+    decoding took since the input before.
+    """
 
     stamp_ns: int
     frame_id: str
@@ -153,7 +167,14 @@ class Pair:
     window: EventWindow | None
     size: tuple[int, int]
     waited_ms: float = 0.0
+    decode_ms: float = 0.0
     epoch: int = 0
+    neighbours: tuple[Frame, ...] = ()
+
+    @staticmethod
+    def nothing(size: tuple[int, int]) -> SyncedInput:
+        """Neither frame nor events, for an answer of this (height, width): to warm a model up."""
+        return SyncedInput(0, '', None, None, size)
 
     @property
     def modality(self) -> Modality:
@@ -179,8 +200,20 @@ class Pair:
             return
         sensor = (self.window.height, self.window.width)
         if sensor != self.frame.size:
-            raise SyncError(f'frame is {self.frame.size}, event sensor is {sensor} (height, width): set same_view to '
-                            'true if both see the same field of view, or rectify one to the other')
+            raise SyncError(
+                f'frame is {self.frame.size}, event sensor is {sensor} (height, width): set '
+                'same_view to '
+                'true if both see the same field of view, or rectify one to the other'
+            )
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """Who is where in one frame: `ids` (H, W) u16 object id, 0 nothing; `moving` id -> moves."""
+
+    stamp_ns: int
+    ids: np.ndarray
+    moving: dict[int, bool]
 
 
 @dataclass(frozen=True)
@@ -210,14 +243,20 @@ class Instances:
     @staticmethod
     def empty(height: int, width: int, channels: int = 0) -> Instances:
         """No instance in an image of this size."""
-        return Instances(np.zeros((0, height, width), bool), np.zeros((0, 4), np.float32), np.zeros(0, np.float32),
-                         np.zeros(0, np.float32), np.zeros(0, bool), np.zeros((0, channels), np.float32))
+        return Instances(
+            np.zeros((0, height, width), bool),
+            np.zeros((0, 4), np.float32),
+            np.zeros(0, np.float32),
+            np.zeros(0, np.float32),
+            np.zeros(0, bool),
+            np.zeros((0, channels), np.float32),
+        )
 
     def id_image(self, ids: np.ndarray) -> np.ndarray:
         """(H, W) uint16: pixel = ids[n] where mask n is set, 0 elsewhere."""
         image = np.zeros(self.size, np.uint16)
-        for mask, number in zip(self.masks, ids):
-            image[mask] = number
+        for mask, object_id in zip(self.masks, ids):
+            image[mask] = object_id
         return image
 
 
@@ -226,8 +265,8 @@ class Tracks:
     """All living tracks after a frame, M of them.
 
     `ids` (M,) int64 >= 1, never reused within an epoch; `states` (M,) int of `TrackState`; `ages_s`
-    (M,) seconds since birth; `boxes` (M, 4) px; `velocities` (M, 2) px/s of the box centre; `instance`
-    (M,) index into this frame's Instances, -1 for a track without one.
+    (M,) seconds since birth; `boxes` (M, 4) px; `velocities` (M, 2) px/s of the box centre;
+    `instance` (M,) index into this frame's Instances, -1 for a track without one.
     """
 
     ids: np.ndarray
@@ -247,10 +286,22 @@ class Tracks:
         rows[self.instance[seen]] = np.flatnonzero(seen)
         return rows
 
+    def instance_ids(self, count: int) -> np.ndarray:
+        """(count,) int64 track id of each instance, 0 where it has none."""
+        return np.append(self.ids, 0)[self.of_instances(count)].astype(np.int64)
+
+    def instance_velocities(self, count: int) -> np.ndarray:
+        """(count, 2) px/s of each instance's track, zeros where it has none."""
+        table = np.append(self.velocities.reshape(-1, 2), [[0.0, 0.0]], 0)
+        return table[self.of_instances(count)]
+
 
 @dataclass(frozen=True)
 class Result:
-    """One frame's answer. `stage_ms` maps stage name to milliseconds; `degraded` says why, '' if not."""
+    """One frame's answer.
+
+    `stage_ms` maps stage name to milliseconds; `degraded` says why, '' if not.
+    """
 
     stamp_ns: int
     frame_id: str

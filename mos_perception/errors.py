@@ -36,3 +36,11 @@ class BagError(MosError):
 
 class DatasetError(MosError):
     """Files of a data set that cannot be read or written; names the file."""
+
+
+class MissingLibraryError(DatasetError):
+    """A format needs a library that is not installed; names what to install."""
+
+
+class UnsafeFileError(DatasetError):
+    """A file that holds code where data belongs; nothing of it was run."""

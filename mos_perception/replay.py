@@ -1,6 +1,7 @@
 """A recording through the pipeline, offline: the same object the node drives, no ROS graph.
 
-Time is the recorder's: each message is pushed at its receive time, and deadlines pass on that clock.
+Time is the recorder's: each message is pushed at its receive time, and deadlines pass on that
+clock.
 """
 
 from __future__ import annotations
@@ -9,11 +10,11 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mos_perception.bag import Bag
 from mos_perception.config import Config
-from mos_perception.datatypes import EventPacket, Fault, Frame, Pair, Result, Skip
-from mos_perception.messages import EVENT_ARRAYS
+from mos_perception.datatypes import EventPacket, Fault, Frame, Result, Skip, SyncedInput
 from mos_perception.pipeline import Pipeline
+from mos_perception.recording.bag import Bag
+from mos_perception.recording.messages import EVENT_ARRAYS
 
 
 @dataclass(frozen=True)
@@ -21,14 +22,17 @@ class Step:
     """One outcome, and the inputs it was made from (None for inputs refused before)."""
 
     outcome: Result | Skip | Fault
-    pair: Pair | None
+    sample: SyncedInput | None
 
 
 class Replay:
     """Iterate once over the steps of a recording; counters grow while it runs."""
 
     def __init__(self, bag: Bag, config: Config, pipeline: Pipeline | None = None) -> None:
-        """`config` names the topics, see `with_topics`. Raises MosError when the model cannot be used."""
+        """`config` names the topics, see `with_topics`.
+
+        Raises MosError when the model cannot be used.
+        """
         self.bag, self.config = bag, config
         self.pipeline = pipeline if pipeline is not None else Pipeline(config)
         self.pipeline.warm_up()
@@ -38,10 +42,14 @@ class Replay:
         self.start_ns: int | None = None
 
     def __iter__(self) -> Iterator[Step]:
-        """Steps in recorded order. Raises BagError for a topic that is not there or holds another type."""
+        """Steps in recorded order.
+
+        Raises BagError for a topic that is not there or holds another type.
+        """
         for receive_ns, value in self.bag.items(self.topics):
             self.messages += 1
-            yield from self._process(self.pipeline.ready(receive_ns))  # deadlines that passed before this message
+            # deadlines that passed before this message
+            yield from self._process(self.pipeline.ready(receive_ns))
             for skip in self._push(value, receive_ns):
                 yield Step(skip, None)
             yield from self._process(self.pipeline.ready(receive_ns))
@@ -60,20 +68,31 @@ class Replay:
             return self.pipeline.push_packet(value)
         return self.pipeline.push_events(value.events, (value.height, value.width), value.frame_id)
 
-    def _process(self, pairs: list[Pair]) -> Iterator[Step]:
-        for pair in pairs:
-            yield Step(self.pipeline.process(pair), pair)
+    def _process(self, samples: list[SyncedInput]) -> Iterator[Step]:
+        for sample in samples:
+            yield Step(self.pipeline.process(sample), sample)
 
 
-def replay(bag: Bag, config: Config, pipeline: Pipeline | None = None) -> Iterator[Result | Skip | Fault]:
+def replay(
+    bag: Bag, config: Config, pipeline: Pipeline | None = None
+) -> Iterator[Result | Skip | Fault]:
     """The outcomes of a recording. Raises MosError for a model or topics that cannot be used."""
     for step in Replay(bag, config, pipeline):
         yield step.outcome
 
 
-def with_topics(bag: Bag, config: Config, image_topic: str | None = None, events_topic: str | None = None) -> Config:
-    """The configuration with the topics named, or those found by type where None. Raises BagError."""
+def with_topics(
+    bag: Bag, config: Config, image_topic: str | None = None, events_topic: str | None = None
+) -> Config:
+    """The configuration with the topics named, or those found by type where None.
+
+    Raises BagError.
+    """
     image, events = bag.pick(image_topic, events_topic)
     kind = next((topic.msgtype for topic in bag.topics if topic.name == events), '')
-    return dataclasses.replace(config, image_topic=image, events_topic=events,
-                               events_type='event_array' if kind in EVENT_ARRAYS else 'event_packet')
+    return dataclasses.replace(
+        config,
+        image_topic=image,
+        events_topic=events,
+        events_type='event_array' if kind in EVENT_ARRAYS else 'event_packet',
+    )

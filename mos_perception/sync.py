@@ -1,4 +1,4 @@
-"""Frames x event stream -> pairs, joined by event time.
+"""Frames x event stream -> synced inputs, joined by event time.
 
 Knows stamps and windows; knows nothing of ROS, bytes or networks. A frame at `t` gets exactly the
 events of its window, released when the event stream's watermark passes the window's end, or when
@@ -16,7 +16,17 @@ from __future__ import annotations
 
 from collections import deque
 
-from mos_perception.datatypes import Events, EventWindow, Frame, Pair, Skip, SkipReason, WindowStatus
+from mos_perception.config import Config
+from mos_perception.datatypes import (
+    Events,
+    EventWindow,
+    Frame,
+    Skip,
+    SkipReason,
+    SyncedInput,
+    WindowStatus,
+)
+from mos_perception.engine.card import WindowSpec
 from mos_perception.events.buffer import EventBuffer
 
 JUMP_BACK_NS = 500_000_000   # a stamp this far behind the last one is a new recording, not disorder
@@ -24,7 +34,20 @@ HISTORY_NS = 500_000_000    # events kept behind the watermark for frames that a
 
 
 class Synchronizer:
-    """Joins frames and events. `length_ns` > 0 is the window; `tick_ns` the period without frames."""
+    """Joins frames and events.
+
+    `length_ns` > 0 is the window; `tick_ns` the period without frames.
+    """
+
+    @classmethod
+    def of(cls, config: Config, window: WindowSpec) -> Synchronizer:
+        """As the parameters and the model's window ask for; the one place where seconds become ns.
+        """
+        return cls(side=window.side, length_ns=round(window.length_ms * 1e6),
+                   deadline_ns=round(config.deadline_s * 1e9),
+                   tick_ns=round(1e9 / config.events_only_rate_hz),
+                   max_bytes=config.event_buffer_bytes, frames=bool(config.image_topic),
+                   events=bool(config.events_topic), stale_ns=round(config.stale_after_s * 1e9))
 
     def __init__(self, *, side: str, length_ns: int, deadline_ns: int, tick_ns: int, max_bytes: int,
                  frames: bool, events: bool, stale_ns: int) -> None:
@@ -35,6 +58,11 @@ class Synchronizer:
         self.epoch = -1
         self.reset()
 
+    def configure(self, config: Config) -> None:
+        """Take the live parameters `deadline_s` and `stale_after_s`."""
+        self.deadline_ns = round(config.deadline_s * 1e9)
+        self.stale_ns = round(config.stale_after_s * 1e9)
+
     def reset(self) -> None:
         """Forget frames, events and gaps; the epoch grows by one."""
         self.epoch += 1
@@ -44,9 +72,11 @@ class Synchronizer:
         self._watermark_ns: int | None = None
         self._last_frame_ns: int | None = None
         self._next_tick_ns: int | None = None
+        self._frame_size: tuple[int, int] | None = None
         self._sensor_size: tuple[int, int] | None = None
         self._sensor_frame_id = ''
         self._silent = False
+        self._decode_ms = 0.0
         self._kept_from_ns = -(1 << 62)  # events before this have been dropped
 
     @property
@@ -57,7 +87,10 @@ class Synchronizer:
     @property
     def last_stamp_ns(self) -> int | None:
         """The newest stamp seen, of a frame or of the events."""
-        return max((stamp for stamp in (self._watermark_ns, self._last_frame_ns) if stamp is not None), default=None)
+        return max(
+            (stamp for stamp in (self._watermark_ns, self._last_frame_ns) if stamp is not None),
+            default=None,
+        )
 
     @property
     def waiting(self) -> bool:
@@ -66,7 +99,9 @@ class Synchronizer:
 
     @property
     def due_ns(self) -> int | None:
-        """When the oldest waiting frame's deadline passes, on the clock of `now_ns`; None: no frame waits."""
+        """When the oldest waiting frame's deadline passes, on the clock of `now_ns`; None: no frame
+        waits.
+        """
         return self._waiting[0][1] + self.deadline_ns if self._waiting else None
 
     def jumped_back(self, stamp_ns: int, last_ns: int | None) -> bool:
@@ -77,26 +112,57 @@ class Synchronizer:
         """`jumped_back` against the last accepted frame."""
         return self.jumped_back(stamp_ns, self._last_frame_ns)
 
-    def push_events(self, events: Events, watermark_ns: int | None, size: tuple[int, int], lost: int,
-                    frame_id: str = '') -> list[Skip]:
-        """Take one decoded packet: its events, the time it reached, `lost` packets missing before it."""
+    def push_events(
+        self,
+        events: Events,
+        watermark_ns: int | None,
+        size: tuple[int, int],
+        lost: int,
+        frame_id: str = '',
+        decode_ms: float = 0.0,
+    ) -> list[Skip]:
+        """Take one decoded packet: its events, the time it reached, `lost` packets missing before
+        it.
+
+        `decode_ms`, what decoding took, is booked on the next input that is released.
+        """
+        self._decode_ms += decode_ms
         self._sensor_size, self._sensor_frame_id = size, frame_id
         self._silent = False
         before = self._watermark_ns
         if watermark_ns is not None:
             self._watermark_ns = watermark_ns if before is None else max(before, watermark_ns)
         if lost and self._watermark_ns is not None:
-            self._gaps.append((before if before is not None else self._watermark_ns, self._watermark_ns, lost))
+            self._gaps.append(
+                (before if before is not None else self._watermark_ns, self._watermark_ns, lost)
+            )
         dropped = self.buffer.push(events) if len(events) else 0
         self._trim()
         if dropped:
             self._kept_from_ns = max(self._kept_from_ns, self.buffer.oldest_ns)
-            return [Skip(SkipReason.BUFFER_FULL, self._watermark_ns or 0, f'buffer of {self.buffer.max_bytes} bytes is '
-                         'full: oldest packets dropped', dropped)]
+            return [
+                Skip(
+                    SkipReason.BUFFER_FULL,
+                    self._watermark_ns or 0,
+                    f'buffer of {self.buffer.max_bytes} bytes is full: oldest packets dropped',
+                    dropped,
+                )
+            ]
         return []
 
     def push_frame(self, frame: Frame, now_ns: int) -> list[Skip]:
-        """Take one frame; refuses stamps that do not move forward."""
+        """Take one frame; refuses other sizes than the first, and stamps that do not move forward.
+        """
+        self._frame_size = self._frame_size or frame.size
+        if frame.size != self._frame_size:
+            return [
+                Skip(
+                    SkipReason.SIZE_CHANGED,
+                    frame.stamp_ns,
+                    f'frame is {frame.size}, the first '
+                    f'was {self._frame_size}: reset the node to change size',
+                )
+            ]
         last = self._last_frame_ns
         if last is not None and frame.stamp_ns <= last:
             reason = SkipReason.DUPLICATE if frame.stamp_ns == last else SkipReason.OUT_OF_ORDER
@@ -106,25 +172,34 @@ class Synchronizer:
         self._waiting.append((frame, now_ns))
         return []
 
-    def ready(self, now_ns: int) -> list[Pair]:
-        """The pairs whose window is complete or whose deadline has passed, oldest first."""
-        pairs = []
+    def ready(self, now_ns: int) -> list[SyncedInput]:
+        """The inputs whose window is complete or whose deadline has passed, oldest first."""
+        samples = []
         while self._waiting:
             frame, arrived_ns = self._waiting[0]
             status = self._status(frame.stamp_ns, now_ns - arrived_ns >= self.deadline_ns)
             if status is None:
                 break
             self._waiting.popleft()
-            pairs.append(self._pair(frame.stamp_ns, frame, status, (now_ns - arrived_ns) / 1e6))
-        return pairs + self._ticks()
+            samples.append(self._join(frame.stamp_ns, frame, status, (now_ns - arrived_ns) / 1e6))
+        return samples + self._ticks()
 
-    def flush(self) -> list[Pair]:
+    def flush(self) -> list[SyncedInput]:
         """End of the input: release every waiting frame with what has arrived."""
-        pairs = []
+        samples = []
         while self._waiting:
             frame, _ = self._waiting.popleft()
-            pairs.append(self._pair(frame.stamp_ns, frame, self._status(frame.stamp_ns, True), 0.0))
-        return pairs + self._ticks()
+            samples.append(
+                self._join(frame.stamp_ns, frame, self._status(frame.stamp_ns, True), 0.0)
+            )
+        return samples + self._ticks()
+
+    def void(self, sample: SyncedInput) -> Skip | None:
+        """A Skip for an input that was made before the last reset; None for one that still counts.
+        """
+        if sample.epoch == self.epoch:
+            return None
+        return Skip(SkipReason.RESET, sample.stamp_ns, 'the clock was reset meanwhile')
 
     def edges(self, stamp_ns: int) -> tuple[int, int]:
         """(t0, t1) of the window of a frame."""
@@ -147,33 +222,42 @@ class Synchronizer:
         self._silent = True
         return WindowStatus.MISSING
 
-    def _pair(self, stamp_ns: int, frame: Frame | None, status: WindowStatus, waited_ms: float) -> Pair:
+    def _join(
+        self, stamp_ns: int, frame: Frame | None, status: WindowStatus, waited_ms: float
+    ) -> SyncedInput:
         window = None
         if status is not WindowStatus.MISSING and self._sensor_size is not None:
             t0, t1 = self.edges(stamp_ns)
             lost = sum(count for first, last, count in self._gaps if last > t0 and first < t1)
-            window = EventWindow(self.buffer.window(t0, t1), t0, t1, *self._sensor_size, status, lost)
+            window = EventWindow(
+                self.buffer.window(t0, t1), t0, t1, *self._sensor_size, status, lost
+            )
         size = frame.size if frame is not None else self._sensor_size
         frame_id = frame.frame_id if frame is not None else self._sensor_frame_id
-        return Pair(stamp_ns, frame_id, frame, window, size, waited_ms, self.epoch)
+        decode_ms, self._decode_ms = self._decode_ms, 0.0
+        return SyncedInput(
+            stamp_ns, frame_id, frame, window, size, waited_ms, decode_ms, self.epoch
+        )
 
-    def _ticks(self) -> list[Pair]:
-        """Pairs without frames: at a fixed rate of event time where no frames come."""
+    def _ticks(self) -> list[SyncedInput]:
+        """Inputs without frames: at a fixed rate of event time where no frames come."""
         mark = self._watermark_ns
         if mark is None or not self._events or self._waiting:
             return []
         if self._next_tick_ns is None:
             last = self._last_frame_ns
-            quiet_from = mark if not self._frames else (last if last is not None else mark) + self.stale_ns
+            quiet_from = (
+                mark if not self._frames else (last if last is not None else mark) + self.stale_ns
+            )
             self._next_tick_ns = quiet_from + self.tick_ns
         if mark - self._next_tick_ns > HISTORY_NS:  # after a pause: no burst of empty results
             self._next_tick_ns = mark
-        pairs = []
+        samples = []
         while self.edges(self._next_tick_ns)[1] <= mark:
-            pairs.append(self._pair(self._next_tick_ns, None, WindowStatus.COMPLETE, 0.0))
+            samples.append(self._join(self._next_tick_ns, None, WindowStatus.COMPLETE, 0.0))
             self._last_frame_ns = self._next_tick_ns if self._frames else None
             self._next_tick_ns += self.tick_ns
-        return pairs
+        return samples
 
     def _trim(self) -> None:
         """Drop events and gaps no later window can ask for."""

@@ -1,1 +1,4 @@
-"""Offline subtree: rendered scenes, networks, losses and the training loop (PyTorch). The runtime never imports it."""
+"""Offline subtree: rendered scenes, networks, losses and the training loop (PyTorch).
+
+The runtime never imports it.
+"""

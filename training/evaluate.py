@@ -1,4 +1,4 @@
-"""Score a shipped model on freshly rendered held-out clips, by the robot's own code, beside the classical floors.
+"""Score a model on held-out clips or a data set, by the robot's own code, beside the baselines.
 
 `python -m training.evaluate --model models/dimos_nano.onnx --preset easy --clips 20 --split test`
 """
@@ -9,7 +9,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,172 +20,231 @@ from rich.progress import track
 from rich.table import Table
 
 from mos_perception import formats
-from mos_perception.datatypes import EventWindow, Frame, Instances
-from mos_perception.engine import load_engine
-from mos_perception.engine.card import find_model, load_card, save_card
+from mos_perception.config import Config
+from mos_perception.datatypes import EventWindow, Frame, Instances, SyncedInput
+from mos_perception.engine.card import find_model, save_card
 from mos_perception.errors import MosError
 from mos_perception.evaluation.score import SIZES, Scorer
-from mos_perception.models.dimos import DimosModel
+from mos_perception.models import Model, load_model
+from mos_perception.stages import StageTimes
+from training.baselines import BASELINES
+from training.baselines.scoring import add_frame
 from training.datasets.sequences import clip_of
-from training.floors import FLOORS, NO_TRACKS
 from training.scenes import SCENES, render_clip
 from training.scenes.clip import Clip
-from training.scenes.levels import KNOBS
+from training.scenes.levels import KNOBS as FACTORS
 from training.scenes.splits import SPLITS
 
-COLUMNS = ('mIoU_ins', 'mIoU01', 'AP_parity', 'AP_strict', 'mIoU_strict', 'precision', 'recall',
+COLUMNS = ('mIoU_ins', 'mIoU01', 'AP_released', 'AP_strict', 'mIoU_strict', 'precision', 'recall',
            'false_per_empty_frame', 'IoU_small', 'IoU_medium', 'IoU_large', 'ms_per_frame')
-PERIOD_NS = 33_333_333  # the floors were tuned on windows of a frame period
+PERIOD_NS = 33_333_333  # the baselines were tuned on windows of a frame period
+
+Method = Callable[[Frame, EventWindow], Instances]
+Scores = dict[str, dict[str, float | None]]
+"""Per method, the values of `COLUMNS` (or of presets) by name."""
 
 
 @dataclass
-class Row:
-    """The scores of one method, gathered over clips."""
+class MethodScores:
+    """What one method scored, gathered over clips."""
 
     scorer: Scorer
     empty_frames: int = 0
+    """Frames in which nothing moves."""
     false_alarms: int = 0
+    """Instances found in them."""
     seconds: list[float] = field(default_factory=list)
+    """Time of each frame."""
 
     def add(self, clip: Clip, frame: int, instances: Instances, seconds: float) -> None:
         """One frame of one clip."""
-        moving = {int(k) for k in np.flatnonzero(clip.moving[frame])}
-        self.scorer.add(int(clip.stamps_ns[frame]), clip.ids[frame], moving, instances, NO_TRACKS)
-        if not np.isin(clip.ids[frame], list(moving)).any():
+        add_frame(self.scorer, clip, frame, instances)
+        moving = np.flatnonzero(clip.moving[frame])
+        if not np.isin(clip.ids[frame], moving).any():
             self.empty_frames += 1
             self.false_alarms += len(instances)
         self.seconds.append(seconds)
 
     def values(self) -> dict[str, float | None]:
-        """The columns of the table. mIoU_ins and mIoU01 are means over the frames that hold a mover."""
+        """The columns of the table.
+
+        mIoU_ins and mIoU01 are means over the frames that hold a moving object.
+        """
         summary = self.scorer.summary()
-        parity, strict = summary['parity'], summary['strict']
+        released, strict = summary['released'], summary['strict']
         share = summary['frames'] / max(summary['frames_with_gt'], 1)
-        found = (parity['mIoU_ins_valid'], None if parity['mIoU01'] is None else parity['mIoU01'] * share,
-                 parity['mAP'], strict['AP'], strict['mIoU'], strict['motion_precision'], strict['motion_recall'],
-                 self.false_alarms / self.empty_frames if self.empty_frames else None,
-                 *(strict[f'IoU_{size}'] for size in SIZES),
-                 1e3 * float(np.median(self.seconds)))
-        return {name: None if value is None else round(float(value), 4) for name, value in zip(COLUMNS, found)}
+        false_alarms = self.false_alarms / self.empty_frames if self.empty_frames else None
+        found = {
+            'mIoU_ins': released['mIoU_ins_valid'],
+            'mIoU01': None if released['mIoU01'] is None else released['mIoU01'] * share,
+            'AP_released': released['mAP'],
+            'AP_strict': strict['AP'],
+            'mIoU_strict': strict['mIoU'],
+            'precision': strict['motion_precision'],
+            'recall': strict['motion_recall'],
+            'false_per_empty_frame': false_alarms,
+            **{f'IoU_{size}': strict[f'IoU_{size}'] for size in SIZES},
+            'ms_per_frame': 1e3 * float(np.median(self.seconds)),
+        }
+        return {name: None if found[name] is None else round(float(found[name]), 4)
+                for name in COLUMNS}
 
 
-Method = Callable[[Frame, EventWindow], Instances]
-
-
-def methods(model: DimosModel) -> dict[str, Method]:
+def methods(model: Model) -> dict[str, Method]:
     """The model with both inputs and with either alone."""
     def run(frame: Frame | None, window: EventWindow | None, size: tuple[int, int]) -> Instances:
-        return model.postprocess(model.engine.run(model.preprocess(frame, window)), size)
-    return {'frames + events': lambda frame, window: run(frame, window, frame.size),
-            'frames only': lambda frame, window: run(frame, None, frame.size),
-            'events only': lambda frame, window: run(None, window, frame.size)}
+        sample = SyncedInput(0, '', frame, window, size)
+        return model.detect(sample, StageTimes())
+
+    return {
+        'frames + events': lambda frame, window: run(frame, window, frame.size),
+        'frames only': lambda frame, window: run(frame, None, frame.size),
+        'events only': lambda frame, window: run(None, window, frame.size),
+    }
 
 
-def evaluate(model: DimosModel, clips: Iterable[Clip], min_pixels: int,
-             with_events: bool = True) -> dict[str, dict[str, float | None]]:
-    """Scores per method over all frames but each clip's first; movers under `min_pixels` are no ground truth.
+def evaluate(model: Model, clips: Iterable[Clip], min_pixels: int,
+             with_events: bool = True) -> Scores:
+    """Scores per method over all frames but each clip's first.
 
-    Without events only the methods that need none are scored. MOG2 has only the clip's own frames to learn the
-    background from: `training.levels` gives it a warm-up.
+    Moving objects under `min_pixels` are no ground truth. Without events only the methods that need
+    none are scored. MOG2 has only the clip's own frames to learn the background from:
+    `training.levels` gives it a warm-up.
     """
-    runs = {name: method for name, method in methods(model).items() if with_events or name == 'frames only'}
-    floors = {f'floor: {name}': kind() for name, kind in FLOORS.items() if with_events or name != 'events'}
-    table = {name: Row(Scorer(min_pixels)) for name in (*runs, *floors)}
+    runs = {name: method for name, method in methods(model).items()
+            if with_events or name == 'frames only'}
+    baselines = {f'baseline: {name}': kind() for name, kind in BASELINES.items()
+                 if with_events or name != 'events'}
+    table = {name: MethodScores(Scorer(min_pixels)) for name in (*runs, *baselines)}
     window_ns = round(model.card.window.length_ms * 1e6)
     for clip in clips:
         for name, method in runs.items():
             score_clip(table[name], method, clip, window_ns)
-        for name, floor in floors.items():
-            floor.reset()
-            floor.update(clip.frame(0), clip.window(0, PERIOD_NS))
-            score_clip(table[name], floor.update, clip, PERIOD_NS)
-    return {name: row.values() for name, row in table.items()}
+        for name, baseline in baselines.items():
+            baseline.reset()
+            baseline.update(clip.frame(0), clip.window(0, PERIOD_NS))
+            score_clip(table[name], baseline.update, clip, PERIOD_NS)
+    return {name: scores.values() for name, scores in table.items()}
 
 
-def score_clip(row: Row, method: Method, clip: Clip, window_ns: int) -> None:
+def score_clip(scores: MethodScores, method: Method, clip: Clip, window_ns: int) -> None:
     """Add all frames of a clip but the first, each with the events of the `window_ns` before it."""
     for i in range(1, len(clip)):
         begun = time.perf_counter()
         found = method(clip.frame(i), clip.window(i, window_ns))
-        row.add(clip, i, found, time.perf_counter() - begun)
+        scores.add(clip, i, found, time.perf_counter() - begun)
 
 
-def by_preset(model: DimosModel, split: str, clips: int, seed: int,
-              min_pixels: int) -> dict[str, dict[str, float | None]]:
-    """mIoU_ins of every method on easy, mid, hard and with one knob of mid at a time turned to easy or hard."""
-    names = ['easy', 'mid', 'hard', *(f'{knob}-{level}' for knob in KNOBS for level in ('easy', 'hard'))]
+def by_factor(model: Model, split: str, seeds: Sequence[int], min_pixels: int) -> Scores:
+    """mIoU_ins of every method per preset: easy, mid, hard, and mid with one factor changed.
+
+    One difficulty factor at a time is set to easy or to hard; a clip for each of `seeds`.
+    """
+    changed = [f'{factor}-{level}' for factor in FACTORS for level in ('easy', 'hard')]
     found = {}
-    for name in track(names, 'presets', console=Console(stderr=True)):
-        scores = evaluate(model, (render_clip(name, seed + n, split) for n in range(clips)), min_pixels)
+    for name in track(['easy', 'mid', 'hard', *changed], 'presets', console=Console(stderr=True)):
+        clips = (render_clip(name, seed, split) for seed in seeds)
+        scores = evaluate(model, clips, min_pixels)
         found[name] = {method: values['mIoU_ins'] for method, values in scores.items()}
     return found
 
 
 def sequences(folder: Path) -> Iterator[Clip]:
-    """The sequences of a data set on disk, one at a time, with progress. Raises DatasetError: unknown, or no truth."""
+    """The sequences of a data set on disk, one at a time, with progress.
+
+    Raises DatasetError: unknown, or no truth.
+    """
     layout = formats.module(formats.detect(folder))
     for name in track(layout.find(folder), str(folder), console=Console(stderr=True)):
         yield clip_of(layout.read(folder, name))
 
 
-def show(scores: dict[str, dict[str, float | None]], title: str) -> None:
+def evaluate_asked(model: Model, args: argparse.Namespace) -> tuple[str, str, Scores]:
+    """What the command line asks for: (key in the model card, what was scored, scores)."""
+    card_id, seeds = model.card.id, range(args.seed, args.seed + args.clips)
+    if args.factors:
+        key = f'factors/{args.split}'
+        about = (f'{card_id}: mIoU_ins on {args.clips} clips of each preset, split {args.split}, '
+                 f'seeds from {args.seed}')
+        scores = by_factor(model, args.split, seeds, args.min_pixels)
+    elif args.data:
+        key = args.data.name
+        about = f'{card_id}: {args.data.name}' + (', frames only' if args.frames_only else '')
+        scores = evaluate(model, sequences(args.data), args.min_pixels, not args.frames_only)
+    else:
+        key = f'{args.preset}/{args.split}'
+        about = (f'{card_id}: {args.clips} clips, preset {args.preset}, split {args.split}, '
+                 f'seeds from {args.seed}')
+        clips = (render_clip(args.preset, seed, args.split) for seed in seeds)
+        scores = evaluate(model, clips, args.min_pixels, not args.frames_only)
+    if args.score_threshold is not None:
+        key += f' at {args.score_threshold:g}'
+        about += f', score threshold {args.score_threshold:g}'
+    return key, about, scores
+
+
+def show(scores: Scores, title: str) -> None:
     """Print the scores as a table."""
     table = Table(title=title)
     columns = list(next(iter(scores.values())))
     for name in ('', *columns):
         table.add_column(name.replace('_', ' '), justify='right' if name else 'left')
     for name, values in scores.items():
-        table.add_row(name, *('-' if values[column] is None else f'{values[column]:.3f}' for column in columns))
+        cells = ['-' if values[column] is None else f'{values[column]:.3f}' for column in columns]
+        table.add_row(name, *cells)
     Console(width=None if sys.stdout.isatty() else 170).print(table)
+
+
+class _Renamed(argparse.Action):
+    """An option that has another name now; `const` is the new one."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace,
+                 values: Any, option_string: str | None = None) -> None:
+        parser.error(f'{option_string} is now {self.const}')
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    option = parser.add_argument
+    option('--model', default='dimos_nano', help='name under models/ or path of an .onnx file')
+    option('--preset', choices=sorted(SCENES), default='easy')
+    option('--data', type=Path,
+           help='a data set on disk instead: MouseSIS, SEVD, EVIMO, DAVIS, bag ...')
+    option('--frames-only', action='store_true', help='with --data: it has no events')
+    option('--factors', action='store_true',
+           help='instead of --preset: every level, and mid with one difficulty factor changed')
+    option('--knobs', action=_Renamed, nargs=0, const='--factors', help=argparse.SUPPRESS)
+    option('--split', choices=SPLITS, default='test')
+    option('--clips', type=int, default=20)
+    option('--seed', type=int, default=0, help='first clip')
+    option('--min-pixels', type=int, default=12,
+           help='smaller moving objects are no ground truth')
+    option('--score-threshold', type=float, help='default: the model card\'s')
+    option('--threads', type=int, default=0, help='0 = one per core')
+    option('--json', action='store_true', help='print JSON instead of the table')
+    option('--update-card', action='store_true', help='store the scores in the model card')
+    return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--model', default='dimos_nano', help='name under models/ or path of an .onnx file')
-    parser.add_argument('--preset', choices=sorted(SCENES), default='easy')
-    parser.add_argument('--data', type=Path, help='a data set on disk instead: MouseSIS, SEVD, EVIMO, DAVIS, bag ...')
-    parser.add_argument('--frames-only', action='store_true', help='with --data: it has no events')
-    parser.add_argument('--knobs', action='store_true', help='every level, one knob at a time, instead of --preset')
-    parser.add_argument('--split', choices=SPLITS, default='test')
-    parser.add_argument('--clips', type=int, default=20)
-    parser.add_argument('--seed', type=int, default=0, help='first clip')
-    parser.add_argument('--min-pixels', type=int, default=12, help='smaller movers are no ground truth')
-    parser.add_argument('--score-threshold', type=float, help='default: the model card\'s')
-    parser.add_argument('--threads', type=int, default=0)
-    parser.add_argument('--json', action='store_true', help='print JSON instead of the table')
-    parser.add_argument('--update-card', action='store_true', help='store the scores in the model card')
-    given = parser.parse_args(arguments)
+    args = _parser().parse_args(arguments)
     try:
-        path = find_model(given.model)
-        card = load_card(path)
-        model = DimosModel(load_engine(path, 'onnxruntime', given.threads), card, given.score_threshold)
-        if given.knobs:
-            key, what = f'knobs/{given.split}', (f'{card.id}: mIoU_ins on {given.clips} clips of each preset, split '
-                                                 f'{given.split}, seeds from {given.seed}')
-            scores = by_preset(model, given.split, given.clips, given.seed, given.min_pixels)
-        elif given.data:
-            clips, key = sequences(given.data), given.data.name
-            what = f'{card.id}: {given.data.name}' + (', frames only' if given.frames_only else '')
-        else:
-            clips = (render_clip(given.preset, given.seed + n, given.split) for n in range(given.clips))
-            key = f'{given.preset}/{given.split}'
-            what = (f'{card.id}: {given.clips} clips, preset {given.preset}, split {given.split}, '
-                    f'seeds from {given.seed}')
-        if given.score_threshold is not None:
-            key, what = f'{key} at {given.score_threshold:g}', f'{what}, score threshold {given.score_threshold:g}'
-        if not given.knobs:
-            scores = evaluate(model, clips, given.min_pixels, not given.frames_only)
-        result: dict[str, Any] = {'about': what, 'min_pixels': given.min_pixels, 'scores': scores}
-        if given.update_card:
-            save_card(replace(card, scores=card.scores | {key: result}), Path(path))
+        theta = -1.0 if args.score_threshold is None else args.score_threshold
+        model = load_model(Config(model=args.model, backend='onnxruntime', threads=args.threads,
+                                  score_threshold=theta))
+        key, about, scores = evaluate_asked(model, args)
+        result = {'about': about, 'min_pixels': args.min_pixels, 'scores': scores}
+        if args.update_card:
+            scores = model.card.scores | {key: result}
+            save_card(replace(model.card, scores=scores), find_model(args.model))
     except MosError as error:
         print(f'evaluate: {error}', file=sys.stderr)
         return 1
-    if given.json:
+    if args.json:
         print(json.dumps(result, indent=1))
     else:
-        show(scores, what)
+        show(scores, about)
     return 0
 
 

@@ -16,7 +16,9 @@ from rich.console import Console
 from rich.progress import track
 
 from mos_perception.errors import MosError
-from training.floors import FLOORS, mean_scores, score_floor
+from training.baselines import BASELINES as FLOORS
+from training.baselines.scoring import mean_scores
+from training.baselines.scoring import score_baseline as score_floor
 from training.scenes import SCENES, Clip, Preset, render_clip
 from training.scenes.catalog import AnyPreset, find_scene
 from training.scenes.world import World, build_world
@@ -28,7 +30,7 @@ _ABOUT = """# Levels: what the classical floors score
 Written by `python -m training.levels --write docs/levels.md`; the knobs are in `training/scenes/levels.py`, the floors
 in `training/floors.py`. A level's name says which knob is off `mid`; `easy`, `mid` and `hard` set all of them.
 Bars: `easy` must be solvable by some floor (mIoU01 > {solvable}), `mid`, `hard` and every `*-hard` must not be
-(< {unsolvable}); the other presets have no bar. mIoU01 / mIoU_ins are parity values, averaged over the frames that
+(< {unsolvable}); the other presets have no bar. mIoU01 / mIoU_ins follow the released protocol, averaged over the frames that
 hold a mover; each clip has {warm_up} frames before the first scored one, which all floors see.
 
 {settings}

@@ -1,4 +1,4 @@
-"""What a run carries from step to step, and how it is kept: safetensors and JSON, each replaced atomically."""
+"""What a run carries from step to step, and its checkpoint: safetensors and JSON metadata."""
 
 from __future__ import annotations
 
@@ -18,18 +18,27 @@ from training.nets.dimos import Dimos
 from training.optimizer import make_optimizer
 from training.recipes import Recipe
 
+METADATA = 'checkpoint.json'
+
 
 @dataclass
 class State:
-    """What a run carries from step to step; `origin` says whose network it began with, if another run's."""
+    """What a run carries from step to step."""
 
     network: Dimos
+    """What is exported in the end."""
     optimizer: torch.optim.Optimizer
+    """Of the network and of the parts for the alignment."""
     alignment: Alignment | None = None
+    """Parts that only training needs, if the recipe has losses between the encoders."""
     step: int = 0
+    """Steps taken."""
     seconds: float = 0.0
+    """Training time."""
     metrics: dict[str, float] = field(default_factory=dict)
+    """Means of the last line of the log."""
     origin: str = ''
+    """Whose network the run began with, if another run's."""
 
     @property
     def modules(self) -> dict[str, torch.nn.Module]:
@@ -43,27 +52,37 @@ def start(recipe: Recipe, device: torch.device | str = 'cpu') -> State:
     network = Dimos(recipe.net).to(memory_format=torch.channels_last)
     alignment = None
     if recipe.alignment.any:
-        alignment = Alignment(network.channels, recipe.net.disentangled).to(memory_format=torch.channels_last)
-    network, alignment = network.to(device), alignment.to(device) if alignment else None
+        alignment = Alignment(network.channels, recipe.net.disentangled)
+        alignment = alignment.to(device, memory_format=torch.channels_last)
+    network = network.to(device)
     modules = {'net': network} | ({'align': alignment} if alignment else {})
     return State(network, make_optimizer(recipe, modules), alignment)
 
 
 def start_from(folder: Path, recipe: Recipe, device: torch.device | str = 'cpu') -> State:
-    """Fresh, but with the network of another run, whose layers have the same shapes. Raises ConfigError."""
-    state, side = start(recipe, device), read_side(folder, 'give the folder of a run')
+    """Fresh, but with the network of another run, whose layers have the same shapes.
+
+    Raises ConfigError.
+    """
+    state, metadata = start(recipe, device), read_metadata(folder, 'give the folder of a run')
+    tensors = load_file(folder / metadata['weights'])
     try:
-        state.network.load_state_dict(part_of(load_file(folder / side['weights']), 'net'))
+        state.network.load_state_dict(tensors_of(tensors, 'net'))
     except RuntimeError as error:
-        raise ConfigError(f'the network in {folder} is not shaped as that of {recipe.name}: {error}') from error
-    earlier = f' which began with {side["origin"]}' if side.get('origin') else ''
-    state.origin = (f'the network of {side["recipe"]["name"]} after {side["step"]} steps on {side["data"]} '
-                    f'({side["command"]}){earlier}')
+        raise ConfigError(f'the network in {folder} is not shaped as that of {recipe.name}: '
+                          f'{error}') from error
+    earlier = metadata.get('origin')
+    earlier = f' which began with {earlier}' if earlier else ''
+    state.origin = (f'the network of {metadata["recipe"]["name"]} after {metadata["step"]} steps '
+                    f'on {metadata["data"]} ({metadata["command"]}){earlier}')
     return state
 
 
 def save(state: State, recipe: Recipe, folder: Path, about: dict) -> None:
-    """Weights and moments as step_*.safetensors, then checkpoint.json that names them; each replaced atomically."""
+    """Weights and moments as step_*.safetensors, then the metadata that names them.
+
+    Each is replaced atomically.
+    """
     tensors = {f'{part}.{name}': value.contiguous() for part, module in state.modules.items()
                for name, value in module.state_dict().items()}
     for index, entry in state.optimizer.state_dict()['state'].items():
@@ -71,59 +90,81 @@ def save(state: State, recipe: Recipe, folder: Path, about: dict) -> None:
     weights = folder / f'step_{state.step:07d}.safetensors'
     save_file(tensors, f'{weights}.part')
     os.replace(f'{weights}.part', weights)
-    side = {'weights': weights.name, 'step': state.step, 'seconds': round(state.seconds, 1), 'recipe': asdict(recipe),
-            'metrics': state.metrics, 'origin': state.origin, **about}
-    part = folder / 'checkpoint.json.part'
-    part.write_text(json.dumps(side, indent=1))
-    os.replace(part, folder / 'checkpoint.json')
+    metadata = {'weights': weights.name, 'step': state.step, 'seconds': round(state.seconds, 1),
+                'recipe': asdict(recipe), 'metrics': state.metrics, 'origin': state.origin, **about}
+    part = folder / f'{METADATA}.part'
+    part.write_text(json.dumps(metadata, indent=1))
+    os.replace(part, folder / METADATA)
     for old in folder.glob('step_*.safetensors'):
         if old != weights:
             old.unlink()
 
 
-def read_side(folder: Path, remedy: str) -> dict:
-    """checkpoint.json of a run. Raises ConfigError, ending with the remedy, if there is none."""
+def load(folder: Path, recipe: Recipe, data: str = '',
+         device: torch.device | str = 'cpu') -> State:
+    """The state `save` wrote. Raises ConfigError if there is none or another recipe made it.
+
+    `data`: what a Source says of itself; a note is printed if the run so far had another.
+    """
+    metadata = read_metadata(folder, 'start without --resume')
+    if with_defaults(metadata['recipe']) != json.loads(json.dumps(asdict(recipe))):
+        raise ConfigError(f'the checkpoint in {folder} was made with another recipe than '
+                          f'{recipe.name} of this commit: restore that commit or start without '
+                          '--resume')
+    if data and metadata['data'] != data:
+        print(f'note: so far this run had "{metadata["data"]}", from here on "{data}"',
+              file=sys.stderr)
+    state, tensors = start(recipe, device), load_file(folder / metadata['weights'])
+    for part, module in state.modules.items():
+        module.load_state_dict(tensors_of(tensors, part))
+    _load_moments(state.optimizer, tensors_of(tensors, 'adam'))
+    state.step, state.seconds = metadata['step'], metadata['seconds']
+    state.metrics, state.origin = metadata['metrics'], metadata.get('origin', '')
+    return state
+
+
+def read_metadata(folder: Path, remedy: str) -> dict:
+    """The metadata of a run's checkpoint.
+
+    Raises ConfigError, ending with the remedy, if there is none.
+    """
     try:
-        return json.loads((folder / 'checkpoint.json').read_text())
+        return json.loads((folder / METADATA).read_text())
     except OSError as error:
         raise ConfigError(f'no checkpoint in {folder} ({error}): {remedy}') from error
 
 
-def part_of(tensors: dict[str, Tensor], part: str) -> dict[str, Tensor]:
+def tensors_of(tensors: dict[str, Tensor], part: str) -> dict[str, Tensor]:
     """The tensors that `save` stored under a prefix, without it."""
-    return {name[len(part) + 1:]: value for name, value in tensors.items() if name.startswith(f'{part}.')}
+    prefix = f'{part}.'
+    return {name.removeprefix(prefix): value for name, value in tensors.items()
+            if name.startswith(prefix)}
 
 
-def completed(saved: dict) -> dict:
-    """A checkpoint's recipe, with fields that later commits added at their defaults: these must mean "as before"."""
-    defaults = json.loads(json.dumps(asdict(Recipe(''))))
-    return saved | {name: value | saved.get(name, {}) if isinstance(value, dict) else saved.get(name, value)
-                    for name, value in defaults.items()}
+def with_defaults(saved: dict) -> dict:
+    """A checkpoint's recipe, with fields that later commits added at their defaults.
 
-
-def load(folder: Path, recipe: Recipe, data: str = '', device: torch.device | str = 'cpu') -> State:
-    """The state `save` wrote. Raises ConfigError if there is none or it was made by another recipe.
-
-    `data`: what a Source says of itself; a note is printed if the run so far had another.
+    These must mean "as before".
     """
-    side = read_side(folder, 'start without --resume')
-    if completed(side['recipe']) != json.loads(json.dumps(asdict(recipe))):
-        raise ConfigError(f'the checkpoint in {folder} was made with another recipe than {recipe.name} of this commit: '
-                          'restore that commit or start without --resume')
-    if data and side['data'] != data:
-        print(f'note: so far this run had "{side["data"]}", from here on "{data}"', file=sys.stderr)
-    state, tensors = start(recipe, device), load_file(folder / side['weights'])
-    for part, module in state.modules.items():
-        module.load_state_dict(part_of(tensors, part))
+    completed = dict(saved)
+    for name, default in json.loads(json.dumps(asdict(Recipe('')))).items():
+        if isinstance(default, dict):
+            completed[name] = default | saved.get(name, {})
+        else:
+            completed[name] = saved.get(name, default)
+    return completed
+
+
+def _load_moments(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Put back the optimizer's state, stored as 'index of the parameter.name'."""
     moments: dict[int, dict[str, Tensor]] = {}
-    for name, value in part_of(tensors, 'adam').items():
+    for name, value in tensors.items():
         index, key = name.split('.')
         moments.setdefault(int(index), {})[key] = value
-    parameters = [p for group in state.optimizer.param_groups for p in group['params']]
+    parameters = [p for group in optimizer.param_groups for p in group['params']]
     for index, entry in moments.items():
         # the fused update walks memory, so the moments must lie as their parameter does
-        entry |= {key: torch.empty_like(parameters[index]).copy_(entry[key]) for key in ('exp_avg', 'exp_avg_sq')}
-    state.optimizer.load_state_dict({'state': moments, 'param_groups': state.optimizer.state_dict()['param_groups']})
-    state.step, state.seconds, state.metrics = side['step'], side['seconds'], side['metrics']
-    state.origin = side.get('origin', '')
-    return state
+        for key in ('exp_avg', 'exp_avg_sq'):
+            entry[key] = torch.empty_like(parameters[index]).copy_(entry[key])
+    groups = optimizer.state_dict()['param_groups']
+    optimizer.load_state_dict({'state': moments, 'param_groups': groups})

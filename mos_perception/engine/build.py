@@ -1,6 +1,7 @@
-"""ONNX to engine, on the machine that will run it: strongly typed, static shapes, precision as the ONNX file says.
+"""ONNX to engine, on the machine that will run it: strongly typed, static shapes, precision as the
+ONNX file says.
 
-Uses only what TensorRT 10.3, 10.16, 11.x and TensorRT-RTX share. Not run on a GPU by us yet.
+Uses only what TensorRT 10.3, 10.16, 11.x and TensorRT-RTX share.
 """
 
 from __future__ import annotations
@@ -23,26 +24,50 @@ Progress = Callable[[str, int, int], bool]  # phase, step, steps -> go on?
 
 
 def import_tensorrt(flavour: str) -> ModuleType:
-    """The TensorRT module. Raises EngineError if absent or too old. Its Runtime needs a driver: `find_gpu` first."""
+    """The TensorRT module. Raises EngineError if absent or too old.
+
+    Its Runtime needs a driver: `find_gpu` first.
+    """
     try:
         trt = importlib.import_module(flavour)
     except (ImportError, OSError) as error:
-        remedy = ('install the package python3-libnvinfer of your JetPack or CUDA repository' if flavour == 'tensorrt'
-                  else 'pip install tensorrt-rtx')
-        raise EngineError(f'{flavour} cannot be imported ({error}): {remedy}, or use "backend: onnxruntime"') from error
+        remedy = (
+            'install the package python3-libnvinfer of your JetPack or CUDA repository'
+            if flavour == 'tensorrt'
+            else 'pip install tensorrt-rtx'
+        )
+        raise EngineError(
+            f'{flavour} cannot be imported ({error}): {remedy}, or use "backend: onnxruntime"'
+        ) from error
     version = str(getattr(trt, '__version__', 'unknown'))
     numbers = tuple(int(part) for part in version.split('.')[:2] if part.isdigit())
     if flavour == 'tensorrt' and numbers < MIN_TENSORRT:
-        raise EngineError(f'TensorRT is {version}: at least {".".join(map(str, MIN_TENSORRT))} is needed; '
-                          'update to JetPack 6.1 or newer, or use "backend: onnxruntime"')
+        raise EngineError(
+            f'TensorRT is {version}: at least {".".join(map(str, MIN_TENSORRT))} is needed; '
+            'update to JetPack 6.1 or newer, or use "backend: onnxruntime"'
+        )
     return trt
 
 
-def engine_key(card: ModelCard, flavour: str, version: str, gpu: Gpu | None, target: str = '') -> Key:
-    """Everything a plan depends on. `gpu` None: built ahead for the compute capability `target` (RTX only)."""
-    device = target if gpu is None else {
-        'name': gpu.name, 'capability': list(gpu.capability), 'sm_count': gpu.sm_count, 'cuda': gpu.cuda,
-        'driver': gpu.driver, 'l4t': gpu.l4t}
+def engine_key(
+    card: ModelCard, flavour: str, version: str, gpu: Gpu | None, target: str = ''
+) -> Key:
+    """Everything a plan depends on.
+
+    `gpu` None: built ahead for the compute capability `target` (RTX only).
+    """
+    device = (
+        target
+        if gpu is None
+        else {
+            'name': gpu.name,
+            'capability': list(gpu.capability),
+            'sm_count': gpu.sm_count,
+            'cuda': gpu.cuda,
+            'driver': gpu.driver,
+            'l4t': gpu.l4t,
+        }
+    )
     return {'onnx': card.sha256, 'flavour': flavour, 'version': version, 'device': device,
             'shapes': [str(spec) for spec in card.inputs], 'workspace': WORKSPACE_BYTES}
 
@@ -52,11 +77,18 @@ def build_command(path: Path, flavour: str) -> str:
     return f'mos build --model {path} --backend {flavour}'
 
 
-def build(path: Path, flavour: str, cache: Cache, progress: Progress, force: bool = False,
-          builder: Callable[[ModuleType, Path, str, Progress], bytes] | None = None) -> tuple[Path, bool]:
+def build(
+    path: Path,
+    flavour: str,
+    cache: Cache,
+    progress: Progress,
+    force: bool = False,
+    builder: Callable[[ModuleType, Path, str, Progress], bytes] | None = None,
+) -> tuple[Path, bool]:
     """Build the engine of `path` for this machine's GPU unless the cache has it.
 
-    Returns its path and whether it was built. Raises EngineError: no GPU, no TensorRT, cancelled, or a failed build.
+    Returns its path and whether it was built. Raises EngineError: no GPU, no TensorRT, cancelled,
+    or a failed build.
     """
     gpu = find_gpu()
     trt = import_tensorrt(flavour)
@@ -72,9 +104,11 @@ def build(path: Path, flavour: str, cache: Cache, progress: Progress, force: boo
 
 
 def build_plan(trt: ModuleType, path: Path, target: str, progress: Progress) -> bytes:
-    """The serialised engine. `target` ('SM89', TensorRT-RTX only) builds for another GPU and needs none here.
+    """The serialised engine. `target` ('SM89', TensorRT-RTX only) builds for another GPU and needs
+    none here.
 
-    Raises EngineError when the file does not parse, has open shapes, the build fails, or `progress` says no.
+    Raises EngineError when the file does not parse, has open shapes, the build fails, or `progress`
+    says no.
     """
     messages: list[str] = []
     logger = _logger(trt, messages)
@@ -85,11 +119,15 @@ def build_plan(trt: ModuleType, path: Path, target: str, progress: Progress) -> 
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(Path(path).read_bytes()):
         errors = [str(parser.get_error(n)) for n in range(parser.num_errors)]
-        raise EngineError(f'{trt.__name__} {trt.__version__} cannot parse {path}: {"; ".join(errors)[:500]}: '
-                          'export it again with static shapes and supported operators')
+        raise EngineError(
+            f'{trt.__name__} {trt.__version__} cannot parse {path}: {"; ".join(errors)[:500]}: '
+            'export it again with static shapes and supported operators'
+        )
     inputs = [network.get_input(n) for n in range(network.num_inputs)]
     if any(size < 0 for tensor in inputs for size in tensor.shape):
-        raise EngineError(f'{path} has open sizes: engines are built for fixed ones; export it with static shapes')
+        raise EngineError(
+            f'{path} has open sizes: engines are built for fixed ones; export it with static shapes'
+        )
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)
     if target:
@@ -101,7 +139,9 @@ def build_plan(trt: ModuleType, path: Path, target: str, progress: Progress) -> 
     if monitor.cancelled:
         raise EngineError(f'building the engine of {path} was cancelled: nothing was written')
     if plan is None:
-        raise EngineError(f'{trt.__name__} {trt.__version__} cannot build {path}: {"; ".join(messages)[-500:]}')
+        raise EngineError(
+            f'{trt.__name__} {trt.__version__} cannot build {path}: {"; ".join(messages)[-500:]}'
+        )
     return bytes(plan)
 
 

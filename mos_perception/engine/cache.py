@@ -1,7 +1,9 @@
-"""Built engines on disk: `<model>-<key>.plan` with a JSON side-car that says what it was built from and for.
+"""Built engines on disk: `<model>-<key>.plan` with a JSON side-car that says what it was built from
+and for.
 
-An engine is given back only if its side-car has exactly the key asked for and the plan's digest. Everything else
-(absent, half written, cut short, edited, built elsewhere) is a `Miss` with the reason; a stale engine cannot be loaded.
+An engine is given back only if its side-car has exactly the key asked for and the plan's digest.
+Everything else (absent, half written, cut short, edited, built elsewhere) is a `Miss` with the
+reason; a stale engine cannot be loaded.
 """
 
 from __future__ import annotations
@@ -28,13 +30,17 @@ class Miss:
 
 
 def default_folder() -> Path:
-    """`$XDG_CACHE_HOME/mos_perception/engines` or below `~/.cache`. Raises EngineError without a home."""
+    """`$XDG_CACHE_HOME/mos_perception/engines` or below `~/.cache`.
+
+    Raises EngineError without a home.
+    """
     base = os.environ.get('XDG_CACHE_HOME', '')
     try:
         root = Path(base) if os.path.isabs(base) else Path.home() / '.cache'
     except RuntimeError as error:
-        raise EngineError('no home directory for the engine cache: set XDG_CACHE_HOME to a folder of your own') \
-            from error
+        raise EngineError(
+            'no home directory for the engine cache: set XDG_CACHE_HOME to a folder of your own'
+        ) from error
     return root / 'mos_perception' / 'engines'
 
 
@@ -46,7 +52,10 @@ class Cache:
         self.folder = default_folder() if folder is None else Path(folder)
 
     def load(self, model: str, key: Key) -> bytes | Miss:
-        """The plan built for exactly `key`. Raises EngineError where others may write into the folder."""
+        """The plan built for exactly `key`.
+
+        Raises EngineError where others may write into the folder.
+        """
         if not self.folder.exists():
             return Miss(f'no engine in {self.folder}')
         self._check_folder()
@@ -65,7 +74,10 @@ class Cache:
         return plan
 
     def prepare(self) -> None:
-        """Make the folder, 0700, and see that it can be written, before minutes go into a build. Raises EngineError."""
+        """Make the folder, 0700, and see that it can be written, before minutes go into a build.
+
+        Raises EngineError.
+        """
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
             self.folder.mkdir(mode=0o700, exist_ok=True)
@@ -74,23 +86,37 @@ class Cache:
             trial.touch()
             trial.unlink()
         except OSError as error:
-            raise EngineError(f'engine cache {self.folder} cannot be written ({error}): '
-                              'make it writable or set XDG_CACHE_HOME to a folder of your own') from error
+            raise EngineError(
+                f'engine cache {self.folder} cannot be written ({error}): '
+                'make it writable or set XDG_CACHE_HOME to a folder of your own'
+            ) from error
 
     def store(self, model: str, key: Key, plan: bytes) -> Path:
-        """Write an engine: plan, then side-car, each by rename. Returns the plan's path. Raises EngineError."""
+        """Write an engine: plan, then side-car, each by rename. Returns the plan's path.
+
+        Raises EngineError.
+        """
         self.prepare()
         plan_path, side_path = self._paths(model, key)
-        side = {'format': FORMAT, 'sha256': hashlib.sha256(plan).hexdigest(), 'bytes': len(plan), 'key': key}
+        side = {
+            'format': FORMAT,
+            'sha256': hashlib.sha256(plan).hexdigest(),
+            'bytes': len(plan),
+            'key': key,
+        }
         try:
             _write(plan_path, plan)
             _write(side_path, (json.dumps(side, indent=2) + '\n').encode())
         except OSError as error:
-            raise EngineError(f'engine {plan_path} cannot be written ({error}): free some space') from error
+            raise EngineError(
+                f'engine {plan_path} cannot be written ({error}): free some space'
+            ) from error
         return plan_path
 
     def discard(self, model: str, key: Key) -> None:
-        """Delete an engine that TensorRT would not take; side-car first, so that half a deletion is a miss."""
+        """Delete an engine that TensorRT would not take; side-car first, so that half a deletion is
+        a miss.
+        """
         for path in reversed(self._paths(model, key)):
             try:
                 path.unlink(missing_ok=True)
@@ -110,23 +136,35 @@ class Cache:
         sides = []
         for path in self.folder.glob(f'{model}-*.json'):
             try:
-                sides.append((path.stat().st_mtime, json.loads(path.read_text(encoding='utf-8'))['key']))
+                sides.append(
+                    (path.stat().st_mtime, json.loads(path.read_text(encoding='utf-8'))['key'])
+                )
             except (OSError, ValueError, KeyError, TypeError, RecursionError):
                 continue
-        others = [other for _, other in sorted(sides, key=lambda item: item[0]) if isinstance(other, dict)]
+        others = [
+            other for _, other in sorted(sides, key=lambda item: item[0]) if isinstance(other, dict)
+        ]
         if not others:
             return f'no engine of {model} in {self.folder}'
-        differ = [f'{name} was {others[-1].get(name)!r}, is {value!r}' for name, value in key.items()
-                  if others[-1].get(name) != value]
+        differ = [
+            f'{name} was {others[-1].get(name)!r}, is {value!r}'
+            for name, value in key.items()
+            if others[-1].get(name) != value
+        ]
         return f'the engine of {model} was built for something else: {"; ".join(differ) or "half an engine"}'
 
     def _check_folder(self) -> None:
         info, parent = self.folder.lstat(), self.folder.parent.stat()
-        private = stat.S_ISDIR(info.st_mode) and info.st_uid == os.geteuid() and not info.st_mode & 0o077
+        private = (
+            stat.S_ISDIR(info.st_mode) and info.st_uid == os.geteuid() and not info.st_mode & 0o077
+        )
         if not private or parent.st_mode & stat.S_IWOTH:
-            raise EngineError(f'engine cache {self.folder} has mode {stat.S_IMODE(info.st_mode):04o} and owner '
-                              f'{info.st_uid}: must be a directory of user {os.geteuid()}, mode 0700, not in a shared '
-                              'temporary directory; an engine is code that runs. chmod 700 it or move it')
+            raise EngineError(
+                f'engine cache {self.folder} has mode {stat.S_IMODE(info.st_mode):04o} and owner '
+                f'{info.st_uid}: must be a directory of user {os.geteuid()}, mode 0700, not in a '
+                'shared '
+                'temporary directory; an engine is code that runs. chmod 700 it or move it'
+            )
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -14,32 +14,10 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-
+from mos_perception.engine.interface import Engine, TensorSpec
 from mos_perception.errors import EngineError
-
-if TYPE_CHECKING:
-    from mos_perception.engine import Engine
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """One input or output. `shape` has None where the graph leaves a size open; `dtype` as NumPy names it."""
-
-    name: str
-    shape: tuple[int | None, ...]
-    dtype: str
-
-    def __str__(self) -> str:
-        sizes = 'x'.join('?' if size is None else str(size) for size in self.shape)
-        return f'{self.name} {self.dtype} {sizes}'
-
-    def accepts(self, other: TensorSpec) -> bool:
-        """Same name, type and rank, and the same size wherever both state one."""
-        return (self.name == other.name and self.dtype == other.dtype and len(self.shape) == len(other.shape)
-                and all(a is None or b is None or a == b for a, b in zip(self.shape, other.shape)))
 
 
 @dataclass(frozen=True)
@@ -63,7 +41,8 @@ class VoxelSpec:
 
 @dataclass(frozen=True)
 class WindowSpec:
-    """Which events belong to a frame: `side` of its stamp, 'before' or 'after', and how long in ms."""
+    """Which events belong to a frame: `side` of its stamp, 'before' or 'after', and how long in ms.
+    """
 
     side: str
     length_ms: float
@@ -73,7 +52,7 @@ class WindowSpec:
 class PostprocessSpec:
     """Defaults the scores of the card were measured with."""
 
-    max_objects: int
+    top_k: int
     score_threshold: float
 
 
@@ -98,17 +77,45 @@ class ModelCard:
     def __post_init__(self) -> None:
         """Check the values. Raises EngineError."""
         checks = (
-            ('sha256', self.sha256, len(self.sha256) == 64 and not set(self.sha256) - set('0123456789abcdef'),
-             '64 lower-case hex digits'),
+            (
+                'sha256',
+                self.sha256,
+                len(self.sha256) == 64 and not set(self.sha256) - set('0123456789abcdef'),
+                '64 lower-case hex digits',
+            ),
             ('image.mean', self.image.mean, len(self.image.mean) == 3, 'three numbers'),
-            ('image.std', self.image.std, len(self.image.std) == 3 and min(self.image.std) > 0, 'three numbers > 0'),
+            (
+                'image.std',
+                self.image.std,
+                len(self.image.std) == 3 and min(self.image.std) > 0,
+                'three numbers > 0',
+            ),
             ('voxel.bins', self.voxel.bins, self.voxel.bins >= 1, '>= 1'),
-            ('window.side', self.window.side, self.window.side in ('before', 'after'), "'before' or 'after'"),
-            ('window.length_ms', self.window.length_ms, 0 < self.window.length_ms <= 10_000, 'in (0, 10000] ms'),
-            ('postprocess.max_objects', self.postprocess.max_objects,
-             1 <= self.postprocess.max_objects <= 65535, 'in [1, 65535]'),
-            ('postprocess.score_threshold', self.postprocess.score_threshold,
-             0 <= self.postprocess.score_threshold <= 1, 'in [0, 1]'))
+            (
+                'window.side',
+                self.window.side,
+                self.window.side in ('before', 'after'),
+                "'before' or 'after'",
+            ),
+            (
+                'window.length_ms',
+                self.window.length_ms,
+                0 < self.window.length_ms <= 10_000,
+                'in (0, 10000] ms',
+            ),
+            (
+                'postprocess.top_k',
+                self.postprocess.top_k,
+                1 <= self.postprocess.top_k <= 65535,
+                'in [1, 65535]',
+            ),
+            (
+                'postprocess.score_threshold',
+                self.postprocess.score_threshold,
+                0 <= self.postprocess.score_threshold <= 1,
+                'in [0, 1]',
+            ),
+        )
         for name, value, good, limit in checks:
             if not good:
                 raise EngineError(f'model card {self.id!r}: {name} is {value!r}: must be {limit}')
@@ -121,22 +128,31 @@ def load_card(onnx_path: Path) -> ModelCard:
     try:
         text = path.read_text(encoding='utf-8')
     except (OSError, UnicodeDecodeError) as error:
-        raise EngineError(f'model card {path} cannot be read ({error}): a model needs its card beside it; '
-                          'training/export.py writes both') from error
+        raise EngineError(
+            f'model card {path} cannot be read ({error}): a model needs its card beside it; '
+            'training/export.py writes both'
+        ) from error
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise EngineError(f'model card {path} is not JSON ({error}): export the model again') from error
+        raise EngineError(
+            f'model card {path} is not JSON ({error}): export the model again'
+        ) from error
     card = _build(ModelCard, values, str(path))
     actual = sha256_of(onnx_path)
     if actual != card.sha256:
-        raise EngineError(f'model file {onnx_path} has sha256 {actual}, its card says {card.sha256}: '
-                          'the file is damaged or not the one described; restore it or export again')
+        raise EngineError(
+            f'model file {onnx_path} has sha256 {actual}, its card says {card.sha256}: '
+            'the file is damaged or not the one described; restore it or export again'
+        )
     return card
 
 
 def save_card(card: ModelCard, path: Path) -> Path:
-    """Write the card beside a model (`path` may be either file); atomic. Returns the JSON's path."""
+    """Write the card beside a model (`path` may be either file); atomic.
+
+    Returns the JSON's path.
+    """
     path = Path(path).with_suffix('.json')
     scratch = path.with_name(f'.{path.name}.{os.getpid()}')
     scratch.write_text(json.dumps(dataclasses.asdict(card), indent=2) + '\n', encoding='utf-8')
@@ -152,34 +168,39 @@ def sha256_of(path: Path) -> str:
             while block := stream.read(1 << 20):
                 digest.update(block)
     except OSError as error:
-        raise EngineError(f'model file {path} cannot be read ({error}): check the parameter "model"') from error
+        raise EngineError(
+            f'model file {path} cannot be read ({error}): check the parameter "model"'
+        ) from error
     return digest.hexdigest()
 
 
-def check_feeds(feeds: dict[str, np.ndarray], inputs: tuple[TensorSpec, ...]) -> None:
-    """Raises EngineError that lists both sides unless `feeds` are exactly the inputs."""
-    given = {name: TensorSpec(name, array.shape, array.dtype.name) for name, array in feeds.items()}
-    if given.keys() != {spec.name for spec in inputs} or not all(spec.accepts(given[spec.name]) for spec in inputs):
-        raise EngineError(f'fed {", ".join(map(str, given.values())) or "nothing"}; '
-                          f'the model takes {", ".join(map(str, inputs))}')
-
-
 def check(card: ModelCard, engine: Engine) -> None:
-    """Raise EngineError, listing both sides, unless the graph has exactly the card's inputs and outputs."""
+    """Raise EngineError, listing both sides, unless the graph has exactly the card's inputs and
+    outputs.
+    """
     for side in ('inputs', 'outputs'):
         wanted = {spec.name: spec for spec in getattr(card, side)}
         real = {spec.name: spec for spec in getattr(engine, side)}
-        if wanted.keys() != real.keys() or not all(wanted[name].accepts(real[name]) for name in wanted):
-            raise EngineError(f'model {card.id}: {side} differ; card: {_list(wanted)}; graph: {_list(real)}: '
-                              'the card belongs to another file; export the model again')
+        if wanted.keys() != real.keys() or not all(
+            wanted[name].accepts(real[name]) for name in wanted
+        ):
+            raise EngineError(
+                f'model {card.id}: {side} differ; card: {_list(wanted)}; graph: {_list(real)}: '
+                'the card belongs to another file; export the model again'
+            )
 
 
 def find_model(name_or_path: str) -> Path:
-    """The ONNX file of a model name (`dimos_nano`) or path. Raises EngineError naming where it looked."""
+    """The ONNX file of a model name (`dimos_nano`) or path.
+
+    Raises EngineError naming where it looked.
+    """
     given = Path(name_or_path).expanduser()
     if given.suffix == '.onnx' or len(given.parts) > 1:
         if not given.is_file():
-            raise EngineError(f'model file {given} does not exist: give the path of an .onnx file or a model name')
+            raise EngineError(
+                f'model file {given} does not exist: give the path of an .onnx file or a model name'
+            )
         return given
     folders = _model_folders()
     for folder in folders:
@@ -192,11 +213,15 @@ def find_model(name_or_path: str) -> Path:
 
 
 def _model_folders() -> list[Path]:
-    folders = [Path(__file__).resolve().parents[2] / 'models', Path(sys.prefix) / 'share' / 'mos_perception' / 'models']
+    folders = [
+        Path(__file__).resolve().parents[2] / 'models',
+        Path(sys.prefix) / 'share' / 'mos_perception' / 'models',
+    ]
     try:
         from ament_index_python.packages import get_package_share_directory
         folders.append(Path(get_package_share_directory('mos_perception')) / 'models')
-    except (ImportError, LookupError, OSError):  # no ROS here, or the package is not installed into it
+    # no ROS here, or the package is not installed into it
+    except (ImportError, LookupError, OSError):
         pass
     return folders
 
@@ -205,9 +230,19 @@ def _list(specs: dict[str, TensorSpec]) -> str:
     return ', '.join(str(spec) for spec in specs.values()) or 'none'
 
 
-_NESTED = {'image': ImageSpec, 'voxel': VoxelSpec, 'window': WindowSpec, 'postprocess': PostprocessSpec}
-_SCALARS = {'str': (str, 'text'), 'int': (int, 'a whole number'), 'float': ((int, float), 'a number'),
-            'dict[str, Any]': (dict, 'an object')}
+_NESTED = {
+    'image': ImageSpec,
+    'voxel': VoxelSpec,
+    'window': WindowSpec,
+    'postprocess': PostprocessSpec,
+}
+_RENAMED = {'max_objects': 'top_k'}  # old key -> the one that took its place
+_SCALARS = {
+    'str': (str, 'text'),
+    'int': (int, 'a whole number'),
+    'float': ((int, float), 'a number'),
+    'dict[str, Any]': (dict, 'an object'),
+}
 
 
 def _build(kind: type, values: Any, where: str) -> Any:
@@ -216,13 +251,25 @@ def _build(kind: type, values: Any, where: str) -> Any:
         raise EngineError(f'model card {where}: must be a JSON object, is {type(values).__name__}')
     fields = {spec.name: spec for spec in dataclasses.fields(kind)}
     for key in values.keys() - fields.keys():
+        if key in _RENAMED:
+            raise EngineError(
+                f'model card {where}: {key} is called {_RENAMED[key]} now: rename it, or export '
+                'the '
+                'model again'
+            )
         near = difflib.get_close_matches(key, fields, 1)
-        raise EngineError(f'model card {where}: unknown key {key!r}; '
-                          + (f'did you mean {near[0]!r}?' if near else f'known keys: {", ".join(fields)}'))
+        raise EngineError(
+            f'model card {where}: unknown key {key!r}; '
+            + (f'did you mean {near[0]!r}?' if near else f'known keys: {", ".join(fields)}')
+        )
     missing = [name for name in fields if name not in values]
     if missing:
-        raise EngineError(f'model card {where}: missing {", ".join(missing)}: export the model again')
-    return kind(**{name: _value(spec, values[name], f'{where}: {name}') for name, spec in fields.items()})
+        raise EngineError(
+            f'model card {where}: missing {", ".join(missing)}: export the model again'
+        )
+    return kind(
+        **{name: _value(spec, values[name], f'{where}: {name}') for name, spec in fields.items()}
+    )
 
 
 def _value(spec: dataclasses.Field, value: Any, where: str) -> Any:
@@ -238,7 +285,9 @@ def _value(spec: dataclasses.Field, value: Any, where: str) -> Any:
         raise EngineError(f'model card {where} is {value!r}: must be a list')
     if spec.type.startswith('tuple[TensorSpec'):
         return tuple(_build(TensorSpec, item, f'{where}[{n}]') for n, item in enumerate(value))
-    kinds, words = ((int, type(None)), 'whole numbers') if 'int' in spec.type else ((int, float), 'numbers')
+    kinds, words = (
+        ((int, type(None)), 'whole numbers') if 'int' in spec.type else ((int, float), 'numbers')
+    )
     if any(not isinstance(item, kinds) or isinstance(item, bool) for item in value):
         raise EngineError(f'model card {where} is {value!r}: must be a list of {words}')
     return tuple(value)

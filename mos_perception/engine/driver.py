@@ -1,4 +1,6 @@
-"""What we ask of a CUDA driver layer: one protocol, two implementations, none loaded before a GPU was found."""
+"""What we ask of a CUDA driver layer: one protocol, two implementations, none loaded before a GPU
+was found.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,10 @@ DRIVERS = ('cuda_bindings', 'pycuda')
 
 
 class Driver(Protocol):
-    """CUDA in the device's primary context. Device pointers and streams are ints; every call may raise EngineError."""
+    """CUDA in the device's primary context.
+
+    Device pointers and streams are ints; every call may raise EngineError.
+    """
 
     name: str
 
@@ -57,19 +62,36 @@ class Driver(Protocol):
     def load_cubin(self, image: bytes) -> Any:
         """A module from a cubin or fatbin."""
 
-    def launch(self, module: Any, kernel: str, grid: tuple[int, ...], block: tuple[int, ...], arguments: list[Any],
-               stream: int, shared: int = 0) -> None:
-        """Start a kernel. `arguments` are NumPy scalars of the exact C types; pointers are np.uint64."""
+    def launch(
+        self,
+        module: Any,
+        kernel: str,
+        grid: tuple[int, ...],
+        block: tuple[int, ...],
+        arguments: list[Any],
+        stream: int,
+        shared: int = 0,
+    ) -> None:
+        """Start a kernel.
+
+        `arguments` are NumPy scalars of the exact C types; pointers are np.uint64.
+        """
 
     def capture(self, work: Callable[[], None], stream: int) -> Callable[[], None]:
-        """Record what `work` puts on the stream as a graph; returns its replay. `work` runs nothing now."""
+        """Record what `work` puts on the stream as a graph; returns its replay.
+
+        `work` runs nothing now.
+        """
 
     def close(self) -> None:
         """Free all memory and the context."""
 
 
 def open_driver(name: str = 'auto') -> Driver:
-    """The driver layer `name`; auto takes the first one installed. Raises EngineError without a GPU or the package."""
+    """The driver layer `name`; auto takes the first one installed.
+
+    Raises EngineError without a GPU or the package.
+    """
     find_gpu()
     if name == 'auto':
         reasons = []
@@ -89,7 +111,10 @@ def open_driver(name: str = 'auto') -> Driver:
 
 
 def upload(driver: Driver, stream: int, array: np.ndarray) -> np.uint64:
-    """Device address of a copy of `array` that lives until the driver is closed. Waits; not for graphs."""
+    """Device address of a copy of `array` that lives until the driver is closed.
+
+    Waits; not for graphs.
+    """
     address = driver.alloc(array.nbytes)
     driver.h2d(address, array, stream)
     driver.synchronize(stream)

@@ -1,4 +1,4 @@
-"""The driver protocol over NVIDIA's cuda-bindings. Not run on a GPU by us yet."""
+"""The driver protocol over NVIDIA's cuda-bindings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from mos_perception.errors import EngineError
 
 
 class BindingsDriver:
-    """CUDA through `cuda.bindings.driver`, in the primary context of device 0. Methods: see `driver.Driver`."""
+    """CUDA through `cuda.bindings.driver`, in the primary context of device 0.
+
+    Methods: see `driver.Driver`.
+    """
 
     name = 'cuda_bindings'
 
@@ -23,8 +26,10 @@ class BindingsDriver:
         try:
             from cuda.bindings import driver
         except ImportError as error:
-            raise EngineError(f'cuda_driver cuda_bindings: {error}: pip install cuda-bindings '
-                              '(of the driver\'s CUDA major), or use "cuda_driver: pycuda"') from error
+            raise EngineError(
+                f'cuda_driver cuda_bindings: {error}: pip install cuda-bindings '
+                '(of the driver\'s CUDA major), or use "cuda_driver: pycuda"'
+            ) from error
         self._cuda = driver
         self._device_memory: list[Any] = []
         self._host_memory: list[int] = []
@@ -75,7 +80,9 @@ class BindingsDriver:
 
     def stream(self) -> int:
         """A new non-blocking stream."""
-        return int(self._call('cuStreamCreate', self._cuda.CUstream_flags.CU_STREAM_NON_BLOCKING.value))
+        return int(
+            self._call('cuStreamCreate', self._cuda.CUstream_flags.CU_STREAM_NON_BLOCKING.value)
+        )
 
     def synchronize(self, stream: int) -> None:
         """Wait until the stream is done."""
@@ -98,17 +105,32 @@ class BindingsDriver:
         """A module from a cubin or fatbin."""
         return self._call('cuModuleLoadData', image)
 
-    def launch(self, module: Any, kernel: str, grid: tuple[int, ...], block: tuple[int, ...], arguments: list[Any],
-               stream: int, shared: int = 0) -> None:
-        """Start a kernel. `arguments` are NumPy scalars of the exact C types; pointers are np.uint64."""
+    def launch(
+        self,
+        module: Any,
+        kernel: str,
+        grid: tuple[int, ...],
+        block: tuple[int, ...],
+        arguments: list[Any],
+        stream: int,
+        shared: int = 0,
+    ) -> None:
+        """Start a kernel.
+
+        `arguments` are NumPy scalars of the exact C types; pointers are np.uint64.
+        """
         function = self._call('cuModuleGetFunction', module, kernel.encode())
-        values = [np.array(argument) for argument in arguments]  # alive until the call has copied them
+        # alive until the call has copied them
+        values = [np.array(argument) for argument in arguments]
         pointers = np.array([value.ctypes.data for value in values], np.uint64)
         sizes = (*grid, 1, 1)[:3] + (*block, 1, 1)[:3]
         self._call('cuLaunchKernel', function, *sizes, shared, stream, pointers.ctypes.data, 0)
 
     def capture(self, work: Callable[[], None], stream: int) -> Callable[[], None]:
-        """Record what `work` puts on the stream as a graph; returns its replay. `work` runs nothing now."""
+        """Record what `work` puts on the stream as a graph; returns its replay.
+
+        `work` runs nothing now.
+        """
         mode = self._cuda.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         self._call('cuStreamBeginCapture', stream, mode)
         try:

@@ -1,4 +1,4 @@
-"""The driver protocol over pycuda. Not run on a GPU by us yet."""
+"""The driver protocol over pycuda."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from mos_perception.errors import EngineError
 
 
 class PycudaDriver:
-    """CUDA through pycuda, in the primary context of device 0 (`pycuda.autoinit` would make one of its own).
+    """CUDA through pycuda, in the primary context of device 0 (`pycuda.autoinit` would make one of
+    its own).
 
-    Methods: see `driver.Driver`. pycuda has no graph capture (2026.1), so `capture` replays call by call.
+    Methods: see `driver.Driver`. pycuda has no graph capture (2026.1), so `capture` replays call by
+    call.
     """
 
     name = 'pycuda'
@@ -25,8 +27,11 @@ class PycudaDriver:
         try:
             import pycuda.driver
         except ImportError as error:
-            raise EngineError(f'cuda_driver pycuda: {error}: pip install pycuda numpy (built from source, needs the '
-                              'CUDA toolkit), or use "cuda_driver: cuda_bindings"') from error
+            raise EngineError(
+                f'cuda_driver pycuda: {error}: pip install pycuda numpy (built from source, needs '
+                'the '
+                'CUDA toolkit), or use "cuda_driver: cuda_bindings"'
+            ) from error
         self._cuda = pycuda.driver
         self._memory: list[Any] = []
         self._streams: dict[int, Any] = {}
@@ -102,9 +107,20 @@ class PycudaDriver:
         """A module from a cubin or fatbin."""
         return self._call(self._cuda.module_from_buffer, image)
 
-    def launch(self, module: Any, kernel: str, grid: tuple[int, ...], block: tuple[int, ...], arguments: list[Any],
-               stream: int, shared: int = 0) -> None:
-        """Start a kernel. `arguments` are NumPy scalars of the exact C types; pointers are np.uint64."""
+    def launch(
+        self,
+        module: Any,
+        kernel: str,
+        grid: tuple[int, ...],
+        block: tuple[int, ...],
+        arguments: list[Any],
+        stream: int,
+        shared: int = 0,
+    ) -> None:
+        """Start a kernel.
+
+        `arguments` are NumPy scalars of the exact C types; pointers are np.uint64.
+        """
         function = self._call(module.get_function, kernel)
         self._call(function, *arguments, grid=(*grid, 1, 1)[:3], block=(*block, 1, 1)[:3],
                    stream=self._streams[stream], shared=shared)

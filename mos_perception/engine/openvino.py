@@ -1,4 +1,7 @@
-"""OpenVINO behind the engine interface: Intel and ARM CPUs, in bfloat16 where the CPU has it. Not the reference."""
+"""OpenVINO behind the engine interface: Intel and ARM CPUs, in bfloat16 where the CPU has it.
+
+Not the reference.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mos_perception.engine.card import TensorSpec, check_feeds
+from mos_perception.engine.interface import TensorSpec, check_inputs
 from mos_perception.errors import EngineError
 
 
@@ -16,12 +19,17 @@ class OpenVinoEngine:
     """One compiled model on the CPU."""
 
     def __init__(self, path: Path, threads: int = 0) -> None:
-        """`threads` 0 = one per core this process may use. Raises EngineError: no package, or a file it cannot load."""
+        """`threads` 0 = one per core this process may use.
+
+        Raises EngineError: no package, or a file it cannot load.
+        """
         try:
             import openvino
         except ImportError as error:
-            raise EngineError(f'{error}: pip install openvino, or use "backend: onnxruntime"') from error
-        self.choice, self.threads = '', threads or len(os.sched_getaffinity(0))
+            raise EngineError(
+                f'{error}: pip install openvino, or use "backend: onnxruntime"'
+            ) from error
+        self.threads = threads or len(os.sched_getaffinity(0))
         self._version = openvino.__version__
         if not Path(path).is_file():
             raise EngineError(f'model file {path} does not exist: check the parameter "model"')
@@ -29,28 +37,44 @@ class OpenVinoEngine:
             self._model = openvino.Core().compile_model(str(path), 'CPU', {
                 'PERFORMANCE_HINT': 'LATENCY', 'INFERENCE_NUM_THREADS': self.threads})
         except RuntimeError as error:
-            raise EngineError(f'model file {path} cannot be loaded by OpenVINO {self._version} '
-                              f'({" ".join(str(error).split())[:300]}): use "backend: onnxruntime"') from error
+            raise EngineError(
+                f'model file {path} cannot be loaded by OpenVINO {self._version} '
+                f'({" ".join(str(error).split())[:300]}): use "backend: onnxruntime"'
+            ) from error
         self._request = self._model.create_infer_request()
-        self.inputs, self.outputs = (tuple(map(_spec, ports)) for ports in (self._model.inputs, self._model.outputs))
+        self.inputs, self.outputs = (
+            tuple(map(_spec, ports)) for ports in (self._model.inputs, self._model.outputs)
+        )
 
-    def run(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """All outputs by name, copies. Raises EngineError for wrong feeds or a failed inference."""
-        check_feeds(feeds, self.inputs)
+    def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """All outputs by name, copies.
+
+        Raises EngineError for wrong inputs or a failed inference.
+        """
+        check_inputs(inputs, self.inputs)
         try:
-            found = self._request.infer(feeds)
+            found = self._request.infer(inputs)
         except RuntimeError as error:
             raise EngineError(f'inference failed: {" ".join(str(error).split())[:300]}') from error
-        return {spec.name: found[port].copy() for spec, port in zip(self.outputs, self._model.outputs)}
+        return {
+            spec.name: found[port].copy() for spec, port in zip(self.outputs, self._model.outputs)
+        }
 
     def report(self) -> dict[str, Any]:
         """What really runs; `precision` is that of the arithmetic."""
-        return {'backend': 'openvino', 'device': str(self._model.get_property('EXECUTION_DEVICES')[0]),
-                'provider': 'CPU', 'choice': self.choice, 'threads': self.threads,
-                'precision': self._model.get_property('INFERENCE_PRECISION_HINT').get_type_name(),
-                'versions': {'openvino': self._version, 'numpy': np.__version__}}
+        return {
+            'backend': 'openvino',
+            'device': str(self._model.get_property('EXECUTION_DEVICES')[0]),
+            'provider': 'CPU',
+            'choice': '',
+            'threads': self.threads,
+            'precision': self._model.get_property('INFERENCE_PRECISION_HINT').get_type_name(),
+            'versions': {'openvino': self._version, 'numpy': np.__version__},
+        }
 
 
 def _spec(port: Any) -> TensorSpec:
-    shape = tuple(size.get_length() if size.is_static else None for size in port.get_partial_shape())
+    shape = tuple(
+        size.get_length() if size.is_static else None for size in port.get_partial_shape()
+    )
     return TensorSpec(port.get_any_name(), shape, np.dtype(port.get_element_type().to_dtype()).name)

@@ -1,4 +1,6 @@
-"""ONNX Runtime behind the engine interface: the CPU default and the reference for every other backend."""
+"""ONNX Runtime behind the engine interface: the CPU default and the reference for every other
+backend.
+"""
 
 from __future__ import annotations
 
@@ -11,43 +13,62 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from mos_perception.engine.card import TensorSpec, check_feeds
+from mos_perception.engine.interface import TensorSpec, check_inputs
 from mos_perception.errors import EngineError
 
-_DTYPES = {'tensor(float)': 'float32', 'tensor(float16)': 'float16', 'tensor(double)': 'float64',
-           'tensor(int64)': 'int64', 'tensor(int32)': 'int32', 'tensor(uint8)': 'uint8', 'tensor(bool)': 'bool'}
+_DTYPES = {
+    'tensor(float)': 'float32',
+    'tensor(float16)': 'float16',
+    'tensor(double)': 'float64',
+    'tensor(int64)': 'int64',
+    'tensor(int32)': 'int32',
+    'tensor(uint8)': 'uint8',
+    'tensor(bool)': 'bool',
+}
 
 
 class OrtEngine:
     """One ONNX Runtime session. Results do not depend on what ran before."""
 
-    def __init__(self, path: Path, threads: int = 0, providers: Sequence[str] = ('CPUExecutionProvider',)) -> None:
-        """`threads` 0 = one per core this process may use. Raises EngineError, also when a provider cannot run."""
-        path, self.requested, self.choice = Path(path), list(providers), ''
+    def __init__(self, path: Path, threads: int = 0,
+                 providers: Sequence[str] = ('CPUExecutionProvider',), choice: str = '') -> None:
+        """`threads` 0 = one per core this process may use; `choice`: why `auto` took this engine.
+
+        Raises EngineError, also when a provider cannot run.
+        """
+        path, self.requested, self._choice = Path(path), list(providers), choice
         if not path.is_file():
             raise EngineError(f'model file {path} does not exist: check the parameter "model"')
         available = onnxruntime.get_available_providers()
         if absent := [name for name in self.requested if name not in available]:
-            raise EngineError(f'onnxruntime lacks {", ".join(absent)}; it has {", ".join(available)}: '
-                              'use CPUExecutionProvider or install the package that carries it')
+            raise EngineError(
+                f'onnxruntime lacks {", ".join(absent)}; it has {", ".join(available)}: '
+                'use CPUExecutionProvider or install the package that carries it'
+            )
         self.threads = threads or _usable_cores()
         try:
-            self._session = onnxruntime.InferenceSession(str(path), _options(self.threads), providers=self.requested)
+            self._session = onnxruntime.InferenceSession(
+                str(path), _options(self.threads), providers=self.requested
+            )
         except Exception as error:  # onnxruntime's exceptions share no base class
-            raise EngineError(f'model file {path} cannot be loaded by onnxruntime {onnxruntime.__version__} '
-                              f'({_first_line(error)}): export it again or restore the file') from error
+            raise EngineError(
+                f'model file {path} cannot be loaded by onnxruntime {onnxruntime.__version__} '
+                f'({_first_line(error)}): export it again or restore the file'
+            ) from error
         running = self._session.get_providers()
         if running[0] != self.requested[0]:
-            raise EngineError(f'asked onnxruntime for {self.requested[0]} but it runs on {running[0]}: '
-                              'check the driver, or use "backend: onnxruntime" on the CPU')
+            raise EngineError(
+                f'asked onnxruntime for {self.requested[0]} but it runs on {running[0]}: '
+                'check the driver, or use "backend: onnxruntime" on the CPU'
+            )
         self.inputs = tuple(map(_spec, self._session.get_inputs()))
         self.outputs = tuple(map(_spec, self._session.get_outputs()))
 
-    def run(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """All outputs by name. Raises EngineError for wrong feeds or a failed inference."""
-        check_feeds(feeds, self.inputs)
+    def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """All outputs by name. Raises EngineError for wrong inputs or a failed inference."""
+        check_inputs(inputs, self.inputs)
         try:
-            arrays = self._session.run(None, feeds)
+            arrays = self._session.run(None, inputs)
         except Exception as error:  # onnxruntime's exceptions share no base class
             raise EngineError(f'inference failed: {_first_line(error)}') from error
         return {spec.name: array for spec, array in zip(self.outputs, arrays)}
@@ -55,10 +76,16 @@ class OrtEngine:
     def report(self) -> dict[str, Any]:
         """What really runs; `provider` is what the session says, not what was asked for."""
         provider = self._session.get_providers()[0]
-        return {'backend': 'onnxruntime', 'device': _cpu_name() if provider.startswith('CPU') else provider,
-                'provider': provider, 'requested': self.requested, 'choice': self.choice, 'threads': self.threads,
-                'precision': '/'.join(sorted({spec.dtype for spec in self.inputs})),
-                'versions': {'onnxruntime': onnxruntime.__version__, 'numpy': np.__version__}}
+        return {
+            'backend': 'onnxruntime',
+            'device': _cpu_name() if provider.startswith('CPU') else provider,
+            'provider': provider,
+            'requested': self.requested,
+            'choice': self._choice,
+            'threads': self.threads,
+            'precision': '/'.join(sorted({spec.dtype for spec in self.inputs})),
+            'versions': {'onnxruntime': onnxruntime.__version__, 'numpy': np.__version__},
+        }
 
 
 def _options(threads: int) -> onnxruntime.SessionOptions:

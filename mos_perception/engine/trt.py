@@ -1,4 +1,4 @@
-"""TensorRT and TensorRT-RTX behind the engine interface: fixed buffers, one CUDA graph. Not run on a GPU by us yet."""
+"""TensorRT and TensorRT-RTX behind the engine interface: fixed buffers, one CUDA graph."""
 
 from __future__ import annotations
 
@@ -11,19 +11,31 @@ import numpy as np
 
 from mos_perception.engine.build import build_command, engine_key, import_tensorrt
 from mos_perception.engine.cache import Cache, Miss
-from mos_perception.engine.card import TensorSpec, check_feeds, load_card
+from mos_perception.engine.card import load_card
 from mos_perception.engine.driver import Driver, open_driver
+from mos_perception.engine.interface import TensorSpec, check_inputs
 from mos_perception.engine.probe import Gpu, find_gpu
 from mos_perception.errors import EngineError
 
-_DTYPES = {'FLOAT': 'float32', 'HALF': 'float16', 'INT64': 'int64', 'INT32': 'int32', 'INT8': 'int8',
-           'UINT8': 'uint8', 'BOOL': 'bool'}
+_DTYPES = {
+    'FLOAT': 'float32',
+    'HALF': 'float16',
+    'INT64': 'int64',
+    'INT32': 'int32',
+    'INT8': 'int8',
+    'UINT8': 'uint8',
+    'BOOL': 'bool',
+}
 
 
-def open_engine(path: Path, flavour: str, driver: str = 'auto', cache: Cache | None = None) -> TrtEngine:
+def open_engine(path: Path, flavour: str, driver: str = 'auto', cache: Cache | None = None,
+                choice: str = '') -> TrtEngine:
     """The cached engine of the ONNX file `path`, built on this machine by `mos build`.
 
-    Raises EngineError in this order: no GPU, no TensorRT, no engine for exactly this file, device and version.
+    `choice`: why `auto` took this engine.
+
+    Raises EngineError in this order: no GPU, no TensorRT, no engine for exactly this file, device
+    and version.
     """
     gpu = find_gpu()
     trt = import_tensorrt(flavour)
@@ -34,13 +46,15 @@ def open_engine(path: Path, flavour: str, driver: str = 'auto', cache: Cache | N
         raise EngineError(f'{plan.reason}: run "{build_command(path, flavour)}"')
     layer = open_driver(driver)
     try:
-        return TrtEngine(trt, plan, gpu, layer)
+        return TrtEngine(trt, plan, gpu, layer, choice)
     except EngineError as error:
         layer.close()
         if not isinstance(error, PlanError):
             raise
         cache.discard(path.stem, key)
-        raise EngineError(f'{error}: it was deleted; run "{build_command(path, flavour)}"') from error
+        raise EngineError(
+            f'{error}: it was deleted; run "{build_command(path, flavour)}"'
+        ) from error
 
 
 class PlanError(EngineError):
@@ -48,22 +62,36 @@ class PlanError(EngineError):
 
 
 class TrtEngine:
-    """One execution context with its buffers, freed with it. `run` may be called from any one thread at a time."""
+    """One execution context with its buffers, freed with it.
 
-    def __init__(self, trt: ModuleType, plan: bytes, gpu: Gpu, driver: Driver) -> None:
+    `run` may be called from any one thread at a time.
+    """
+
+    def __init__(
+        self, trt: ModuleType, plan: bytes, gpu: Gpu, driver: Driver, choice: str = ''
+    ) -> None:
         """Raises PlanError where the plan cannot be used, EngineError where the device refuses."""
-        self.choice = ''
+        self._choice = choice
         self._trt, self.gpu, self.driver = trt, gpu, driver
         self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
-            raise PlanError(f'{trt.__name__} {trt.__version__} does not take the engine ({len(plan)} bytes)')
+            raise PlanError(
+                f'{trt.__name__} {trt.__version__} does not take the engine ({len(plan)} bytes)'
+            )
         self._context = self._engine.create_execution_context()
         if self._context is None:
-            raise EngineError('TensorRT gives no execution context (GPU memory full?): close other GPU programs')
-        self.inputs, self.outputs = self._specs(trt.TensorIOMode.INPUT), self._specs(trt.TensorIOMode.OUTPUT)
+            raise EngineError(
+                'TensorRT gives no execution context (GPU memory full?): close other GPU programs'
+            )
+        self.inputs, self.outputs = (
+            self._specs(trt.TensorIOMode.INPUT),
+            self._specs(trt.TensorIOMode.OUTPUT),
+        )
         self.stream = driver.stream()
-        self._host = {spec.name: driver.pinned(spec.shape, spec.dtype) for spec in self.inputs + self.outputs}
+        self._host = {
+            spec.name: driver.pinned(spec.shape, spec.dtype) for spec in self.inputs + self.outputs
+        }
         self._device = {name: driver.alloc(array.nbytes) for name, array in self._host.items()}
         for name, address in self._device.items():
             if not self._context.set_tensor_address(name, address):
@@ -73,11 +101,14 @@ class TrtEngine:
         self._replay = driver.capture(self._whole, self.stream)
         weakref.finalize(self, driver.close)
 
-    def run(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """All outputs by name, copies. Raises EngineError for wrong feeds or a failed inference."""
-        check_feeds(feeds, self.inputs)
+    def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """All outputs by name, copies.
+
+        Raises EngineError for wrong inputs or a failed inference.
+        """
+        check_inputs(inputs, self.inputs)
         self.driver.activate()
-        for name, array in feeds.items():
+        for name, array in inputs.items():
             np.copyto(self._host[name], array)
         self._replay()
         self.driver.synchronize(self.stream)
@@ -90,24 +121,38 @@ class TrtEngine:
     def enqueue(self) -> None:
         """Put one inference on the stream, without any copy."""
         if not self._context.execute_async_v3(self.stream):
-            raise EngineError('inference failed: TensorRT refused to enqueue the network; see "mos doctor"')
+            raise EngineError(
+                'inference failed: TensorRT refused to enqueue the network; see "mos doctor"'
+            )
 
     def report(self) -> dict[str, Any]:
         """What really runs."""
-        return {'backend': self._trt.__name__, 'device': str(self.gpu), 'provider': self.driver.name,
-                'choice': self.choice, 'precision': '/'.join(sorted({spec.dtype for spec in self.inputs})),
-                'versions': {self._trt.__name__: self._trt.__version__, 'cuda': self.gpu.cuda,
-                             'numpy': np.__version__}}
+        return {
+            'backend': self._trt.__name__,
+            'device': str(self.gpu),
+            'provider': self.driver.name,
+            'choice': self._choice,
+            'precision': '/'.join(sorted({spec.dtype for spec in self.inputs})),
+            'versions': {
+                self._trt.__name__: self._trt.__version__,
+                'cuda': self.gpu.cuda,
+                'numpy': np.__version__,
+            },
+        }
 
     def _specs(self, mode: Any) -> tuple[TensorSpec, ...]:
         names = [self._engine.get_tensor_name(n) for n in range(self._engine.num_io_tensors)]
-        return tuple(self._spec(name) for name in names if self._engine.get_tensor_mode(name) == mode)
+        return tuple(
+            self._spec(name) for name in names if self._engine.get_tensor_mode(name) == mode
+        )
 
     def _spec(self, name: str) -> TensorSpec:
         dtype = str(self._engine.get_tensor_dtype(name)).rpartition('.')[2]
         shape = tuple(int(size) for size in self._engine.get_tensor_shape(name))
         if dtype not in _DTYPES or min(shape, default=0) < 0:
-            raise PlanError(f'tensor {name} is {dtype} {shape}: must be of a known type and fixed size')
+            raise PlanError(
+                f'tensor {name} is {dtype} {shape}: must be of a known type and fixed size'
+            )
         return TensorSpec(name, shape, _DTYPES[dtype])
 
     def _whole(self) -> None:

@@ -1,1 +1,2 @@
-"""How good results are: DIMOS' metrics to the letter (parity), and honest ones (strict)."""
+"""How good results are: DIMOS' metrics to the letter (released protocol), and honest ones (strict).
+"""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def warm_up() -> None:
-    """Compile, or load from the cache, every loop of this folder, so that the first packet does not wait."""
+    """Compile, or load from the cache, every loop here, so that the first packet does not wait."""
     import numpy as np
 
     from mos_perception.datatypes import EventPacket, Events
@@ -14,7 +14,7 @@ def warm_up() -> None:
     payload = np.array([0x8001, 0x6001, 0x0001, 0x2001], '<u2').view(np.uint8)
     for encoding in WORD_BYTES:
         EventStream().push(EventPacket(1, encoding, 4, 4, 1, 0, payload))
-    some = Events(*(np.zeros(16, kind) for kind in (np.uint16, np.uint16, np.uint8)), np.full(16, 1, np.int64))
     for count in (16, 1):  # the dense and the direct loop
-        few = Events(some.x[:count], some.y[:count], some.p[:count], some.t[:count])
-        voxelize(few, 0, 2, size=(2, 2))
+        zeros = np.zeros(count, np.uint16)
+        events = Events(zeros, zeros, zeros.astype(np.uint8), np.full(count, 1, np.int64))
+        voxelize(events, 0, 2, size=(2, 2))

@@ -8,10 +8,13 @@ from mos_perception.datatypes import Events
 
 
 class EventBuffer:
-    """A queue of whole packets' events in time order; full, it drops its oldest packets. O(1) per push and drop."""
+    """A queue of whole packets' events in time order. O(1) per push and drop.
+
+    Full, it drops its oldest packets.
+    """
 
     def __init__(self, max_bytes: int) -> None:
-        """`max_bytes` of event arrays (13 bytes an event). The newest packet stays even if it alone is larger."""
+        """`max_bytes` of event arrays (13 an event); the newest packet stays even if larger."""
         self.max_bytes = max_bytes
         self.reset()
 
@@ -31,7 +34,7 @@ class EventBuffer:
         return int(self._packets[0].t[0]) if self._packets else None
 
     def push(self, events: Events) -> int:
-        """Append one packet's events, none older than those held. Returns how many old packets had to go."""
+        """Append one packet's events, none older than those held; returns the packets dropped."""
         if len(events) == 0:
             return 0
         self._packets.append(events)

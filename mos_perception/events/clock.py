@@ -5,17 +5,18 @@ from __future__ import annotations
 import numpy as np
 
 _EVT3_WRAP_NS = (1 << 24) * 1000  # 16.78 s
-_DRIFT = 10_000                   # the offset may rise 1 ns in this many: 100 ppm, above any camera's crystal
+_DRIFT = 10_000  # the offset may rise 1 ns in this many: 100 ppm, above any camera's crystal
 
 
 class SensorClock:
     """offset = header stamp - first sensor time of the packet, of which the smallest is the truth.
 
-    A packet's header stamp is the host's time when its first data came in, so it is late by the transfer, never early:
-    the running minimum of the offset has the least delay. It may rise by 100 ppm of the time passed, to follow
-    the drift between two clocks. Mapped times never go backwards: when the offset falls, or the sensor's time steps
-    back, times are held at the newest one given out until the new mapping has caught up. Only the packets and
-    their order matter, so a bag gives the very times the live node had.
+    A packet's header stamp is the host's time when its first data came in, so it is late by the
+    transfer, never early: the running minimum of the offset has the least delay. It may rise by 100
+    ppm of the time passed, to follow the drift between two clocks. Mapped times never go backwards:
+    when the offset falls, or the sensor's time steps back, times are held at the newest one given
+    out until the new mapping has caught up. Only the packets and their order matter, so a bag gives
+    the very times the live node had.
     """
 
     def __init__(self, encoding: str) -> None:
@@ -43,9 +44,9 @@ class SensorClock:
         self._last_stamp_ns = int(stamp_ns)
 
     def to_ros(self, sensor_ns: np.ndarray | int) -> np.ndarray | int:
-        """ROS time (ns) of sensor times in the order they came: (E,) int64 or int. Never before an earlier answer.
+        """ROS time (ns) of sensor times in the order they came: (E,) int64 or int.
 
-        Before the first `observe` the offset is 0.
+        Never before an earlier answer. Before the first `observe` the offset is 0.
         """
         times = np.asarray(sensor_ns, np.int64) + (self.offset_ns or 0)
         flat = times.reshape(-1)

@@ -1,4 +1,4 @@
-"""Event packets -> events: decoding, counting what is wrong, mapping to ROS time. State carries over packets."""
+"""Event packets -> events: decoding, counting what is wrong, mapping to ROS time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import numpy as np
 from mos_perception.datatypes import EventPacket, Events, Skip, SkipReason
 from mos_perception.errors import DecodeError
 from mos_perception.events import evt3, libcaer
+from mos_perception.events.arrays import EventArrays, read_only
 from mos_perception.events.clock import SensorClock
+from mos_perception.events.libcaer import PacketCounts
 
 WORD_BYTES = {'evt3': 2, 'libcaer_cmp': 2, 'libcaer': 8, 'mono': 8}
 MAX_SIDE = 16384
@@ -18,10 +20,11 @@ MAX_TIME_BASE = 1 << 62  # ns; int64 holds the sums
 
 @dataclass(frozen=True)
 class Decoded:
-    """One packet's events: x, y, p (E,) as in Events; `t_sensor` (E,) int64 ns of sensor time, unwrapped.
+    """One packet's events: x, y, p (E,) as in Events; `t_sensor` (E,) int64 ns, unwrapped.
 
-    `first_sensor_ns`, `last_sensor_ns`: oldest and newest time in the packet, known even without events, None where it
-    has no time; `out_of_bounds` events dropped; `bad_words` skipped; `truncated`: a last incomplete word was ignored.
+    `first_sensor_ns`, `last_sensor_ns`: oldest and newest time in the packet, known even without
+    events, None where it has no time; `out_of_bounds` events dropped; `bad_words` skipped;
+    `truncated`: a last incomplete word was ignored.
     """
 
     x: np.ndarray
@@ -41,9 +44,11 @@ class Decoder:
     def __init__(self, encoding: str, height: int, width: int) -> None:
         """One encoding and sensor size. Raises DecodeError."""
         if encoding not in WORD_BYTES:
-            raise DecodeError(f'event encoding is {encoding!r}: set the driver to one of {", ".join(WORD_BYTES)}')
+            raise DecodeError(f'event encoding is {encoding!r}: set the driver to one of '
+                              f'{", ".join(WORD_BYTES)}')
         if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
-            raise DecodeError(f'sensor size is {width} x {height} px: sides must be within [1, {MAX_SIDE}]')
+            raise DecodeError(f'sensor size is {width} x {height} px: sides must be within '
+                              f'[1, {MAX_SIDE}]')
         self.encoding, self.height, self.width = encoding, height, width
         self.reset()
 
@@ -52,53 +57,55 @@ class Decoder:
         self._state = np.zeros(evt3.STATE_SIZE, np.int64)
 
     def decode(self, packet: EventPacket) -> Decoded:
-        """The events of the next packet. Damage costs the words it is in and is counted; nothing is raised."""
-        size = WORD_BYTES[self.encoding]
-        whole = len(packet.payload) // size * size
-        words = np.ascontiguousarray(packet.payload[:whole]).view(np.uint16 if size == 2 else np.uint64)
-        words = np.require(words, requirements='A').view()
-        words.flags.writeable = False  # one array type, one compiled version
+        """The events of the next packet. Damage costs its words and is counted; nothing raises."""
+        word_bytes = WORD_BYTES[self.encoding]
+        whole = len(packet.payload) // word_bytes * word_bytes
+        payload = np.ascontiguousarray(packet.payload[:whole])
+        kind = np.uint16 if word_bytes == 2 else np.uint64
+        words = read_only(payload.view(kind), kind)
         if self.encoding == 'evt3':
-            arrays, n, found, bad, first, last = self._evt3(words)
+            events, counts = self._evt3(words)
         else:
-            arrays, n, found, bad, first, last = self._libcaer(words, int(packet.time_base))
-        x, y, p, t = (values[:n] if len(values) - n <= 64 else values[:n].copy() for values in arrays)
-        return Decoded(x, y, p, t, first if first >= 0 else None, last if first >= 0 else None, found - n, bad,
-                       whole != len(packet.payload))
+            events, counts = self._libcaer(words, int(packet.time_base))
+        events, timed = events.first(counts.kept), counts.first_ns >= 0
+        return Decoded(
+            x=events.x, y=events.y, p=events.p, t_sensor=events.t,
+            first_sensor_ns=counts.first_ns if timed else None,
+            last_sensor_ns=counts.last_ns if timed else None,
+            out_of_bounds=counts.found - counts.kept, bad_words=counts.bad_words,
+            truncated=whole != len(packet.payload))
 
-    def _evt3(self, words: np.ndarray) -> tuple[tuple, int, int, int, int, int]:
-        peek = self._state.copy()
-        if peek[evt3.READY] == 2:
-            (_, _, first), bad_before = evt3.seek_time(words, peek), 0
+    def _evt3(self, words: np.ndarray) -> tuple[EventArrays, PacketCounts]:
+        if self._state[evt3.READY] == 2:
+            bad_before = 0
+            first_ns = evt3.seek_time(words, self._state.copy()).time_ns
         else:
-            skipped, bad_before, first = evt3.seek_time(words, self._state)
+            skipped, bad_before, first_ns = evt3.seek_time(words, self._state)
             words = words[skipped:]
         found = evt3.count_evt3(words)
-        arrays = _arrays(found + evt3.SLACK)
+        events = EventArrays.allocate(found + evt3.SLACK)
         if self._state[evt3.READY] < 2:
-            return arrays, 0, 0, bad_before, -1, -1
-        x, y, p, t = arrays
-        n, bad, last = evt3.decode_evt3(words, self.width, self.height, self._state, x, y, p, t.view(np.uint64))
-        return arrays, n, found, bad_before + bad, first, last
+            return events, PacketCounts(0, 0, bad_before, -1, -1)
+        kept, bad, last_ns = evt3.decode_evt3(
+            words, self.width, self.height, self._state, events.unsigned_times())
+        return events, PacketCounts(kept, found, bad_before + bad, first_ns, last_ns)
 
-    def _libcaer(self, words: np.ndarray, time_base: int) -> tuple[tuple, int, int, int, int, int]:
+    def _libcaer(self, words: np.ndarray, time_base: int) -> tuple[EventArrays, PacketCounts]:
+        size = self.width, self.height
         if self.encoding == 'libcaer_cmp':
-            arrays = _arrays(8 * len(words) + 8)
-            return arrays, *libcaer.decode_libcaer_cmp(words, self.width, self.height, time_base, *arrays, self._state)
-        arrays = _arrays(len(words))
+            events = EventArrays.allocate(8 * len(words) + 8)
+            return events, libcaer.decode_libcaer_cmp(words, *size, time_base, events, self._state)
+        events = EventArrays.allocate(len(words))
         loop = libcaer.decode_mono if self.encoding == 'mono' else libcaer.decode_libcaer
-        return arrays, *loop(words, self.width, self.height, time_base, *arrays)
-
-
-def _arrays(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    return np.empty(count, np.uint16), np.empty(count, np.uint16), np.empty(count, np.uint8), np.empty(count, np.int64)
+        return events, loop(words, *size, time_base, events)
 
 
 class EventStream:
-    """One camera's packets in order -> events in ROS time, how far time has come, and what was lost. Never raises.
+    """One camera's packets in order -> events in ROS time, the watermark, and what was lost.
 
-    The watermark is 1 ns below the newest time seen, because more events of that very time may still come:
-    no later packet gives an event at or before it.
+    Never raises.
+    The watermark is 1 ns below the newest time seen, because more events of that very time may
+    still come: no later packet gives an event at or before it.
     """
 
     def __init__(self) -> None:
@@ -117,26 +124,32 @@ class EventStream:
         return None if self._clock is None else self._clock.offset_ns
 
     def push(self, packet: EventPacket) -> tuple[Events, int | None, list[Skip]]:
-        """(events, watermark or None, skips) of the next packet. A gap in `seq` is counted and decoding goes on."""
+        """(events, watermark or None, skips) of the next packet.
+
+        A gap in `seq` is counted and decoding goes on.
+        """
         skips = self._gap(packet.seq, packet.stamp_ns)
         if self._decoder is None:
             try:
                 self._decoder = Decoder(packet.encoding, packet.height, packet.width)
             except DecodeError as error:
-                return Events.empty(), None, [*skips, Skip(SkipReason.BAD_PACKET, packet.stamp_ns, str(error))]
-            self._size, self._clock = (packet.height, packet.width), SensorClock(packet.encoding)
+                return Events.empty(), None, [*skips, _bad(packet, str(error))]
+            self._size = (packet.height, packet.width)
+            self._clock = SensorClock(packet.encoding)
         refused = self._changed(packet)
         if refused is not None:
             return Events.empty(), None, [*skips, refused]
         if not 0 <= packet.time_base < MAX_TIME_BASE:
-            return Events.empty(), None, [*skips, Skip(SkipReason.BAD_PACKET, packet.stamp_ns, f'time_base is '
-                                                       f'{packet.time_base} ns: must be within [0, 2^62)')]
+            refused = _bad(packet, f'time_base is {packet.time_base} ns: must be within [0, 2^62)')
+            return Events.empty(), None, [*skips, refused]
         decoded = self._decoder.decode(packet)
         skips += _damage(decoded, packet)
         if decoded.first_sensor_ns is not None:
             self._clock.observe(packet.stamp_ns, decoded.first_sensor_ns)
-        events = Events(decoded.x, decoded.y, decoded.p, self._clock.to_ros(decoded.t_sensor))
-        watermark = None if decoded.last_sensor_ns is None else self._clock.to_ros(decoded.last_sensor_ns) - 1
+        times_ns = self._clock.to_ros(decoded.t_sensor)
+        events, watermark = Events(decoded.x, decoded.y, decoded.p, times_ns), None
+        if decoded.last_sensor_ns is not None:
+            watermark = self._clock.to_ros(decoded.last_sensor_ns) - 1
         return events, watermark, skips
 
     def push_events(self, events: Events, height: int, width: int,
@@ -152,8 +165,7 @@ class EventStream:
         outside = len(events) - int(np.count_nonzero(inside))
         if outside:
             events = Events(events.x[inside], events.y[inside], events.p[inside], events.t[inside])
-            skips.append(Skip(SkipReason.OUT_OF_BOUNDS, stamp, f'events outside {width} x {height} px dropped',
-                              outside))
+            skips.append(_outside_skip(stamp, (height, width), outside))
         if len(events) == 0:
             return events, None, skips
         events = Events(events.x, events.y, events.p, self._clock.to_ros(events.t))
@@ -161,13 +173,16 @@ class EventStream:
 
     def _gap(self, seq: int, stamp_ns: int) -> list[Skip]:
         last, self._seq = self._seq, seq
-        if last is None or seq <= last + 1:  # a lower number is a new stream: stamps tell when to reset
+        # A lower number is a new stream: stamps tell when to reset.
+        if last is None or seq <= last + 1:
             return []
-        return [Skip(SkipReason.PACKET_GAP, stamp_ns, f'packets {last + 1}..{seq - 1} did not arrive', seq - last - 1)]
+        return [Skip(SkipReason.PACKET_GAP, stamp_ns,
+                     f'packets {last + 1}..{seq - 1} did not arrive', seq - last - 1)]
 
     def _changed(self, packet: EventPacket) -> Skip | None:
         if packet.encoding != self._decoder.encoding:
-            return Skip(SkipReason.ENCODING_CHANGED, packet.stamp_ns, f'encoding is {packet.encoding!r}, the first was '
+            return Skip(SkipReason.ENCODING_CHANGED, packet.stamp_ns,
+                        f'encoding is {packet.encoding!r}, the first was '
                         f'{self._decoder.encoding!r}: reset the node to change it')
         if (packet.height, packet.width) != self._size:
             return _size_skip(packet.stamp_ns, (packet.height, packet.width), self._size)
@@ -178,17 +193,39 @@ def _damage(decoded: Decoded, packet: EventPacket) -> list[Skip]:
     """What one packet had to leave out."""
     skips = []
     if decoded.bad_words:
-        skips.append(Skip(SkipReason.BAD_PACKET, packet.stamp_ns, f'{decoded.bad_words} unknown {packet.encoding} '
-                          'words skipped, the rest kept'))
+        skips.append(_bad(packet, f'{decoded.bad_words} unknown {packet.encoding} words skipped, '
+                                  'the rest kept'))
     if decoded.truncated:
-        skips.append(Skip(SkipReason.BAD_PACKET, packet.stamp_ns, f'{len(packet.payload)} bytes are no whole number of '
-                          f'{WORD_BYTES[packet.encoding]}-byte words: the last was ignored, the rest kept'))
+        skips.append(_bad(packet, f'{len(packet.payload)} bytes are no whole number of '
+                                  f'{WORD_BYTES[packet.encoding]}-byte words: the last was '
+                                  'ignored, the rest kept'))
     if decoded.out_of_bounds:
-        skips.append(Skip(SkipReason.OUT_OF_BOUNDS, packet.stamp_ns, f'events outside {packet.width} x {packet.height} '
-                          'px dropped', decoded.out_of_bounds))
+        skips.append(_outside_skip(packet.stamp_ns, (packet.height, packet.width),
+                                   decoded.out_of_bounds))
     return skips
 
 
+def _bad(packet: EventPacket, detail: str) -> Skip:
+    return Skip(SkipReason.BAD_PACKET, packet.stamp_ns, detail)
+
+
+def _outside_skip(stamp_ns: int, size: tuple[int, int], count: int) -> Skip:
+    return Skip(SkipReason.OUT_OF_BOUNDS, stamp_ns,
+                f'events outside {size[1]} x {size[0]} px dropped', count)
+
+
 def _size_skip(stamp_ns: int, size: tuple[int, int], first: tuple[int, int]) -> Skip:
-    return Skip(SkipReason.SIZE_CHANGED, stamp_ns, f'sensor is (height, width) {size}, the first was {first}: reset '
-                'the node to change it')
+    return Skip(SkipReason.SIZE_CHANGED, stamp_ns,
+                f'sensor is (height, width) {size}, the first was {first}: reset the node to '
+                'change it')
+
+
+def refused(skips: list[Skip]) -> bool:
+    """Whether a packet was refused as a whole: its sensor size or encoding is another."""
+    changes = SkipReason.SIZE_CHANGED, SkipReason.ENCODING_CHANGED
+    return any(skip.reason in changes for skip in skips)
+
+
+def packets_lost(skips: list[Skip]) -> int:
+    """How many packets were missing before one, by its sequence number."""
+    return sum(skip.count for skip in skips if skip.reason is SkipReason.PACKET_GAP)

@@ -1,22 +1,25 @@
-// EVT3 words -> events on a GPU, in three launches: what each run of words does to the decoder's state, the state in which
-// each run begins, the events. Rules: `reference.py`; gives what `evt3.py` gives bit by bit, but leaves pixels outside the
-// sensor to the consumer. Times must be valid at the first word (`evt3.seek_time`). Not run on a GPU by us yet.
+// EVT3 words -> events on a GPU, in three launches: what each run of words does to the decoder's
+// state, the state in which each run begins, the events. Rules: `reference.py`; gives what
+// `evt3.py` gives bit by bit, but leaves pixels outside the sensor to the consumer. Times must be
+// valid at the first word (`evt3.seek_time`).
 #define EVT3_RUN 64       // words of a run, one thread's work
 #define EVT3_THREADS 256  // threads of evt3_join, which is one block
 
 enum { EVT3_ROW = 1, EVT3_LOW = 2, EVT3_HIGH = 4, EVT3_BASE = 8 };
 
 struct Evt3State {
-    int known;                       // of a run: which of the following it set; base is added if it did not
+    int known;  // of a run: which of the following it set; base is added if it did not
     int row, low, base, polarity;
-    int first_high, high;            // its first and last TIME_HIGH
-    int events;                      // it holds; of a start: before it
-    long long wraps;                 // of the 24-bit clock
+    int first_high, high;  // its first and last TIME_HIGH
+    int events;            // it holds; of a start: before it
+    long long wraps;       // of the 24-bit clock
 };
 
-static inline __device__ int evt3_wraps(int high, int before) { return high < before - 10; }  // a little less is noise
+// A little less is noise.
+static inline __device__ int evt3_wraps(int high, int before) { return high < before - 10; }
 
-// Applies one word; returns the pixels it sets, from `base` on (before it is advanced), or from the word itself.
+// Applies one word; returns the pixels it sets, from `base` on (before it is advanced), or from the
+// word itself.
 static inline __device__ int evt3_word(Evt3State &s, int word)
 {
     int code = word >> 12, value = word & 0x7FF;
@@ -74,10 +77,13 @@ static inline __device__ void evt3_then(Evt3State &s, const Evt3State &next)
     s.known |= next.known;
 }
 
+static inline __device__ int evt3_first() { return blockIdx.x * blockDim.x + threadIdx.x; }
+static inline __device__ int evt3_stride() { return gridDim.x * blockDim.x; }
+
 extern "C" __global__ void evt3_scan(const unsigned short *words, const int *count, Evt3State *runs)
 {
     int last = (*count + EVT3_RUN - 1) / EVT3_RUN;
-    for (int run = blockIdx.x * blockDim.x + threadIdx.x; run < last; run += gridDim.x * blockDim.x) {
+    for (int run = evt3_first(); run < last; run += evt3_stride()) {
         Evt3State s = {};
         for (int i = run * EVT3_RUN; i < (run + 1) * EVT3_RUN && i < *count; ++i) {
             s.events += evt3_bits(evt3_word(s, words[i]));
@@ -87,9 +93,10 @@ extern "C" __global__ void evt3_scan(const unsigned short *words, const int *cou
     }
 }
 
-// runs[i] = the state in which run i begins; *state, with every bit of `known` set, goes from before the first word to after
-// the last; *events = how many there are.
-extern "C" __global__ void evt3_join(const int *count, Evt3State *runs, Evt3State *state, int *events)
+// runs[i] = the state in which run i begins; *state, with every bit of `known` set, goes from
+// before the first word to after the last; *events = how many there are.
+extern "C" __global__ void evt3_join(const int *count, Evt3State *runs, Evt3State *state,
+                                     int *events)
 {
     __shared__ Evt3State parts[EVT3_THREADS];
     int last = (*count + EVT3_RUN - 1) / EVT3_RUN, each = (last + EVT3_THREADS - 1) / EVT3_THREADS;
@@ -120,11 +127,12 @@ extern "C" __global__ void evt3_join(const int *count, Evt3State *runs, Evt3Stat
 }
 
 // x, y, p, t (ns of sensor time) of all events, in order.
-extern "C" __global__ void evt3_scatter(const unsigned short *words, const int *count, const Evt3State *runs,
-                                        unsigned short *x, unsigned short *y, unsigned char *p, long long *t)
+extern "C" __global__ void evt3_scatter(const unsigned short *words, const int *count,
+                                        const Evt3State *runs, unsigned short *x,
+                                        unsigned short *y, unsigned char *p, long long *t)
 {
     int last = (*count + EVT3_RUN - 1) / EVT3_RUN;
-    for (int run = blockIdx.x * blockDim.x + threadIdx.x; run < last; run += gridDim.x * blockDim.x) {
+    for (int run = evt3_first(); run < last; run += evt3_stride()) {
         Evt3State s = runs[run];
         int n = s.events;
         for (int i = run * EVT3_RUN; i < (run + 1) * EVT3_RUN && i < *count; ++i) {

@@ -1,21 +1,43 @@
-"""EVT3 words -> events, compiled. Layout and rules: `reference.py`, which this equals word for word.
+"""EVT3 words -> events, compiled. Layout and rules: `reference.py`, equal word for word.
 
-The common words (row, event, low time, repeated high time) take no branch: each writes the event it might be at
-the next free place, which advances only if it was one. Vectors write all pixels and advance by the bits.
-Everything is uint64: signed indices would make numba test each one for Python's counting from the end.
+The common words (row, event, low time, repeated high time) take no branch: each writes the event it
+might be at the next free place, which advances only if it was one. Vectors write all pixels and
+advance by the bits. Everything is uint64: signed indices would make numba test each one for
+Python's counting from the end.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numba
 import numpy as np
 
+from mos_perception.events.arrays import EventArrays
+
 U = np.uint64
 SLACK = 12  # a vector writes this far beyond the last event
-# What carries over between packets. READY: 0 nothing, 1 TIME_HIGH seen, 2 and TIME_LOW after it: times are valid.
+# What carries over between packets. READY: 0 nothing, 1 TIME_HIGH seen, 2 and TIME_LOW after it:
+# times are valid.
 HIGH, LOW, WRAPS, READY, ROW, BASE, POLARITY = range(7)
 STATE_SIZE = 7
 _US = 1000  # ns
+
+
+class FoundTime(NamedTuple):
+    """`consumed` words, `bad_words` unknown among them, up to the first valid time or -1."""
+
+    consumed: int
+    bad_words: int
+    time_ns: int
+
+
+class Evt3Counts(NamedTuple):
+    """Events `kept` inside the sensor, unknown words, the last time that a TIME_LOW completed."""
+
+    kept: int
+    bad_words: int
+    last_ns: int
 
 
 @numba.njit(nogil=True, cache=True)
@@ -49,10 +71,10 @@ def now_ns(state: np.ndarray) -> int:
 
 
 @numba.njit(nogil=True, cache=True)
-def seek_time(words: np.ndarray, state: np.ndarray) -> tuple[int, int, int]:
+def seek_time(words: np.ndarray, state: np.ndarray) -> FoundTime:
     """Apply words to `state` up to and with the first TIME_LOW that makes a valid time.
 
-    Returns (words consumed, unknown words among them, that time or -1). Until times are valid nothing is an event.
+    Until times are valid nothing is an event.
     """
     bad = 0
     for i in range(len(words)):
@@ -68,19 +90,20 @@ def seek_time(words: np.ndarray, state: np.ndarray) -> tuple[int, int, int]:
             _time_high(word & 0xFFF, state)
         elif code == 6 and state[READY] > 0:
             state[LOW], state[READY] = word & 0xFFF, 2
-            return i + 1, bad, now_ns(state)
+            return FoundTime(i + 1, bad, now_ns(state))
         elif code == 1 or code == 9 or code == 11 or code == 12 or code == 13:
             bad += 1
-    return len(words), bad, -1
+    return FoundTime(len(words), bad, -1)
 
 
 @numba.njit(nogil=True, cache=True)
-def decode_evt3(words: np.ndarray, columns: int, rows: int, state: np.ndarray, x: np.ndarray, y: np.ndarray,
-                p: np.ndarray, t: np.ndarray) -> tuple[int, int, int]:
-    """Fill x, y, p, t (uint64 ns of sensor time), each count_evt3 + SLACK long; `state` must be ready.
+def decode_evt3(words: np.ndarray, columns: int, rows: int, state: np.ndarray,
+                events: EventArrays) -> Evt3Counts:
+    """Fill `events` (t: uint64 ns of sensor time), count_evt3 + SLACK long; `state` must be ready.
 
-    Returns (events inside rows x columns, unknown words, last time that a TIME_LOW completed).
+    Events outside of rows x columns are left out.
     """
+    x, y, p, t = events
     n, width, height = U(0), U(columns), U(rows)
     bad = 0
     row, base, polarity = U(state[ROW]), U(state[BASE]), U(state[POLARITY])
@@ -124,5 +147,6 @@ def decode_evt3(words: np.ndarray, columns: int, rows: int, state: np.ndarray, x
             mixed = now = high + low
         elif code == U(1) or code == U(9) or code == U(11) or code == U(12) or code == U(13):
             bad += 1
-    state[LOW], state[ROW], state[BASE], state[POLARITY] = (now - high) // U(_US), row, base, polarity
-    return np.int64(n), bad, np.int64(last if now == mixed else now)
+    state[LOW] = (now - high) // U(_US)
+    state[ROW], state[BASE], state[POLARITY] = row, base, polarity
+    return Evt3Counts(np.int64(n), bad, np.int64(last if now == mixed else now))

@@ -1,19 +1,34 @@
 """`mono`, `libcaer` and `libcaer_cmp` words -> events, compiled. Layouts and rules: `reference.py`.
 
-Each fills x, y, p, t (int64 ns of sensor time) and returns (events inside width x height, events found, unknown
-words, first time or -1, last time or -1). Every word writes; the place advances if it was an event inside.
+Each fills `events` (t: ns of sensor time) with those inside width x height and says what it saw.
+Every word writes; the place advances if it was an event inside.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numba
 import numpy as np
 
+from mos_perception.events.arrays import EventArrays
+
+
+class PacketCounts(NamedTuple):
+    """What one packet held: events `kept` inside the sensor of those `found`; -1 for no time."""
+
+    kept: int
+    found: int
+    bad_words: int
+    first_ns: int
+    last_ns: int
+
 
 @numba.njit(nogil=True, cache=True)
-def decode_mono(words: np.ndarray, width: int, height: int, time_base: int, x: np.ndarray, y: np.ndarray,
-                p: np.ndarray, t: np.ndarray) -> tuple[int, int, int, int, int]:
-    """uint64 words; arrays as long as `words`."""
+def decode_mono(words: np.ndarray, width: int, height: int, time_base: int,
+                events: EventArrays) -> PacketCounts:
+    """uint64 words; `events` as long as `words`."""
+    x, y, p, t = events
     n = 0
     last = np.int64(-1)
     for i in range(len(words)):
@@ -24,14 +39,17 @@ def decode_mono(words: np.ndarray, width: int, height: int, time_base: int, x: n
         x[n], y[n], p[n], t[n] = u, v, word >> np.uint64(63), time
         n += np.int64(u < width) & np.int64(v < height)
         last = max(last, time)
-    first = time_base + np.int64(words[0] & np.uint64(0xFFFFFFFF)) if len(words) else np.int64(-1)
-    return n, len(words), 0, first, last
+    first = np.int64(-1)
+    if len(words):
+        first = time_base + np.int64(words[0] & np.uint64(0xFFFFFFFF))
+    return PacketCounts(n, len(words), 0, first, last)
 
 
 @numba.njit(nogil=True, cache=True)
-def decode_libcaer(words: np.ndarray, width: int, height: int, time_base: int, x: np.ndarray, y: np.ndarray,
-                   p: np.ndarray, t: np.ndarray) -> tuple[int, int, int, int, int]:
-    """uint64 words: pixel in the low half, microseconds in the high half; arrays as long as `words`."""
+def decode_libcaer(words: np.ndarray, width: int, height: int, time_base: int,
+                   events: EventArrays) -> PacketCounts:
+    """uint64 words: pixel in the low half, us in the high half; `events` as long as `words`."""
+    x, y, p, t = events
     n = 0
     high = previous = np.int64(0)
     last = np.int64(-1)
@@ -46,14 +64,20 @@ def decode_libcaer(words: np.ndarray, width: int, height: int, time_base: int, x
         x[n], y[n], p[n], t[n] = u, v, (word >> np.uint64(1)) & np.uint64(1), time
         n += np.int64(u < width) & np.int64(v < height)
         last = time
-    first = time_base + (np.int64(words[0] >> np.uint64(32)) & 0x7FFFFFFF) * 1000 if len(words) else np.int64(-1)
-    return n, len(words), 0, first, last
+    first = np.int64(-1)
+    if len(words):
+        first = time_base + (np.int64(words[0] >> np.uint64(32)) & 0x7FFFFFFF) * 1000
+    return PacketCounts(n, len(words), 0, first, last)
 
 
 @numba.njit(nogil=True, cache=True)
-def decode_libcaer_cmp(words: np.ndarray, width: int, height: int, time_base: int, x: np.ndarray, y: np.ndarray,
-                       p: np.ndarray, t: np.ndarray, state: np.ndarray) -> tuple[int, int, int, int, int]:
-    """uint16 words; arrays 8 x as long + 8. `state` int64: column, base row, polarity carry over; time does not."""
+def decode_libcaer_cmp(words: np.ndarray, width: int, height: int, time_base: int,
+                       events: EventArrays, state: np.ndarray) -> PacketCounts:
+    """uint16 words; `events` 8 x as long + 8.
+
+    `state` int64: column, base row, polarity carry over from packet to packet; time does not.
+    """
+    x, y, p, t = events
     n = found = bad = 0
     column, base, polarity = state[0], state[1], state[2]
     high = low = np.int64(0)
@@ -86,4 +110,4 @@ def decode_libcaer_cmp(words: np.ndarray, width: int, height: int, time_base: in
         else:
             bad += 1
     state[0], state[1], state[2] = column, base, polarity
-    return n, found, bad, first, last
+    return PacketCounts(n, found, bad, first, last)

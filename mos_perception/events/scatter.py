@@ -1,34 +1,38 @@
 """Adding events into a Q16 grid: the compiled loops behind `voxel.py`.
 
 Fixed point makes the sum independent of order, so threads and devices agree to the last bit.
-Time position of an event: `q = ((t - t0) * m) >> shift` with `m = ceil((k << (16 + shift)) / span)`,
+Time position of an event: `q = ((t - t0) * m) >> shift`, `m = ceil((k << (16 + shift)) / span)`:
 that is `k * (t - t0) / span` in Q16, at most 2^-16 too high and exact at both edges.
 
-Two loops give the same grid. `_direct` takes any order of events. `_dense` needs sorted times: it sums one
-run of events between two planes into a scratch image that holds both planes' shares of a pixel in one
-int32, then unpacks it: a fraction of the memory traffic, and runs of planes go to different threads.
+Two loops give the same grid. `_direct` takes any order of events. `_dense` needs sorted times: it
+sums one run of events between two planes into a scratch image that holds both planes' shares of a
+pixel in one int32, then unpacks it: a fraction of the memory traffic, and runs of planes go to
+different threads.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numba
 import numpy as np
 
 from mos_perception.datatypes import Events
+from mos_perception.events.arrays import EventArrays
 
-_PARALLEL_FROM = 500_000  # events (3 ms of work); below it a busy second core costs more than an idle one saves
+PARALLEL_FROM = 500_000  # events (3 ms); below, a busy second core costs more than it saves
 _HELPERS = ThreadPoolExecutor(thread_name_prefix='voxel')  # starts no thread before it is used
 
 
 @dataclass(frozen=True)
-class Layout:
+class VoxelLayout:
     """Where events go. `columns` (W,) and `rows` (H,) int32: cell = rows[y] + columns[x] < `area`.
 
-    `nearest`: the whole event to plane floor(q); else split between floor(q) and the next. `signed`: darker events
-    count -1 in the same planes; else +1 in `bins` planes of their own.
+    `nearest`: the whole event to plane floor(q); else split between floor(q) and the next.
+    `signed`: darker events count -1 in the same planes; else +1 in `bins` planes of their own.
     """
 
     columns: np.ndarray
@@ -44,20 +48,58 @@ class Layout:
         return self.area * self.bins * (1 if self.signed else 2)
 
 
+class ScatterRule(NamedTuple):
+    """What the loops do to one event; the fields of `VoxelWindow` in `voxel.h`."""
+
+    t0: int               # ns
+    low: int              # first t - t0 that counts: 1, or 0 for a closed window
+    span: int             # ns
+    m: int                # time_scale
+    shift: int
+    columns: np.ndarray   # (W,) int32
+    rows: np.ndarray      # (H,) int32
+    area: int             # cells of a plane
+    bins: int             # planes of one polarity
+    mask: int             # 0xFFFF splits an event between two planes, 0 puts it whole into one
+    dark_offset: int      # cells from brighter to darker planes
+    dark_sign: int        # -1 or +1
+
+    @staticmethod
+    def of(layout: VoxelLayout, t0_ns: int, span_ns: int, closed: bool) -> ScatterRule:
+        """The rule for the window (t0, t0 + span] (`closed`: [t0, t0 + span])."""
+        m, shift = time_scale(layout.bins if layout.nearest else layout.bins - 1, span_ns)
+        return ScatterRule(
+            t0=t0_ns, low=0 if closed else 1, span=span_ns, m=m, shift=shift,
+            columns=layout.columns, rows=layout.rows, area=layout.area, bins=layout.bins,
+            mask=0 if layout.nearest else 0xFFFF,
+            dark_offset=0 if layout.signed else layout.bins * layout.area,
+            dark_sign=-1 if layout.signed else 1)
+
+    def run_starts(self, t: np.ndarray) -> np.ndarray:
+        """(bins + 1,) int64: the events of plane b are starts[b]:starts[b + 1] of sorted times."""
+        edges = [self.t0 - (-(plane << (16 + self.shift)) // self.m)
+                 for plane in range(1, self.bins)]
+        inner = np.searchsorted(t, np.array(edges, np.int64))
+        return np.array([0, *inner, len(t)], np.int64)
+
+
 @numba.njit(nogil=True, cache=True)
-def _direct(grid, x, y, p, t, t0, low, span, m, shift, columns, rows, area, bins, mask, dark_offset, dark_sign):
-    """Any order of events. Returns the OR of all magnitudes written: bit 30 shows before int32 wraps."""
+def _direct(grid, events, rule):
+    """Any order of events. Returns the OR of all magnitudes written: bit 30 shows before a wrap."""
+    x, y, p, t = events
+    columns, rows, area, mask = rule.columns, rule.rows, rule.area, rule.mask
     width, height = np.uint64(len(columns)), np.uint64(len(rows))
     written = np.int64(0)
     for i in range(len(t)):
-        dt = t[i] - t0
+        dt = t[i] - rule.t0
         u, v = np.uint64(x[i]), np.uint64(y[i])
-        if dt < low or dt > span or u >= width or v >= height:
+        if dt < rule.low or dt > rule.span or u >= width or v >= height:
             continue
-        q = (dt * m) >> shift
+        q = (dt * rule.m) >> rule.shift
         dark = np.int64(p[i] <= 0)
-        sign = 1 + dark * (dark_sign - 1)
-        cell = min(q >> 16, bins - 1) * area + rows[v] + columns[u] + dark * dark_offset
+        sign = 1 + dark * (rule.dark_sign - 1)
+        pixel = rows[v] + columns[u] + dark * rule.dark_offset
+        cell = min(q >> 16, rule.bins - 1) * area + pixel
         share = q & mask
         value = grid[np.uint64(cell)] + (65536 - share) * sign
         grid[np.uint64(cell)] = value
@@ -71,7 +113,7 @@ def _direct(grid, x, y, p, t, t0, low, span, m, shift, columns, rows, area, bins
 
 @numba.njit(nogil=True, cache=True)
 def _unpack(scratch, left, right):
-    """Add a scratch image to the planes on both sides of its run and clear it; returns magnitudes as `_direct`."""
+    """Add a scratch image to the planes on both sides of its run and clear it; as `_direct`."""
     written = np.int32(0)
     for c in range(len(scratch)):
         events = np.int32(np.int8(scratch[c]))
@@ -87,13 +129,15 @@ def _unpack(scratch, left, right):
 
 
 @numba.njit(nogil=True, cache=True)
-def _dense(grid, x, y, p, t, starts, plane_from, plane_to, t0, low, span, m, shift, columns, rows, area, bins, mask,
-           dark_offset, dark_sign):
-    """Add planes `plane_from <= plane < plane_to` from sorted events; those of plane b are starts[b]:starts[b+1].
+def _dense(grid, events, starts, plane_from, plane_to, rule):
+    """Add planes `plane_from <= plane < plane_to` from sorted events; `starts`: `run_starts`.
 
-    A scratch pixel: events (signed) in bits 0..7, their second shares above; nearly full, it is added at once.
-    Returns (magnitudes as in `_direct`, OR of the time steps: negative if not sorted).
+    A scratch pixel: events (signed) in bits 0..7, their second shares above; nearly full, it is
+    added at once. Returns (magnitudes as `_direct`, OR of the time steps: negative if not sorted).
     """
+    x, y, p, t = events
+    columns, rows, area, mask = rule.columns, rule.rows, rule.area, rule.mask
+    dark_offset, dark_sign = rule.dark_offset, rule.dark_sign
     width, height = np.uint64(len(columns)), np.uint64(len(rows))
     images = 1 if dark_offset == 0 else 2
     scratch = np.zeros(images * area, np.int32)
@@ -108,14 +152,15 @@ def _dense(grid, x, y, p, t, starts, plane_from, plane_to, t0, low, span, m, shi
         for i in range(starts[plane], starts[plane + 1]):
             steps |= t[i] - previous
             previous = t[i]
-            dt = t[i] - t0
+            dt = t[i] - rule.t0
             u, v = np.uint64(x[i]), np.uint64(y[i])
-            if dt < low or dt > span or u >= width or v >= height:
+            if dt < rule.low or dt > rule.span or u >= width or v >= height:
                 continue
             dark = np.int64(p[i] <= 0)
             cell = rows[v] + columns[u] + dark * dark_cell
-            share = ((dt * m) >> shift) & mask
-            value = scratch[np.uint64(cell)] + (1 + (share << 8)) * (1 + dark * (dark_sign - 1))
+            share = ((dt * rule.m) >> rule.shift) & mask
+            vote = (1 + (share << 8)) * (1 + dark * (dark_sign - 1))
+            value = scratch[np.uint64(cell)] + vote
             scratch[np.uint64(cell)] = value
             if ((value + 64) & 0xFF) >= 128 or abs(value) >= 1 << 30:
                 at = cell + dark * (dark_offset - dark_cell) + plane * area
@@ -132,59 +177,51 @@ def _dense(grid, x, y, p, t, starts, plane_from, plane_to, t0, low, span, m, shi
 
 
 def time_scale(k: int, span: int) -> tuple[int, int]:
-    """(m, shift) of the module's formula; `span * m` stays below 2^62 for any window under an hour."""
+    """(m, shift) of the module's formula; `span * m` is below 2^62 for any window under an hour."""
     shift = 45 - max(k, 1).bit_length()
     return -(-(k << (16 + shift)) // span), shift
 
 
-def scatter(events: Events, t0: int, span: int, closed: bool, layout: Layout, threads: int) -> np.ndarray:
-    """Sum `events` with `t0 < t <= t0 + span` (`t0 <= t` if `closed`) into a flat Q16 grid (cells,).
+def scatter(events: Events, rule: ScatterRule, layout: VoxelLayout, threads: int) -> np.ndarray:
+    """Sum the events that `rule` lets in into a flat Q16 grid (cells,).
 
-    int32; int64 where a sum does not fit. Neither the order of `events` nor `threads` changes the result.
+    int32; int64 where a sum does not fit. Neither the order of `events` nor `threads` changes it.
     """
-    kinds = {'x': np.uint16, 'y': np.uint16, 'p': np.uint8, 't': np.int64}
-    arrays = tuple(_read_only(getattr(events, name), kind) for name, kind in kinds.items())
-    m, shift = time_scale(layout.bins if layout.nearest else layout.bins - 1, span)
-    rest = (t0, 0 if closed else 1, span, m, shift, layout.columns, layout.rows, layout.area, layout.bins,
-            0 if layout.nearest else 0xFFFF, 0 if layout.signed else layout.bins * layout.area,
-            -1 if layout.signed else 1)
+    arrays = EventArrays.of(events)
     grid = np.zeros(layout.cells, np.int32)
     if 8 * len(events) > layout.cells:  # unpacking passes over every cell
-        written, steps = _dense_threads(grid, arrays, rest, threads if len(events) >= _PARALLEL_FROM else 1)
+        starts = rule.run_starts(arrays.t)
+
+        def add_planes(first: int, last: int) -> tuple[int, int]:
+            return _dense(grid, arrays, starts, first, last, rule)
+
+        groups = threads if len(events) >= PARALLEL_FROM else 1
+        written, steps = share_planes(add_planes, layout.bins, groups)
         if steps >= 0 and written < 1 << 30:
             return grid
         grid = np.zeros(layout.cells, np.int32)
-    if _direct(grid, *arrays, *rest) < 1 << 30:
+    if _direct(grid, arrays, rule) < 1 << 30:
         return grid
     wide = np.zeros(layout.cells, np.int64)
-    _direct(wide, *arrays, *rest)
+    _direct(wide, arrays, rule)
     narrow = wide.astype(np.int32)
     return narrow if np.array_equal(narrow, wide) else wide
 
 
-def _read_only(values: np.ndarray, kind: type) -> np.ndarray:
-    """A view (a copy if need be) of the one array type that the loops are compiled for."""
-    view = np.require(values, kind, 'AC').view()
-    view.flags.writeable = False
-    return view
+def share_planes(add_planes: Callable[[int, int], tuple[int, int]], bins: int,
+                 threads: int) -> tuple[int, int]:
+    """`add_planes(first, last)` for runs of planes of equal length; this thread takes the first.
 
-
-def _dense_threads(grid: np.ndarray, arrays: tuple, rest: tuple, threads: int) -> tuple[int, int]:
-    """`_dense` with its planes dealt to threads in runs of equal length; this thread takes the first.
-
-    A run that no helper has begun when this thread is done is done here: on a busy machine, or in a forked child
-    where the helpers do not exist, the grid is late but never stuck.
+    A run that no helper has begun when this thread is done is done here: on a busy machine, or in
+    a forked child where the helpers do not exist, the grid is late but never stuck. Returns the OR
+    of what the calls returned, number by number.
     """
-    t, t0, m, shift, bins = arrays[3], rest[0], rest[3], rest[4], rest[8]
-    edges = [t0 - (-(plane << (16 + shift)) // m) for plane in range(1, bins)]
-    starts = np.array([0, *np.searchsorted(t, np.array(edges, np.int64)), len(t)], np.int64)
     groups = min(threads, bins)
-
-    def work(group: int) -> tuple[int, int]:
-        return _dense(grid, *arrays, starts, bins * group // groups, bins * (group + 1) // groups, *rest)
-
-    helped = [_HELPERS.submit(work, group) for group in range(1, groups)]
-    outcomes = [work(0)]
-    outcomes += [work(group) if helper.cancel() else helper.result() for group, helper in enumerate(helped, 1)]
+    edges = [bins * group // groups for group in range(groups + 1)]
+    runs = list(zip(edges[:-1], edges[1:]))
+    helped = [_HELPERS.submit(add_planes, first, last) for first, last in runs[1:]]
+    outcomes = [add_planes(*runs[0])]
+    for helper, run in zip(helped, runs[1:]):
+        outcomes.append(add_planes(*run) if helper.cancel() else helper.result())
     written, steps = np.bitwise_or.reduce(np.array(outcomes, np.int64), axis=0)
     return int(written), int(steps)

@@ -1,11 +1,18 @@
-// Event voxelisation on a GPU. Counts and windows live in device memory, so that one CUDA graph serves windows of any size;
-// all loops stride over the grid. Every kernel gives what `voxel.py` gives, bit by bit. Not run on a GPU by us yet.
+// Event voxelisation on a GPU. Counts and windows live in device memory, so that one CUDA graph
+// serves windows of any size; all loops stride over the grid. Every kernel gives what `voxel.py`
+// gives, bit by bit.
 #include "voxel.h"
 
 #define VOXEL_THREADS 256  // threads of a block of voxel_largest
 
-static inline __device__ long long voxel_first() { return blockIdx.x * (long long)blockDim.x + threadIdx.x; }
-static inline __device__ long long voxel_stride() { return (long long)gridDim.x * blockDim.x; }
+static inline __device__ long long voxel_first()
+{
+    return blockIdx.x * (long long)blockDim.x + threadIdx.x;
+}
+static inline __device__ long long voxel_stride()
+{
+    return (long long)gridDim.x * blockDim.x;
+}
 
 // The bits of a 16-bit float nearest to a float of magnitude 1 at most.
 static inline __device__ unsigned short voxel_half(float value)
@@ -25,23 +32,27 @@ static inline __device__ unsigned short voxel_half(float value)
 }
 
 // grid += the events x, y, p, t [*count] of the window.
-extern "C" __global__ void voxel_events(int *grid, int *overflow, const unsigned short *x, const unsigned short *y,
-                                        const unsigned char *p, const long long *t, const int *count, const VoxelWindow *window)
+extern "C" __global__ void voxel_events(int *grid, int *overflow, const unsigned short *x,
+                                        const unsigned short *y, const unsigned char *p,
+                                        const long long *t, const int *count,
+                                        const VoxelWindow *window)
 {
     const VoxelWindow w = *window;
     for (long long i = voxel_first(); i < *count; i += voxel_stride())
-        voxel_event(grid, overflow, w, x[i], y[i], p[i], t[i]);
+        voxel_event(grid, overflow, w, VoxelEvent{x[i], y[i], p[i], t[i]});
 }
 
 // The same from the words of one raw `mono` packet: dt 0..31 ns, x 32..47, y 48..62, polarity 63.
-extern "C" __global__ void voxel_mono(int *grid, int *overflow, const unsigned long long *words, const int *count,
-                                      long long time_base, const VoxelWindow *window)
+extern "C" __global__ void voxel_mono(int *grid, int *overflow, const unsigned long long *words,
+                                      const int *count, long long time_base,
+                                      const VoxelWindow *window)
 {
     const VoxelWindow w = *window;
     for (long long i = voxel_first(); i < *count; i += voxel_stride()) {
         unsigned long long word = words[i];
-        voxel_event(grid, overflow, w, (int)(word >> 32 & 0xFFFF), (int)(word >> 48 & 0x7FFF), (int)(word >> 63),
-                    time_base + (long long)(word & 0xFFFFFFFFu));
+        voxel_event(grid, overflow, w,
+                    VoxelEvent{(int)(word >> 32 & 0xFFFF), (int)(word >> 48 & 0x7FFF),
+                               (int)(word >> 63), time_base + (long long)(word & 0xFFFFFFFFu)});
     }
 }
 
@@ -64,10 +75,10 @@ extern "C" __global__ void voxel_largest(const int *grid, int cells, int *larges
         atomicMax(largest, part[0]);
 }
 
-// out = grid / max(largest, norm_floor events), the network's input: normalise = 'max' of voxel.py. `half`: out holds 16-bit
-// floats, rounded to nearest even.
-extern "C" __global__ void voxel_normalise(const int *grid, int cells, const int *largest, double norm_floor, void *out,
-                                           int half)
+// out = grid / max(largest, norm_floor events), the network's input: normalise = 'max' of voxel.py.
+// `half`: out holds 16-bit floats, rounded to nearest even.
+extern "C" __global__ void voxel_normalise(const int *grid, int cells, const int *largest,
+                                           double norm_floor, void *out, int half)
 {
     double unit = 1.0 / 65536, most = *largest * unit;
     float scale = (float)(unit / (most > norm_floor ? most : norm_floor));

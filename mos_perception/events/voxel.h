@@ -1,5 +1,5 @@
-// Per-event arithmetic of the voxel grid: what `scatter.py` does to one event, for a kernel. Sums are int32 Q16, so atomic
-// additions in any order give the CPU's grid bit by bit. Not run on a GPU by us yet.
+// Per-event arithmetic of the voxel grid: what `scatter.py` does to one event, for a kernel. Sums
+// are int32 Q16, so atomic additions in any order give the CPU's grid bit by bit.
 #pragma once
 
 struct VoxelWindow {
@@ -8,8 +8,13 @@ struct VoxelWindow {
     int low, shift;               // first dt that counts: 1, or 0 for a closed window
     int width, height;            // of the sensor
     int area, bins;               // cells of a plane; planes of one polarity
-    int mask;                     // 0xFFFF splits an event between two planes, 0 puts it whole into one
+    int mask;                     // 0xFFFF splits an event between two planes, 0 does not
     int dark_offset, dark_sign;   // cells from brighter to darker planes; -1 or +1
+};
+
+struct VoxelEvent {
+    int x, y, p;
+    long long t;  // ns
 };
 
 // Adds and reports a cell that nears int32's end (bit 30), as the CPU path does before it widens.
@@ -20,18 +25,20 @@ static inline __device__ void voxel_add(int *grid, long long cell, int value, in
         atomicMax(overflow, 1);
 }
 
-static inline __device__ void voxel_event(int *grid, int *overflow, const VoxelWindow &w, int x, int y, int p, long long t)
+static inline __device__ void voxel_event(int *grid, int *overflow, const VoxelWindow &w,
+                                          const VoxelEvent &e)
 {
-    long long dt = t - w.t0;
-    if (dt < w.low || dt > w.span || x >= w.width || y >= w.height)
+    long long dt = e.t - w.t0;
+    if (dt < w.low || dt > w.span || e.x >= w.width || e.y >= w.height)
         return;
     long long q = (dt * w.m) >> w.shift;
-    int dark = p <= 0;
+    int dark = e.p <= 0;
     int sign = dark ? w.dark_sign : 1;
     long long plane = q >> 16;
     if (plane > w.bins - 1)
         plane = w.bins - 1;
-    long long cell = plane * w.area + w.rows[y] + w.columns[x] + (long long)dark * w.dark_offset;
+    long long pixel = w.rows[e.y] + w.columns[e.x] + (long long)dark * w.dark_offset;
+    long long cell = plane * w.area + pixel;
     int share = (int)(q & w.mask);
     voxel_add(grid, cell, (65536 - share) * sign, overflow);
     if (share)

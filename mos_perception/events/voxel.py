@@ -2,13 +2,16 @@
 
 Formulations, for a window (t0, t1] cut into B bins, t* = (t - t0) / (t1 - t0) * (B - 1):
 
-- `dimos`  (2B, H, W) counts: B planes of brighter events, then B of darker ones; each event is split
-           between the planes beside t* with weights 1-f and f (DIMOS, utils/event_utils.py).
+- `dimos`  (2B, H, W) counts: B planes of brighter events, then B of darker ones; each event is
+           split between the planes beside t* with weights 1-f and f (DIMOS' released code,
+           utils/event_utils.py).
 - `e2vid`  (B, H, W) signed: the same split of p = +1 / -1 (Zhu 2019; E2VID; DSEC).
-- `counts` (2B, H, W) counts: each event whole in plane floor((t - t0) / (t1 - t0) * B), the end in the last (RVT).
+- `counts` (2B, H, W) counts: each event whole in plane floor((t - t0) / (t1 - t0) * B), the end
+           in the last (RVT).
 
-Sums are int32 Q16 (65536 = one event): exact, so no order, thread count or device changes them, and the
-grid adds up to 65536 x the events in the window and on the sensor (`e2vid`: x the sum of their signs).
+Sums are int32 Q16 (65536 = one event): exact, so no order, thread count or device changes them, and
+the grid adds up to 65536 x the events in the window and on the sensor (`e2vid`: x the sum of their
+signs).
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import numpy as np
 
 from mos_perception.datatypes import Events, EventWindow
 from mos_perception.errors import ConfigError
-from mos_perception.events.scatter import Layout, scatter
+from mos_perception.events.scatter import ScatterRule, VoxelLayout, scatter
 
 ONE = 1 << 16  # one event, in Q16
 FORMULATIONS = ('dimos', 'e2vid', 'counts')
@@ -37,13 +40,15 @@ def channels(formulation: str, bins: int) -> int:
     return bins if formulation == 'e2vid' else 2 * bins
 
 
-def accumulate(events: Events, t0_ns: int, t1_ns: int, *, formulation: str, bins: int, size: tuple[int, int],
-               out_size: tuple[int, int] | None = None, closed: bool = False, threads: int = 0) -> np.ndarray:
-    """The Q16 grid (C, H, W) of the events with `t0 < t <= t1` (`t0 <= t` if `closed`), in any order.
+def accumulate(events: Events, t0_ns: int, t1_ns: int, *, formulation: str, bins: int,
+               size: tuple[int, int], out_size: tuple[int, int] | None = None,
+               closed: bool = False, threads: int = 0) -> np.ndarray:
+    """The Q16 grid (C, H, W) of the events with `t0 < t <= t1` (`t0 <= t` if `closed`), any order.
 
-    `size` (height, width) of the sensor: events outside it do not count. `out_size` of the grid, default `size`;
-    pixel x lands in column x * W_out // W. `threads` 0 = one per core; the result does not depend on it.
-    int32, or int64 where a sum does not fit (32768 events of one sign in one cell). Raises ConfigError.
+    `size` (height, width) of the sensor: events outside it do not count. `out_size` of the grid,
+    default `size`; pixel x lands in column x * W_out // W. `threads` 0 = one per core; the result
+    does not depend on it. int32, or int64 where a sum does not fit (32768 events of one sign in one
+    cell). Raises ConfigError.
     """
     count = channels(formulation, bins)
     height, width = out_size or size
@@ -53,41 +58,48 @@ def accumulate(events: Events, t0_ns: int, t1_ns: int, *, formulation: str, bins
     if len(events) == 0 or span <= 0:
         return np.zeros((count, height, width), np.int32)
     layout = layout_of(formulation, bins, size, (height, width))
-    flat = scatter(events, int(t0_ns), span, closed, layout, threads or len(os.sched_getaffinity(0)))
+    rule = ScatterRule.of(layout, int(t0_ns), span, closed)
+    flat = scatter(events, rule, layout, threads or len(os.sched_getaffinity(0)))
     return flat.reshape(count, height, width)
 
 
-def layout_of(formulation: str, bins: int, size: tuple[int, int], out_size: tuple[int, int]) -> Layout:
+def layout_of(formulation: str, bins: int, size: tuple[int, int],
+              out_size: tuple[int, int]) -> VoxelLayout:
     """Where the events of a sensor `size` go in a grid of `out_size`, (height, width) each."""
     (rows, columns), (height, width) = size, out_size
-    return Layout((np.arange(columns) * width // columns).astype(np.int32),
-                  (np.arange(rows) * height // rows * width).astype(np.int32), height * width, bins,
-                  formulation == 'counts', formulation == 'e2vid')
+    return VoxelLayout(
+        columns=(np.arange(columns) * width // columns).astype(np.int32),
+        rows=(np.arange(rows) * height // rows * width).astype(np.int32),
+        area=height * width, bins=bins, nearest=formulation == 'counts',
+        signed=formulation == 'e2vid')
 
 
 def voxelize(window: EventWindow | Events, t0_ns: int | None = None, t1_ns: int | None = None, *,
              formulation: str = 'dimos', bins: int = 5, size: tuple[int, int] | None = None,
              out_size: tuple[int, int] | None = None, resize: str = 'bin', normalise: str = 'max',
-             norm_floor: float = 1.0, parity: bool = False, threads: int = 0) -> np.ndarray:
-    """The network's voxel tensor (C, H_out, W_out) float32, in events per cell before normalisation.
+             norm_floor: float = 1.0, as_released: bool = False,
+             threads: int = 0) -> np.ndarray:
+    """The network's voxel tensor (C, H_out, W_out) float32, events per cell before normalisation.
 
-    Edges and sensor size come from an EventWindow, or are given with plain Events. `resize`: `bin` sums at the
-    output size and keeps every event; `linear` resizes the native grid as cv2 does. `normalise`: `max` divides by
-    max(largest magnitude, `norm_floor`), where the floor keeps a quiet window's noise small; `std` subtracts the
-    mean of the non-zero cells and divides by their deviation (E2VID); `none`. `parity` (dimos only): DIMOS to the
-    letter: edges are the first and last event, `linear`, v / (max + 1e-5); under two distinct times: zeros.
-    Raises ConfigError.
+    Edges and sensor size come from an EventWindow, or are given with plain Events. `resize`: `bin`
+    sums at the output size and keeps every event; `linear` resizes the native grid as cv2 does.
+    `normalise`: `max` divides by max(largest magnitude, `norm_floor`), where the floor keeps a
+    quiet window's noise small; `std` subtracts the mean of the non-zero cells and divides by their
+    deviation (E2VID); `none`. `as_released` (dimos only): DIMOS to the letter: edges are the first
+    and last event, `linear`, v / (max + 1e-5); under two distinct times: zeros. Raises ConfigError.
     """
     _choice('resize', resize, RESIZES)
     _choice('normalise', normalise, NORMALISATIONS)
     if isinstance(window, EventWindow):
-        t0_ns, t1_ns, size, events = window.t0_ns, window.t1_ns, (window.height, window.width), window.events
+        t0_ns, t1_ns, events = window.t0_ns, window.t1_ns, window.events
+        size = (window.height, window.width)
     else:
         events = window
     if t0_ns is None or t1_ns is None or size is None:
-        raise ConfigError('voxelize: plain Events need t0_ns, t1_ns and size; or pass an EventWindow')
-    if parity:
-        return _dimos_parity(events, formulation, bins, size, out_size or size)
+        raise ConfigError('voxelize: plain Events need t0_ns, t1_ns and size; or pass an '
+                          'EventWindow')
+    if as_released:
+        return _dimos_as_released(events, formulation, bins, size, out_size or size)
     native = resize == 'linear'
     grid = accumulate(events, t0_ns, t1_ns, formulation=formulation, bins=bins, size=size,
                       out_size=size if native else out_size, threads=threads)
@@ -96,10 +108,10 @@ def voxelize(window: EventWindow | Events, t0_ns: int | None = None, t1_ns: int 
     return _normalised(grid, normalise, norm_floor, 1.0 / ONE)
 
 
-def _dimos_parity(events: Events, formulation: str, bins: int, size: tuple[int, int],
-                  out_size: tuple[int, int]) -> np.ndarray:
-    """specs of DIMOS' utils/event_utils.py and ToTensor: see `voxelize`."""
-    _choice('formulation with parity', formulation, ('dimos',))
+def _dimos_as_released(events: Events, formulation: str, bins: int, size: tuple[int, int],
+                       out_size: tuple[int, int]) -> np.ndarray:
+    """utils/event_utils.py and ToTensor of DIMOS' released code: see `voxelize`."""
+    _choice('formulation as released', formulation, ('dimos',))
     t0, t1 = (int(events.t.min()), int(events.t.max())) if len(events) else (0, 0)
     grid = accumulate(events, t0, t1, formulation='dimos', bins=bins, size=size, closed=True)
     values = _linear(grid, out_size)
@@ -111,7 +123,8 @@ def _linear(grid: np.ndarray, out_size: tuple[int, int]) -> np.ndarray:
     values = grid.astype(np.float32) / np.float32(ONE)
     if out_size == values.shape[1:]:
         return values
-    return np.stack([cv2.resize(plane, out_size[::-1], interpolation=cv2.INTER_LINEAR) for plane in values])
+    return np.stack([
+        cv2.resize(plane, out_size[::-1], interpolation=cv2.INTER_LINEAR) for plane in values])
 
 
 @numba.njit(nogil=True, cache=True)

@@ -1,13 +1,16 @@
-"""EVIMO2 v2: a folder per sequence, so that events can be mapped and pictures read one at a time (dimos.md 4.4).
+"""EVIMO2 v2: a folder per sequence, so that events are mapped and pictures read one at a time.
 
-dataset_events_{t,xy,p}.npy (t f32 s, xy (N, 2) u16, p u8), dataset_{depth,mask,classical}.npz keyed `<kind>_%010d` by
-frame number, dataset_info.npz (K, D, index, discretization, meta as in v1). A frame may lack its truth or its picture:
-then the key is missing. Cameras: two Prophesee, Samsung (polarity inverted, times grouped), and a colour camera
-without events. Lost in writing: t is float32 seconds, half a unit in its last place (1 us at 16 s).
+    dataset_events_t.npy, _xy.npy, _p.npy     t f32 s, xy (N, 2) u16, p u8
+    dataset_depth.npz, _mask.npz, _classical.npz   keyed `<kind>_%010d` by frame number
+    dataset_info.npz                          K, D, index, discretization, meta as in v1
+A frame may lack its truth or its picture: then the key is missing. Cameras: two Prophesee, Samsung
+(polarity inverted, times grouped), and a colour camera without events. Lost in writing: t is
+float32 seconds, half a unit in its last place (1 us at 16 s).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +18,14 @@ import numpy as np
 from mos_perception.datatypes import Events
 from mos_perception.errors import DatasetError
 from mos_perception.formats import evimo
-from mos_perception.formats.files import naming, npz_names, read_npy, read_npz
-from mos_perception.formats.sequence import Sequence, Stack, clean_events
+from mos_perception.formats.event_inspector import EventInspector
+from mos_perception.formats.files import chunks, naming, npz_names, read_npy, read_npz
+from mos_perception.formats.findings import Report
+from mos_perception.formats.layout import below, by_relative_name, chosen
+from mos_perception.formats.sequence import LazyArray, Sequence, clean_events, rows_in
 
 INFO = 'dataset_info.npz'
+EVENT_COLUMNS = ('t', 'xy', 'p')
 INVERTED = 'samsung_mono'  # the folder of the camera whose polarity is the wrong way round
 MAX_SECONDS = 1000  # beyond, float32 is coarser than 60 us
 
@@ -26,11 +33,7 @@ MAX_SECONDS = 1000  # beyond, float32 is coarser than 60 us
 def folders(path: str | Path) -> dict[str, Path]:
     """Sequence folders at or under `path` by their path from there."""
     path = Path(path)
-    if not path.is_dir():
-        return {}
-    found = [file.parent for pattern in ('', '*/', '*/*/', '*/*/*/', '*/*/*/*/')
-             for file in sorted(path.glob(f'{pattern}{INFO}'))]
-    return {folder.relative_to(path).as_posix() if folder != path else folder.name: folder for folder in found}
+    return by_relative_name((file.parent for file in below(path, INFO, 4)), path)
 
 
 def find(path: str | Path) -> list[str]:
@@ -43,57 +46,82 @@ def key(kind: str, n: int) -> str:
     return f'{kind}_{n:010d}'
 
 
+def _archive(folder: Path, kind: str) -> Path:
+    """The file of all pictures of a kind."""
+    return folder / f'dataset_{kind}.npz'
+
+
+def _column(folder: Path, name: str) -> Path:
+    """The file of a column of the events."""
+    return folder / f'dataset_events_{name}.npy'
+
+
 def read(path: str | Path, name: str = '', invert: bool | None = None) -> Sequence:
     """One sequence. Raises DatasetError.
 
     `invert` swaps the polarity; by default where a folder is called samsung_mono.
     """
-    found = folders(path)
-    folder = found.get(name) if name else next(iter(found.values()), None)
-    if folder is None:
-        raise DatasetError(f'{path} has no EVIMO2 sequence {name}: it has {", ".join(found) or "none"}')
+    folder = chosen(folders(path), name, path, 'EVIMO2')
     notes: list[str] = []
     with naming(folder / INFO):
         meta = read_npz(folder / INFO, 'meta')
         stamps = evimo.frame_times(meta)
-        size = (int(meta['meta']['res_y']), int(meta['meta']['res_x']))
-    count = len(stamps)
-    have = {kind: set(npz_names(file)) if (file := folder / f'dataset_{kind}.npz').is_file() else set()
+        size = _stated_size(meta)
+    held = {kind: set(npz_names(file)) if (file := _archive(folder, kind)).is_file() else set()
             for kind in ('mask', 'depth', 'classical')}
-    labelled, pictured = (np.array([key(kind, n) in have[kind] for n in range(count)], bool)
-                          for kind in ('mask', 'classical'))
-    for kind in ('mask', 'classical'):  # the configuration files call rows x; the pictures know better
-        first = next(iter(sorted(have[kind])), None)
-        if first is not None:
-            size = tuple(int(side) for side in read_npz(folder / f'dataset_{kind}.npz', first).shape[:2])
+    for kind in ('mask', 'classical'):  # the configuration files call rows x; the pictures do not
+        if held[kind]:
+            file = _archive(folder, kind)
+            with naming(file):
+                height, width = read_npz(file, min(held[kind])).shape[:2]
+            size = int(height), int(width)
             break
 
-    def rows(kind: str, convert, empty: np.ndarray) -> Stack | None:
-        file = folder / f'dataset_{kind}.npz'
-        return Stack(count, lambda n: convert(read_npz(file, key(kind, n))) if key(kind, n) in have[kind]
-                     else empty) if have[kind] else None
-    events = _events(folder, meta, size, INVERTED in folder.resolve().parts if invert is None else invert, notes)
+    def rows(kind: str, convert: Callable[[np.ndarray], np.ndarray],
+             empty: np.ndarray) -> LazyArray | None:
+        """All pictures of a kind, `empty` where a frame has none; None where no frame has one."""
+        def picture(n: int) -> np.ndarray:
+            if key(kind, n) not in held[kind]:
+                return empty
+            return convert(read_npz(_archive(folder, kind), key(kind, n)))
+        return LazyArray(len(stamps), picture) if held[kind] else None
+
+    def has(kind: str) -> np.ndarray | None:
+        return rows_in(held[kind], (key(kind, n) for n in range(len(stamps))))
+    if invert is None:
+        invert = INVERTED in folder.resolve().parts
+    events = _events(folder, meta, size, invert, notes)
     return Sequence(
-        name or folder.name, size, stamps, rows('classical', _rgb, np.zeros((*size, 3), np.uint8)), events,
-        None if events is None else size, rows('mask', evimo.object_ids, np.zeros(size, np.uint16)),
-        evimo.flags_of(meta), depth=rows('depth', _metres, np.zeros(size, np.float32)),
-        pictured=None if pictured.all() else pictured, labelled=None if labelled.all() else labelled,
-        notes=tuple(notes))
+        name or folder.name, size, stamps, events=events,
+        event_size=None if events is None else size,
+        frames=rows('classical', _rgb, np.zeros((*size, 3), np.uint8)),
+        ids=rows('mask', evimo.object_ids, np.zeros(size, np.uint16)),
+        moving=evimo.flags_of(meta), depth=rows('depth', _metres, np.zeros(size, np.float32)),
+        has_frame=has('classical'), has_label=has('mask'), notes=tuple(notes))
 
 
-def _events(folder: Path, meta: dict, size: tuple[int, int], invert: bool, notes: list[str]) -> Events | None:
-    if not (folder / 'dataset_events_t.npy').is_file():
+def _stated_size(meta: evimo.Meta) -> tuple[int, int]:
+    return int(meta['meta']['res_y']), int(meta['meta']['res_x'])
+
+
+def _events(folder: Path, meta: evimo.Meta, size: tuple[int, int], invert: bool,
+            notes: list[str]) -> Events | None:
+    if not _column(folder, 't').is_file():
         return None
-    t, xy, p = (read_npy(folder / f'dataset_events_{column}.npy') for column in ('t', 'xy', 'p'))
-    with naming(folder / 'dataset_events_xy.npy'):
-        xy = xy.reshape(-1, 2)
+    t, xy, p = (read_npy(_column(folder, name)) for name in EVENT_COLUMNS)
+    with naming(_column(folder, 'xy')):
+        x, y = xy.reshape(-1, 2).T
         if invert:
             notes.append('polarity inverted: this is the Samsung camera')
-        return clean_events(xy[:, 0], xy[:, 1], (p == 0) if invert else p, evimo.nanoseconds(t, meta), size, notes)
+            p = p == 0
+        return clean_events(x, y, p, evimo.nanoseconds(t, meta), size, notes)
 
 
 def _rgb(picture: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(picture[..., ::-1]) if picture.ndim == 3 else np.repeat(picture[..., None], 3, -1)
+    """(H, W, 3) of a stored picture, grey or blue first."""
+    if picture.ndim == 3:
+        return np.ascontiguousarray(picture[..., ::-1])
+    return np.repeat(picture[..., None], 3, -1)
 
 
 def _metres(depth: np.ndarray) -> np.ndarray:
@@ -101,9 +129,10 @@ def _metres(depth: np.ndarray) -> np.ndarray:
 
 
 def write(sequence: Sequence, path: str | Path) -> Path:
-    """Write a sequence as the folder `path`; returns it. Times count from the first whole second where they are large.
+    """Write a sequence as the folder `path`; returns it.
 
-    Raises DatasetError: ids above 65, longer than 1000 s, or `path` is in use.
+    Times count from the first whole second where they are large. Raises DatasetError: ids above
+    65, longer than 1000 s, or `path` is in use.
     """
     folder = Path(path)
     if (folder / INFO).exists():
@@ -111,18 +140,18 @@ def write(sequence: Sequence, path: str | Path) -> Path:
     meta, offset = evimo.meta_of(sequence)
     events = sequence.events or Events.empty()
     seconds = ((events.t - offset) / 1e9).astype(np.float32)
-    if len(seconds) and float(np.abs(seconds).max()) > MAX_SECONDS:
-        raise DatasetError(f'events reach {float(np.abs(seconds).max()):.0f} s: float32 is too coarse beyond '
+    furthest = float(np.abs(seconds).max(initial=0))
+    if furthest > MAX_SECONDS:
+        raise DatasetError(f'events reach {furthest:.0f} s: float32 is too coarse beyond '
                            f'{MAX_SECONDS} s; shift the sequence to start near 0 or cut it')
     with naming(folder, 'written'):
         folder.mkdir(parents=True, exist_ok=True)
-        np.save(folder / 'dataset_events_t.npy', seconds)
-        np.save(folder / 'dataset_events_xy.npy', np.stack([events.x, events.y], 1).astype(np.uint16))
-        np.save(folder / 'dataset_events_p.npy', events.p.astype(np.uint8))
+        np.save(_column(folder, 't'), seconds)
+        np.save(_column(folder, 'xy'), np.stack([events.x, events.y], 1).astype(np.uint16))
+        np.save(_column(folder, 'p'), events.p.astype(np.uint8))
         for kind, rows in _pictures(sequence).items():
-            np.savez_compressed(folder / f'dataset_{kind}.npz', **rows)
-        np.savez(folder / INFO, K=np.eye(3), D=np.zeros(4), index=evimo.index_of(seconds.astype(np.float64)),
-                 discretization=np.array(evimo.DISCRETIZATION), meta=np.array(meta, object))
+            np.savez_compressed(_archive(folder, kind), **rows)
+        np.savez(folder / INFO, **evimo.calibration(seconds.astype(np.float64), meta))
     return folder
 
 
@@ -130,10 +159,62 @@ def _pictures(sequence: Sequence) -> dict[str, dict[str, np.ndarray]]:
     """Archives by kind, each with what frames have."""
     kinds: dict[str, dict[str, np.ndarray]] = {'mask': {}, 'depth': {}, 'classical': {}}
     for n in range(len(sequence)):
-        if sequence.truth(n) is not None:
+        if sequence.truth_exists(n):
             kinds['mask'][key('mask', n)] = evimo.mask_values(sequence, n)
             depth = np.zeros(sequence.size) if sequence.depth is None else sequence.depth[n]
             kinds['depth'][key('depth', n)] = evimo.millimetres(depth)
-        if sequence.frame(n) is not None:
-            kinds['classical'][key('classical', n)] = sequence.frames[n][..., ::-1]
+        frame = sequence.frame(n)
+        if frame is not None:
+            kinds['classical'][key('classical', n)] = frame.image[..., ::-1]
     return {kind: rows for kind, rows in kinds.items() if rows}
+
+
+def inspect(path: Path, report: Report) -> None:
+    """Add what is wrong with the sequence folders at `path`."""
+    for folder in folders(path).values():
+        with report.guard(folder / INFO):
+            meta = read_npz(folder / INFO, 'meta')
+            stamps = evimo.frame_times(meta)
+            report.frame_times(folder / INFO, stamps)
+            values, size = _inspect_pictures(folder, _stated_size(meta), report)
+            evimo.inspect_ids(_archive(folder, 'mask'), values, meta, report)
+            _inspect_events(folder, meta, size, stamps, report)
+
+
+def _inspect_pictures(folder: Path, size: tuple[int, int],
+                      report: Report) -> tuple[np.ndarray, tuple[int, int]]:
+    """(all values of the masks in order, the size of the first mask or else `size`)."""
+    values: set[float] = set()
+    for kind in ('mask', 'classical', 'depth'):
+        file = _archive(folder, kind)
+        if not file.is_file():
+            if kind == 'mask':
+                report.add('missing-file', file, 'the masks are missing')
+            continue
+        with report.guard(file):
+            for name in npz_names(file):
+                picture = read_npz(file, name)
+                if kind == 'mask':
+                    size = size if values else picture.shape[:2]
+                    values |= set(np.unique(picture).tolist())
+                if picture.shape[:2] != size:
+                    report.add('size-differs', file,
+                               f'{name} has {picture.shape[:2]} px, the masks {size}')
+    return np.array(sorted(values)), size
+
+
+def _inspect_events(folder: Path, meta: evimo.Meta, size: tuple[int, int], stamps: np.ndarray,
+                    report: Report) -> None:
+    files = [_column(folder, name) for name in EVENT_COLUMNS]
+    gone = [file for file in files if not file.is_file()]
+    if gone:
+        kind = 'no-events' if len(gone) == len(files) else 'missing-file'
+        report.add(kind, gone[0], 'the events are missing')
+        return
+    events = EventInspector(report, folder, size)
+    with report.guard(folder):
+        t, xy, p = (read_npy(file) for file in files)
+        for part in chunks(max(len(t), len(xy), len(p))):
+            events.add(xy[part, 0], xy[part, 1], p[part], evimo.nanoseconds(t[part], meta))
+        events.finish(stamps)
+        report.index(folder / INFO, 'index', read_npz(folder / INFO, 'index'), len(t))

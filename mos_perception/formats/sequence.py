@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,11 +10,18 @@ import numpy as np
 from mos_perception.datatypes import Events, Frame
 from mos_perception.errors import DatasetError
 
+START_NS = 1_000_000_000  # where formats without times begin: ROS reads a stamp of 0 as "not set"
 
-class Stack:
-    """A (T, ...) array whose rows are read from disk when they are asked for: long recordings need no memory.
+Moving = tuple[dict[int, bool], ...]  # per frame: id -> moves
+Box = tuple[float, float, float, float]
+Boxes = tuple[dict[int, Box], ...]  # per frame: id -> x0, y0, x1, y1 px, far edges exclusive
 
-    Takes an index or a slice; `np.asarray` reads all. Errors of the files are raised then.
+
+class LazyArray:
+    """A (T, ...) array whose rows are read from disk when they are asked for.
+
+    So long recordings need no memory. Takes an index or a slice; `np.asarray` reads all. Errors of
+    the files are raised then.
     """
 
     def __init__(self, count: int, row: Callable[[int], np.ndarray]) -> None:
@@ -48,19 +55,28 @@ class Stack:
         return self._row(0).dtype if self._count else np.dtype(np.uint8)
 
 
-Rows = np.ndarray | Stack
+Rows = np.ndarray | LazyArray
 
 
 @dataclass(frozen=True)
 class Sequence:
     """What the sensors saw and what was true. None where the data set does not say.
 
-    `size` (height, width) of the frames and the truth; `stamps_ns` (T,) int64, rising; `frames` (T, H, W, 3) u8 RGB;
-    `events` of a sensor of `event_size` (height, width), sorted by time, on the clock of the stamps; `ids` (T, H, W)
-    u16 of the visible object, 0 background, stable over time; `moving` per frame: id -> moves; `boxes` per frame:
-    id -> (x0, y0, x1, y1) px, far edges exclusive; `flow` (T - 1, H, W, 2) f32 px, x then y, to the next frame; `depth`
-    (T, H, W) f32 m, 0 unknown; `pictured`, `labelled` (T,) bool: which rows of `frames` and of `ids` are real (None:
-    all); `notes`: what the reader had to change, for a person to read.
+    name        within its data set, 'split/folder' where there are splits
+    size        (height, width) of the frames and the truth
+    stamps_ns   (T,) int64, rising
+    frames      (T, H, W, 3) u8 RGB
+    events      sorted by time, on the clock of the stamps
+    event_size  (height, width) of the sensor of the events
+    ids         (T, H, W) u16 id of the visible object, 0 background; stable over time
+    moving      per frame: id -> moves
+    boxes       per frame: id -> (x0, y0, x1, y1) px, far edges exclusive
+    flow        (T - 1, H, W, 2) f32 px, x then y, to the next frame
+    depth       (T, H, W) f32 m, 0 unknown
+    has_frame   (T,) bool, which rows of `frames` are real; None: all
+    has_label   (T,) bool, which rows of `ids` are real; None: all
+    split       of the data set: 'train', 'val', ...
+    notes       what the reader had to change, for a person to read
     """
 
     name: str
@@ -70,66 +86,93 @@ class Sequence:
     events: Events | None = None
     event_size: tuple[int, int] | None = None
     ids: Rows | None = None
-    moving: tuple[dict[int, bool], ...] | None = None
-    boxes: tuple[dict[int, tuple[float, float, float, float]], ...] | None = None
+    moving: Moving | None = None
+    boxes: Boxes | None = None
     flow: Rows | None = None
     depth: Rows | None = None
-    pictured: np.ndarray | None = None
-    labelled: np.ndarray | None = None
+    has_frame: np.ndarray | None = None
+    has_label: np.ndarray | None = None
     split: str = ''
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.stamps_ns)
 
+    @property
+    def file_name(self) -> str:
+        """The name as that of one file or folder."""
+        return self.name.replace('/', '_') or 'sequence'
+
     def frame(self, index: int) -> Frame | None:
         """Frame `index` as the runtime sees it; None where there is none."""
-        if self.frames is None or not (self.pictured is None or self.pictured[index]):
+        if not self.frame_exists(index):
             return None
         return Frame(int(self.stamps_ns[index]), np.ascontiguousarray(self.frames[index]))
 
     def truth(self, index: int) -> np.ndarray | None:
         """(H, W) u16 ids of frame `index`; None where there are none."""
-        if self.ids is None or not (self.labelled is None or self.labelled[index]):
-            return None
-        return self.ids[index]
+        return self.ids[index] if self.truth_exists(index) else None
+
+    def frame_exists(self, index: int) -> bool:
+        """Whether `frame` gives one; nothing is read."""
+        return self.frames is not None and (self.has_frame is None or bool(self.has_frame[index]))
+
+    def truth_exists(self, index: int) -> bool:
+        """Whether `truth` gives ids; nothing is read."""
+        return self.ids is not None and (self.has_label is None or bool(self.has_label[index]))
 
     def flags(self, index: int) -> dict[int, bool]:
         """id -> moves of what is visible in frame `index`.
 
-        A data set that does not say annotates what moves, so all its objects count as moving there, as in the papers.
+        A data set that does not say annotates what moves, so all its objects count as moving
+        there, as in the papers.
         """
         ids = self.truth(index)
         seen = [] if ids is None else [int(value) for value in np.unique(ids) if value]
-        said = None if self.moving is None else self.moving[index]
-        return {number: True if said is None else bool(said.get(number, False)) for number in seen}
+        if self.moving is None:
+            return dict.fromkeys(seen, True)
+        return {object_id: bool(self.moving[index].get(object_id, False)) for object_id in seen}
+
+    def require_frames(self, form: str, at_least: int = 0) -> Rows:
+        """The frames. Raises DatasetError: there are none, or too few, for the format `form`."""
+        if self.frames is None or len(self) < at_least:
+            raise DatasetError(f'sequence {self.name} has no frames: {form} needs them')
+        return self.frames
 
     def shifted(self, by_ns: int) -> Sequence:
         """The same, `by_ns` later."""
-        events = self.events and Events(self.events.x, self.events.y, self.events.p, self.events.t + by_ns)
+        events = self.events
+        if events is not None:
+            events = Events(events.x, events.y, events.p, events.t + by_ns)
         return replace(self, stamps_ns=self.stamps_ns + by_ns, events=events)
 
 
-def extent_boxes(ids: np.ndarray) -> dict[int, tuple[int, int, int, int]]:
-    """id -> (x0, y0, x1, y1), exclusive far edges, of the (H, W) ids."""
-    boxes = {}
-    for number in (int(value) for value in np.unique(ids) if value):
-        mask = ids == number
-        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        boxes[number] = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
-    return boxes
+def regular_stamps(numbers: np.ndarray | range, fps: float) -> np.ndarray:
+    """(T,) int64 ns of frames `numbers`, 1 / fps apart, number 0 at START_NS."""
+    return START_NS + np.rint(np.asarray(numbers) * 1e9 / fps).astype(np.int64)
 
 
-def clean_events(x: np.ndarray, y: np.ndarray, p: np.ndarray, t_ns: np.ndarray, size: tuple[int, int],
-                 notes: list[str]) -> Events:
-    """Events of a sensor of `size` from raw columns (E,): whole pixels, none outside, sorted by time.
+def unless_all(has_row: np.ndarray) -> np.ndarray | None:
+    """(T,) bool as `Sequence` keeps it: None where it is true of all rows."""
+    return None if has_row.all() else has_row
+
+
+def rows_in(known: Container, keys: Iterable) -> np.ndarray | None:
+    """Which of the rows with these keys (T,) are known, as `unless_all` has it."""
+    return unless_all(np.array([key in known for key in keys], bool))
+
+
+def clean_events(x: np.ndarray, y: np.ndarray, p: np.ndarray, t_ns: np.ndarray,
+                 size: tuple[int, int], notes: list[str]) -> Events:
+    """Events of a sensor of `size` from raw columns (E,): whole pixels, none outside, by time.
 
     Polarity above 0 is 1. What was changed goes into `notes`.
     Raises DatasetError where the columns differ in length.
     """
     lengths = [len(column) for column in (x, y, p, t_ns)]
     if len(set(lengths)) != 1:
-        raise DatasetError(f'event columns x, y, p, t have {lengths} rows: they must agree; fetch the file again')
+        raise DatasetError(f'event columns x, y, p, t have {lengths} rows: they must agree; '
+                           'fetch the file again')
     height, width = size
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
     outside = len(x) - int(np.count_nonzero(inside))

@@ -1,8 +1,12 @@
-"""YouTube-VIS: `<split>/JPEGImages/<video>/00000.jpg` and one JSON per split with COCO run lengths per frame.
+"""YouTube-VIS: pictures by video and one JSON per split with COCO run lengths per frame.
 
-videos [{id, file_names, width, height, length}], annotations [{id, video_id, category_id, iscrowd, segmentations: one
-record or null per frame, bboxes xywh, areas}], categories. The JSON lies at `<split>/instances.json`, `<split>.json` or
-`<split>/valid.json`. There are no times: frames are 1 / fps apart from 1 s on, unless our extra `stamps_ns` says.
+The pictures are `<split>/JPEGImages/<video>/00000.jpg`; the JSON lies at `<split>/instances.json`,
+`<split>.json` or `<split>/valid.json` and holds
+    videos       [{id, file_names, width, height, length}]
+    annotations  [{id, video_id, category_id, iscrowd, bboxes xywh, areas,
+                   segmentations: one record or null per frame}]
+    categories
+There are no times: frames are 1 / fps apart from 1 s on, unless our extra `stamps_ns` says.
 """
 
 from __future__ import annotations
@@ -13,12 +17,17 @@ from typing import Any
 import numpy as np
 
 from mos_perception.errors import DatasetError
-from mos_perception.formats import rle, tracks
-from mos_perception.formats.files import naming, read_json, read_rgb, write_json, write_rgb
-from mos_perception.formats.sequence import Sequence, Stack
+from mos_perception.formats import tracks
+from mos_perception.formats.files import naming, read_json, write_json
+from mos_perception.formats.findings import Report
+from mos_perception.formats.image_files import read_rgb, write_rgb
+from mos_perception.formats.layout import refuse_existing
+from mos_perception.formats.sequence import LazyArray, Sequence, regular_stamps
+from mos_perception.masks import coco_from_mask, mask_from_coco
 
 FPS = 6.0  # of the annotated frames: every fifth of 30 Hz video
-START_NS = 1_000_000_000
+
+Video = dict[str, Any]
 
 
 def find(path: str | Path) -> list[str]:
@@ -30,7 +39,8 @@ def json_files(path: Path) -> list[Path]:
     """Annotation files at or under `path`."""
     if path.is_file():
         return [path] if path.suffix == '.json' and images_folder(path).is_dir() else []
-    found = [path / 'instances.json', *sorted(path.glob('*/instances.json')), *sorted(path.glob('*.json'))]
+    found = [path / 'instances.json', *sorted(path.glob('*/instances.json')),
+             *sorted(path.glob('*.json'))]
     return [file for file in found if file.is_file() and images_folder(file).is_dir()]
 
 
@@ -40,58 +50,100 @@ def images_folder(file: Path) -> Path:
     return inside if inside.is_dir() else file.parent / file.stem / 'JPEGImages'
 
 
-def videos(file: Path) -> dict[str, dict[str, Any]]:
+def videos(file: Path) -> dict[str, Video]:
     """Video records by 'split/folder'. Raises DatasetError."""
     with naming(file):
         split = images_folder(file).parent.name
-        return {f'{split}/{entry["file_names"][0].split("/")[0]}': entry
-                for entry in read_json(file)['videos'] if entry.get('file_names')}
+        found = (video for video in read_json(file)['videos'] if video.get('file_names'))
+        return {f'{split}/{video["file_names"][0].split("/")[0]}': video for video in found}
 
 
 def read(path: str | Path, name: str = '', fps: float = FPS) -> Sequence:
     """One video. Raises DatasetError."""
     for file in json_files(Path(path)):
         known = videos(file)
-        if known and (name in known or not name):
-            return _read(file, name or next(iter(known)), known[name or next(iter(known))], fps)
-    raise DatasetError(f'{path} has no YouTube-VIS video {name}: it has {", ".join(find(path)[:10]) or "none"}')
+        found = name or next(iter(known), '')
+        if found in known:
+            return _read(file, found, known[found], fps)
+    raise DatasetError(f'{path} has no YouTube-VIS video {name}: '
+                       f'it has {", ".join(find(path)[:10]) or "none"}')
 
 
-def _read(file: Path, name: str, video: dict[str, Any], fps: float) -> Sequence:
+def _read(file: Path, name: str, video: Video, fps: float) -> Sequence:
     with naming(file):
-        folder, size = images_folder(file), (int(video['height']), int(video['width']))
-        count = len(video['file_names'])
-        rows = [entry for entry in read_json(file).get('annotations') or [] if entry['video_id'] == video['id']]
-        stamps = video.get('stamps_ns') or [START_NS + round(n * 1e9 / fps) for n in range(count)]
+        files = [images_folder(file) / picture for picture in video['file_names']]
+        size, count = (int(video['height']), int(video['width'])), len(files)
+        records = _records(read_json(file), video)
+        stamps = video.get('stamps_ns') or regular_stamps(range(count), fps)
         return Sequence(
-            name, size, np.array(stamps, np.int64), Stack(count, lambda n: read_rgb(folder / video['file_names'][n])),
-            ids=tracks.ids_of(rows, count, size, rle.mask_from_coco, file), boxes=tracks.boxes_of(rows, count),
-            moving=tracks.moving_of(rows, count), split=name.split('/')[0])
+            name, size, np.array(stamps, np.int64),
+            frames=LazyArray(count, lambda n: read_rgb(files[n])),
+            ids=tracks.id_images(records, count, size, mask_from_coco, file),
+            boxes=tracks.boxes_of(records, count), moving=tracks.moving_of(records, count),
+            split=name.split('/')[0])
 
 
-def write(sequence: Sequence, path: str | Path, split: str = 'train', suffix: str = '.jpg', video: str = '',
-          compressed: bool = True) -> Path:
-    """Add a sequence to `path/<split>`. Returns the JSON. `compressed` False: run lengths as lists, as trackeval wants.
+def _records(annotations: dict[str, Any], video: Video) -> list[tracks.Record]:
+    """The track records of a video."""
+    records = annotations.get('annotations') or []
+    return [record for record in records if record['video_id'] == video['id']]
 
-    Raises DatasetError: no frames, or the video exists.
+
+def write(sequence: Sequence, path: str | Path, split: str = 'train', suffix: str = '.jpg',
+          video: str = '', compressed: bool = True) -> Path:
+    """Add a sequence to `path/<split>` as the folder `video`, by default of its name.
+
+    `suffix`: .jpg loses exact pixels, .png keeps them. `compressed` False: run lengths as lists, as
+    trackeval wants. Returns the JSON. Raises DatasetError: no frames, or the video exists.
     """
-    if sequence.frames is None:
-        raise DatasetError(f'sequence {sequence.name} has no frames: YouTube-VIS needs them')
+    frames = sequence.require_frames('YouTube-VIS')
     file = Path(path) / split / 'instances.json'
     video = video or sequence.name.replace('/', '_') or 'video'
     names = [f'{video}/{n:05d}{suffix}' for n in range(len(sequence))]
-    if (file.parent / 'JPEGImages' / video).exists():
-        raise DatasetError(f'{file.parent / "JPEGImages" / video} exists: name another video')
+    pictures = file.parent / 'JPEGImages'
+    refuse_existing(pictures / video, 'video')
     for n, name in enumerate(names):
-        write_rgb(file.parent / 'JPEGImages' / name, sequence.frames[n])
-    whole = read_json(file) if file.exists() else {'info': {}, 'videos': [], 'annotations': [],
-                                                   'categories': [{'id': 1, 'name': 'object'}]}
-    number = 1 + max((entry['id'] for entry in whole['videos']), default=0)
+        write_rgb(pictures / name, frames[n])
+    annotations = tracks.read_annotations(file, 'object', {})
+    video_id = tracks.next_id(annotations['videos'])
     height, width = sequence.size
-    whole['videos'].append({'id': number, 'width': width, 'height': height, 'length': len(names), 'file_names': names,
-                            'stamps_ns': sequence.stamps_ns.tolist()})
-    first = 1 + max((entry['id'] for entry in whole['annotations']), default=0)
-    whole['annotations'] += [{**record, 'video_id': number, 'width': width, 'height': height} for record in
-                             tracks.records_of(sequence, first, lambda mask: rle.coco_from_mask(mask, compressed))]
-    write_json(file, whole)
+    annotations['videos'].append(
+        {'id': video_id, 'width': width, 'height': height, 'length': len(names),
+         'file_names': names, 'stamps_ns': sequence.stamps_ns.tolist()})
+    tracks.add_records(annotations, sequence, lambda mask: coco_from_mask(mask, compressed),
+                       video_id=video_id, width=width, height=height)
+    write_json(file, annotations)
     return file
+
+
+def inspect(path: Path, report: Report) -> None:
+    """Add what is wrong with the annotation files at `path` and the pictures they name."""
+    for file in json_files(path):
+        with report.guard(file):
+            annotations = read_json(file)
+            known = {video['id'] for video in annotations['videos']}
+            for video in annotations['videos']:
+                _inspect_video(file, annotations, video, report)
+            records = annotations.get('annotations') or []
+            lost = {record['video_id'] for record in records} - known
+            if lost:
+                report.add('annotation-without-mask', file,
+                           f'annotations of unknown videos {sorted(lost)}')
+
+
+def _inspect_video(file: Path, annotations: dict[str, Any], video: Video, report: Report) -> None:
+    where = f'{file} (video {video["id"]})'
+    pictures = [images_folder(file) / name for name in video['file_names']]
+    there = [picture for picture in pictures if picture.is_file()]
+    gone = [picture for picture in pictures if not picture.is_file()]
+    if gone:
+        report.add('missing-file', gone[0],
+                   f'{len(gone)} pictures of video {video["id"]} are missing')
+    if not pictures:
+        report.add('empty-sequence', where, 'it has no pictures')
+    size = (video['height'], video['width'])
+    found = report.picture_sizes(where, there)
+    if pictures != gone and found != size:
+        report.add('size-differs', where, f'pictures have {found} px, the record says {size}')
+    tracks.inspect_records(_records(annotations, video), len(pictures), size, where, report,
+                           mask_from_coco)

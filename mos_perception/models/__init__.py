@@ -1,58 +1,40 @@
-"""Networks: frames and event windows to tensors, raw outputs to Instances. No threads, no memory of the past."""
+"""Networks: one verb, `detect`, from what the robot saw to Instances. No memory of the past."""
 
 from __future__ import annotations
 
-import logging
 from typing import Any, Protocol
 
-import numpy as np
-
 from mos_perception.config import Config
-from mos_perception.datatypes import EventWindow, Frame, Instances
-from mos_perception.engine import DeviceEngine, Engine, load_engine
+from mos_perception.datatypes import Instances, SyncedInput
 from mos_perception.engine.card import ModelCard, find_model, load_card
 from mos_perception.errors import EngineError
-
-log = logging.getLogger(__name__)
+from mos_perception.stages import StageTimes
 
 
 class Model(Protocol):
-    """What the pipeline asks of a network. `score_threshold` and `max_objects` may change while running."""
+    """A network on some backend, with its pre- and post-processing."""
 
     card: ModelCard
-    engine: Engine
-    score_threshold: float
-    max_objects: int
 
-    def voxel(self, window: EventWindow | None) -> Any:
-        """What `infer` takes of the events: (C, H, W) float32 at network size, or None where they wait on a GPU."""
+    def detect(self, sample: SyncedInput, stages: StageTimes) -> Instances:
+        """The instances at `sample.size`; stages 'voxel', 'pre', 'engine', 'post' are booked.
 
-    def image(self, frame: Frame | None) -> Any:
-        """What `infer` takes of the frame: (3, H, W) float32 at network size, or None where it waits on a GPU."""
+        Raises EngineError for a failed inference and for outputs that are not finite.
+        """
 
-    def infer(self, image: Any, voxel: Any) -> dict[str, np.ndarray]:
-        """The network's outputs for the last `image` and `voxel`. Raises EngineError."""
+    def configure(self, config: Config) -> None:
+        """Take the live parameters `score_threshold` and `top_k`."""
 
-    def postprocess(self, outputs: dict[str, np.ndarray], size: tuple[int, int]) -> Instances:
-        """Instances at frame `size`. Raises EngineError for outputs that are not finite."""
+    def report(self) -> dict[str, Any]:
+        """What really runs: backend, device, provider, precision, versions."""
 
 
 def load_model(config: Config) -> Model:
-    """The model `config` names, its card checked against the file and the graph. Raises EngineError."""
+    """The model `config` names, its card checked against file and graph. Raises EngineError."""
     path = find_model(config.model)
     card = load_card(path)
     if card.architecture != 'dimos':
-        raise EngineError(f'model card {card.id!r}: architecture is {card.architecture!r}: this build runs dimos')
-    from mos_perception.models.dimos import DimosModel
-    engine = load_engine(path, config.backend, config.threads, config.cuda_driver)
-    settings = (card, config.score_threshold, config.max_objects)
-    if isinstance(engine, DeviceEngine):
-        from mos_perception.models.dimos_cuda import DimosCuda
-        try:
-            return DimosCuda(engine, *settings)
-        except EngineError as error:
-            if config.backend != 'auto':
-                raise
-            engine.choice += f'; voxels and masks on the CPU ({error})'
-            log.warning('%s', engine.choice)
-    return DimosModel(engine, *settings)
+        raise EngineError(f'model card {card.id!r}: architecture is {card.architecture!r}: '
+                          'this build runs dimos')
+    from mos_perception.models.dimos.load import load_dimos  # brings the engines' libraries
+    return load_dimos(path, card, config)

@@ -1,8 +1,8 @@
 """`sync_policy: approximate`: frames and already binned event frames, joined by header stamp.
 
-An event frame is a sensor_msgs/Image of encoding 8UC2: per pixel how often it got brighter and how often
-darker since the last event frame. Its events have no times of their own, so all stand at the middle of
-the model's window. Needs message_filters, which only a ROS distribution has.
+An event frame is a sensor_msgs/Image of encoding 8UC2: per pixel how often it got brighter and how
+often darker since the last event frame. Its events have no times of their own, so all stand at the
+middle of the model's window. Needs message_filters, which only a ROS distribution has.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image
 
 from mos_perception.config import Config
-from mos_perception.datatypes import Events, EventWindow, Pair, Skip
+from mos_perception.datatypes import Events, EventWindow, Skip, SyncedInput
 from mos_perception.errors import FrameError
 from mos_perception.pipeline import Pipeline
 from mos_perception.ros import convert, qos
@@ -30,21 +30,26 @@ def join(node: Node, config: Config, feed: Feed) -> list[Any]:
     import message_filters  # only a ROS distribution has it; `inputs.check_inputs` says so in words
 
     def paired(frame: Image, counts: Image) -> None:
-        feed.take('events', lambda pipeline, now: ([], []))  # counts the message; its content comes with the frame
+        # counts the message; its content comes with the frame
+        feed.take('events', lambda pipeline, now: ([], []))
         feed.take('frames', lambda pipeline, now: push(pipeline, frame, counts, now))
 
     parts = [message_filters.Subscriber(node, Image, topic, qos_profile=qos.image_input(config))
              for topic in (config.image_topic, config.events_topic)]
-    message_filters.ApproximateTimeSynchronizer(parts, queue_size=10, slop=SLOP_S).registerCallback(paired)
+    message_filters.ApproximateTimeSynchronizer(parts, queue_size=10, slop=SLOP_S).registerCallback(
+        paired
+    )
     return [part.sub for part in parts]
 
 
-def push(pipeline: Pipeline, frame: Image, counts: Image, now_ns: int) -> tuple[list[Skip], list[Pair]]:
+def push(
+    pipeline: Pipeline, frame: Image, counts: Image, now_ns: int
+) -> tuple[list[Skip], list[SyncedInput]]:
     """Push a frame and give it the event frame as its window. Raises FrameError."""
     converted = convert.frame(frame)
-    events = window(counts, *pipeline.sync.edges(converted.stamp_ns))
+    events = window(counts, *pipeline.window_edges(converted.stamp_ns))
     skips = pipeline.push_frame(converted, now_ns)
-    return skips, [dataclasses.replace(pair, window=events) for pair in pipeline.flush()]
+    return skips, [dataclasses.replace(sample, window=events) for sample in pipeline.flush()]
 
 
 def window(message: Image, t0_ns: int, t1_ns: int) -> EventWindow:
@@ -52,9 +57,14 @@ def window(message: Image, t0_ns: int, t1_ns: int) -> EventWindow:
     height, width, step = message.height, message.width, message.step
     data = np.frombuffer(message.data, np.uint8)
     if message.encoding != ENCODING:
-        raise FrameError(f'event frame encoding is {message.encoding!r}: must be {ENCODING} (brighter, darker counts)')
+        raise FrameError(
+            f'event frame encoding is {message.encoding!r}: must be {ENCODING} (brighter, darker '
+            'counts)'
+        )
     if step < 2 * width or len(data) < height * step:
-        raise FrameError(f'event frame of {height} x {width}, step {step} has {len(data)} bytes: too short')
+        raise FrameError(
+            f'event frame of {height} x {width}, step {step} has {len(data)} bytes: too short'
+        )
     counts = data[:height * step].reshape(height, step)[:, :2 * width].reshape(height, width, 2)
     y, x, darker = np.nonzero(counts)
     times = counts[y, x, darker]

@@ -31,8 +31,12 @@ class State(str, Enum):
     FAULT = 'FAULT'
 
 
-_LEVEL = {State.OK: DiagnosticStatus.OK, State.DEGRADED: DiagnosticStatus.WARN, State.STALE: DiagnosticStatus.STALE,
-          State.FAULT: DiagnosticStatus.ERROR}
+_LEVEL = {
+    State.OK: DiagnosticStatus.OK,
+    State.DEGRADED: DiagnosticStatus.WARN,
+    State.STALE: DiagnosticStatus.STALE,
+    State.FAULT: DiagnosticStatus.ERROR,
+}
 
 
 class Monitor:
@@ -107,7 +111,9 @@ class Monitor:
                   if now_ns - self._seen.get(role, -1 << 62) > self.stale_ns}
         if silent and (len(silent) == len(self._inputs) or 'frames' in silent):
             never = all(role not in self._seen for role in silent)
-            advice = ': is the driver running, and does its QoS match (input_reliable)?' if never else ''
+            advice = (
+                ': is the driver running, and does its QoS match (input_reliable)?' if never else ''
+            )
             return State.STALE, f'nothing on {", ".join(silent.values())}{advice}'
         if silent:
             return State.DEGRADED, f'nothing on {", ".join(silent.values())}: frames only'
@@ -117,7 +123,10 @@ class Monitor:
         return (State.DEGRADED, self._degraded) if self._degraded else (State.OK, 'ok')
 
     def message(self, name: str, now_ns: int, facts: dict[str, Any]) -> DiagnosticArray:
-        """`/diagnostics` content, without a stamp; `facts` are further key values. Starts a new rate period."""
+        """`/diagnostics` content, without a stamp; `facts` are further key values.
+
+        Starts a new rate period.
+        """
         with self._lock:
             state, reason = self._state(now_ns)
             values: dict[str, Any] = {'state': state.value, **self._rates(now_ns)}
@@ -128,8 +137,12 @@ class Monitor:
             values.update({f'skipped {key}': count for key, count in sorted(self._skips.items())})
         values.update(facts)
         status = DiagnosticStatus(
-            level=_LEVEL[state], name=f'{name}: perception', message=f'{state.value}: {reason}', hardware_id='none',
-            values=[KeyValue(key=key, value=str(value)) for key, value in values.items()])
+            level=_LEVEL[state],
+            name=f'{name}: perception',
+            message=f'{state.value}: {reason}',
+            hardware_id='none',
+            values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
+        )
         return DiagnosticArray(status=[status])
 
     def _rates(self, now_ns: int) -> dict[str, str]:

@@ -1,10 +1,11 @@
-"""Between the node's callbacks and the pipeline: what comes in, what waits, what is counted. No messages here.
+"""Between the node's callbacks and the pipeline: what comes in, what waits, what is counted. No
+messages here.
 
-    executor thread   `take`: convert, decode, pair; never infers
-    worker thread     newest pair -> `Pipeline.process` -> publish; also wakes for deadlines
+    executor thread   `take`: convert, decode, join; never infers
+    worker thread     newest input -> `Pipeline.process` -> publish; also wakes for deadlines
 
-`take` and the worker's `_infer` are the boundaries where every exception ends: counted, logged, and the next
-input is processed. Times are steady nanoseconds.
+`take` and the worker's `_infer` are the boundaries where every exception ends: counted, logged, and
+the next input is processed. Times are steady nanoseconds.
 """
 
 from __future__ import annotations
@@ -14,27 +15,39 @@ import time
 from collections.abc import Callable
 
 from mos_perception.config import Config
-from mos_perception.datatypes import Fault, Pair, Result, Skip, SkipReason
+from mos_perception.datatypes import Fault, Result, Skip, SkipReason, SyncedInput
 from mos_perception.errors import MosError
 from mos_perception.pipeline import Pipeline
 from mos_perception.ros.diagnostics import Monitor
 from mos_perception.ros.worker import Worker
 
-Push = Callable[[Pipeline, int], tuple[list[Skip], list[Pair]]]
+Push = Callable[[Pipeline, int], tuple[list[Skip], list[SyncedInput]]]
 _REFUSED = {'frames': SkipReason.BAD_FRAME, 'events': SkipReason.BAD_PACKET}
 
 
 def one_line(error: Exception) -> str:
     """Our own errors as they are, others with their type; never more than one line."""
-    return str(error) if isinstance(error, MosError) else f'{type(error).__name__}: {error}'.replace('\n', ' ')
+    return (
+        str(error)
+        if isinstance(error, MosError)
+        else f'{type(error).__name__}: {error}'.replace('\n', ' ')
+    )
 
 
 class Feed:
     """Feeds one pipeline while the node is active."""
 
-    def __init__(self, pipeline: Pipeline, monitor: Monitor, wanted: Callable[[], bool],
-                 publish: Callable[[Pair, Result], None], warn: Callable[[str, str], None]) -> None:
-        """`wanted()`: does anybody listen; `publish` runs in the worker; `warn(key, text)` throttles by key."""
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        monitor: Monitor,
+        wanted: Callable[[], bool],
+        publish: Callable[[SyncedInput, Result], None],
+        warn: Callable[[str, str], None],
+    ) -> None:
+        """`wanted()`: does anybody listen; `publish` runs in the worker; `warn(key, text)`
+        throttles by key.
+        """
         self._pipeline, self._monitor = pipeline, monitor
         self._wanted, self._publish, self._warn = wanted, publish, warn
         self._lock = threading.Lock()  # pushes, and what resets or changes the pipeline
@@ -46,11 +59,11 @@ class Feed:
         self._monitor.received(role, now)
         try:
             with self._lock:
-                skips, pairs = push(self._pipeline, now)
-                self._worker.wake_at(self._pipeline.sync.due_ns)
+                skips, samples = push(self._pipeline, now)
+                self._worker.wake_at(self._pipeline.due_ns)
             for skip in skips:
                 self.skip(skip)
-            self._offer(pairs)
+            self._offer(samples)
         except MosError as error:
             self.skip(Skip(_REFUSED[role], 0, str(error)))
         except Exception as error:
@@ -68,8 +81,11 @@ class Feed:
         return epoch
 
     def jumped_to(self, now_ns: int) -> int | None:
-        """ROS time jumped back to `now_ns`: reset, unless the stamps said so first. Returns the new epoch or None."""
-        last = self._pipeline.sync.last_stamp_ns
+        """ROS time jumped back to `now_ns`: reset, unless the stamps said so first.
+
+        Returns the new epoch or None.
+        """
+        last = self._pipeline.last_stamp_ns
         return self.reset() if last is not None and last > now_ns else None
 
     def update(self, config: Config) -> None:
@@ -84,42 +100,47 @@ class Feed:
     def lost(self, role: str, count: int) -> None:
         """Count messages that were published but never reached us."""
         self._monitor.lost(role, count)
-        self._warn(f'lost_{role}', f'{count} {role} lost before the node: the machine is overloaded, or the network '
-                   'drops them (input_reliable, input_depth)')
+        self._warn(
+            f'lost_{role}',
+            f'{count} {role} lost before the node: the machine is overloaded, or the network '
+            'drops them (input_reliable, input_depth)',
+        )
 
     def skip(self, skip: Skip) -> None:
         """Count an input that gave no result."""
         self._monitor.skipped(skip)
         if skip.reason is not SkipReason.NO_SUBSCRIBER:
-            self._warn(skip.reason.value, f'{skip.reason.value}: {skip.detail or f"frame {skip.stamp_ns}"}')
+            self._warn(
+                skip.reason.value, f'{skip.reason.value}: {skip.detail or f"frame {skip.stamp_ns}"}'
+            )
 
     def _on_deadline(self) -> None:
         """A frame has waited long enough: hand over what is ready, and wake again for the next."""
         try:
             with self._lock:
-                pairs = self._pipeline.ready(time.monotonic_ns())
-                self._worker.wake_at(self._pipeline.sync.due_ns)
-            self._offer(pairs)
+                samples = self._pipeline.ready(time.monotonic_ns())
+                self._worker.wake_at(self._pipeline.due_ns)
+            self._offer(samples)
         except Exception as error:
             self._monitor.raised()
             self._warn('exception', f'deadline: {one_line(error)}')
 
-    def _offer(self, pairs: list[Pair]) -> None:
-        for pair in pairs:
+    def _offer(self, samples: list[SyncedInput]) -> None:
+        for sample in samples:
             if not self._wanted():
-                self.skip(Skip(SkipReason.NO_SUBSCRIBER, pair.stamp_ns))
-            elif (older := self._worker.offer(pair)) is not None:
+                self.skip(Skip(SkipReason.NO_SUBSCRIBER, sample.stamp_ns))
+            elif (older := self._worker.offer(sample)) is not None:
                 self.skip(Skip(SkipReason.NEWER_FRAME, older.stamp_ns))
 
-    def _infer(self, pair: Pair) -> None:
+    def _infer(self, sample: SyncedInput) -> None:
         try:
-            if pair.epoch != self._pipeline.epoch:
-                self.skip(Skip(SkipReason.RESET, pair.stamp_ns))
+            if sample.epoch != self._pipeline.epoch:
+                self.skip(Skip(SkipReason.RESET, sample.stamp_ns))
                 return
-            outcome = self._pipeline.process(pair)
+            outcome = self._pipeline.process(sample)
             if isinstance(outcome, Result):
                 start = time.perf_counter()
-                self._publish(pair, outcome)
+                self._publish(sample, outcome)
                 self._monitor.published(outcome, {'publish': (time.perf_counter() - start) * 1e3})
             elif isinstance(outcome, Fault):
                 self._monitor.failed(outcome)

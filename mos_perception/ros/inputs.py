@@ -1,4 +1,6 @@
-"""The node's subscriptions: frames and events by topic and type, or both joined by `message_filters`."""
+"""The node's subscriptions: frames and events by topic and type, or both joined by
+`message_filters`.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,10 @@ from mos_perception.ros import convert, qos
 from mos_perception.ros.feed import Feed
 
 # events_type -> the package and message it needs
-_TYPES = {'event_packet': ('event_camera_msgs', 'EventPacket'), 'event_array': ('dvs_msgs', 'EventArray')}
+_TYPES = {
+    'event_packet': ('event_camera_msgs', 'EventPacket'),
+    'event_array': ('dvs_msgs', 'EventArray'),
+}
 
 
 def message_class(package: str, name: str) -> Any:
@@ -24,8 +29,10 @@ def message_class(package: str, name: str) -> Any:
     try:
         return getattr(importlib.import_module(f'{package}.msg'), name)
     except (ImportError, AttributeError) as error:
-        raise ConfigError(f'message {package}/{name} is not available ({error}): install ros-$ROS_DISTRO-'
-                          f'{package.replace("_", "-")} or build it in your workspace') from error
+        raise ConfigError(
+            f'message {package}/{name} is not available ({error}): install ros-$ROS_DISTRO-'
+            f'{package.replace("_", "-")} or build it in your workspace'
+        ) from error
 
 
 def check_inputs(config: Config) -> None:
@@ -34,12 +41,18 @@ def check_inputs(config: Config) -> None:
         raise ConfigError('image_topic and events_topic are both empty: name at least one')
     if config.sync_policy == 'approximate':
         if not config.image_topic or not config.events_topic:
-            raise ConfigError('sync_policy is approximate: it joins two topics, so name image_topic and events_topic')
+            raise ConfigError(
+                'sync_policy is approximate: it joins two topics, so name image_topic and '
+                'events_topic'
+            )
         try:
             importlib.import_module('message_filters')
         except ImportError as error:
-            raise ConfigError('sync_policy is approximate: it needs message_filters, which is not installed; install '
-                              'ros-$ROS_DISTRO-message-filters or use sync_policy: event_time') from error
+            raise ConfigError(
+                'sync_policy is approximate: it needs message_filters, which is not installed; '
+                'install '
+                'ros-$ROS_DISTRO-message-filters or use sync_policy: event_time'
+            ) from error
     elif config.events_topic:
         message_class(*_TYPES[config.events_type])
 
@@ -53,24 +66,43 @@ class Inputs:
         self._subscriptions: list[Any] = []
 
     def open(self, config: Config) -> None:
-        """Subscribe. Raises ConfigError as `check_inputs` does, and what rclpy raises for a bad topic."""
+        """Subscribe.
+
+        Raises ConfigError as `check_inputs` does, and what rclpy raises for a bad topic.
+        """
         if config.sync_policy == 'approximate':
             from mos_perception.ros import approximate
             self._subscriptions = approximate.join(self._node, config, self._feed)
             return
         if config.image_topic:
-            self._subscribe('frames', Image, config.image_topic, self._on_frame, qos.image_input(config))
+            self._subscribe(
+                'frames', Image, config.image_topic, self._on_frame, qos.image_input(config)
+            )
         if config.events_topic:
-            kind, raw = message_class(*_TYPES[config.events_type]), config.events_type == 'event_array'
+            kind, raw = (
+                message_class(*_TYPES[config.events_type]),
+                config.events_type == 'event_array',
+            )
             handler = self._on_event_array if raw else self._on_packet
-            self._subscribe('events', kind, config.events_topic, handler, qos.events_input(config), raw)
+            self._subscribe(
+                'events', kind, config.events_topic, handler, qos.events_input(config), raw
+            )
 
-    def _subscribe(self, role: str, kind: Any, topic: str, handler: Callable[[Any], None], profile: QoSProfile,
-                   raw: bool = False) -> None:
+    def _subscribe(
+        self,
+        role: str,
+        kind: Any,
+        topic: str,
+        handler: Callable[[Any], None],
+        profile: QoSProfile,
+        raw: bool = False,
+    ) -> None:
         last = 0
 
         def received(message: Any, info: dict[str, Any]) -> None:
-            """Count gaps in the publisher's own numbering: what the network or a full queue dropped before us."""
+            """Count gaps in the publisher's own numbering: what the network or a full queue dropped
+            before us.
+            """
             nonlocal last
             number = info.get('publication_sequence_number') or 0
             if 0 < last < number - 1 and self._node.count_publishers(topic) == 1:

@@ -23,7 +23,7 @@ from mos_msgs.msg import Instances, Motion, Tracks
 from mos_msgs.srv import Reset
 from mos_perception import events
 from mos_perception.config import Config
-from mos_perception.datatypes import Pair, Result
+from mos_perception.datatypes import Result, SyncedInput
 from mos_perception.pipeline import Pipeline
 from mos_perception.ros import convert, params, qos
 from mos_perception.ros.diagnostics import Monitor
@@ -104,8 +104,9 @@ class MosNode(LifecycleNode):
         inputs = Inputs(self, self._feed)
         self._undo_activate.append(inputs.close)
         inputs.open(config)
-        engine = self.pipeline.model.engine.report()
-        self.get_logger().info(f'active: {self.pipeline.model.card.id} on {engine["backend"]} ({engine["provider"]}), '
+        status = self.pipeline.status()
+        self.get_logger().info(f'active: {status["model"]} on {status["engine backend"]} '
+                               f'({status["engine provider"]}), '
                                + ', '.join(f'{role} from {topic}' for role, topic in topics.items()))
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -153,11 +154,11 @@ class MosNode(LifecycleNode):
     def _wanted(self) -> bool:
         return self.config.force_inference or any(map(_has_subscriber, self._outputs.values()))
 
-    def _publish(self, pair: Pair, result: Result) -> None:
+    def _publish(self, sample: SyncedInput, result: Result) -> None:
         """Every output somebody listens to. Called by the worker."""
         for name, publisher in self._outputs.items():
             if _has_subscriber(publisher):
-                publisher.publish(convert.output_message(name, result, pair, self.config))
+                publisher.publish(convert.output_message(name, result, sample, self.config))
 
     def _on_jump(self, jump: Any) -> None:
         epoch = self._feed.jumped_to(self.get_clock().now().nanoseconds)
@@ -165,7 +166,7 @@ class MosNode(LifecycleNode):
             self.get_logger().info(f'ROS time jumped back: everything reset, epoch {epoch}')
 
     def _on_reset(self, request: Reset.Request, response: Reset.Response) -> Reset.Response:
-        held = self.pipeline.sync.buffer.nbytes
+        held = self.pipeline.status()['event buffer bytes']
         response.success = True
         response.epoch = self._feed.reset() if self._feed is not None else self.pipeline.reset()
         response.message = f'dropped {held} bytes of events, all waiting frames and all tracks'
@@ -176,12 +177,9 @@ class MosNode(LifecycleNode):
         pipeline, clock = self.pipeline, self.get_clock()
         waited_s = time.monotonic() - self._active_since
         if clock.ros_time_is_active and not clock.now().nanoseconds and waited_s > CLOCK_GRACE_S:
-            self._warn('clock', 'use_sim_time is set but nothing comes on /clock: start the player with --clock')
-        facts = {'model': pipeline.model_id, 'epoch': pipeline.epoch, 'total events decoded': pipeline.events_in,
-                 'event buffer bytes': pipeline.sync.buffer.nbytes,
-                 'event clock offset ns': pipeline.stream.clock_offset_ns,
-                 **{f'engine {key}': value for key, value in pipeline.model.engine.report().items()}}
-        message = self.monitor.message(self.get_fully_qualified_name(), time.monotonic_ns(), facts)
+            self._warn('clock', 'use_sim_time is set but nothing comes on /clock: start the player '
+                                'with --clock')
+        message = self.monitor.message(self.get_fully_qualified_name(), time.monotonic_ns(), pipeline.status())
         message.header.stamp = clock.now().to_msg()
         self._diagnostics.publish(message)
 

@@ -1,7 +1,7 @@
 """`bag_player`: a recording played over DDS as its drivers would, byte for byte and in time.
 
-The schedule is absolute (no drift), a thread reads ahead, messages go out as recorded CDR. Playing starts
-when the topics have subscribers, so that a starting node misses nothing.
+The schedule is absolute (no drift), a thread reads ahead, messages go out as recorded CDR. Playing
+starts when the topics have subscribers, so that a starting node misses nothing.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from rclpy.serialization import serialize_message
 from rclpy.utilities import remove_ros_args
 from rosgraph_msgs.msg import Clock
 
-from mos_perception.bag import Bag, open_bag
 from mos_perception.errors import BagError, ConfigError, MosError
+from mos_perception.recording.bag import Bag, open_bag
+from mos_perception.recording.storage import Recorded
 from mos_perception.ros import qos
 from mos_perception.ros.convert import to_stamp
 from mos_perception.ros.inputs import message_class
 from mos_perception.ros.transport import prepare_transport
-from mos_perception.storage import Recorded
 
 READ_AHEAD = 64        # messages
 DEPTH = 200            # of each publisher
@@ -40,17 +40,36 @@ CLOCK_PERIOD_S = 0.01  # between two messages on /clock, wall time
 
 def parse(args: list[str]) -> argparse.Namespace:
     """The command line, without ROS arguments."""
-    parser = argparse.ArgumentParser(prog='bag_player', description='Play a rosbag2 recording in real time.')
+    parser = argparse.ArgumentParser(
+        prog='bag_player', description='Play a rosbag2 recording in real time.'
+    )
     parser.add_argument('bag', type=Path, help='rosbag2 folder, .mcap or .db3 file')
-    parser.add_argument('--topics', nargs='+', default=[], help='play only these; the default is every topic')
+    parser.add_argument(
+        '--topics', nargs='+', default=[], help='play only these; the default is every topic'
+    )
     parser.add_argument('--rate', type=float, default=1.0, help='1 = as recorded')
-    parser.add_argument('--loop', action='store_true', help='start again at the end, until a signal')
-    parser.add_argument('--clock', action='store_true', help='publish /clock, for nodes with use_sim_time')
-    parser.add_argument('--wait-for-subscribers', type=int, metavar='N',
-                        help='start when N topics have a subscriber (default: all of --topics, else 1; 0: at once)')
-    parser.add_argument('--wait-timeout', type=float, default=120.0, metavar='S', help='give up waiting after it')
-    parser.add_argument('--start-delay', type=float, default=1.0, metavar='S',
-                        help='between the last subscriber and the first message: the subscribers must see us too')
+    parser.add_argument(
+        '--loop', action='store_true', help='start again at the end, until a signal'
+    )
+    parser.add_argument(
+        '--clock', action='store_true', help='publish /clock, for nodes with use_sim_time'
+    )
+    parser.add_argument(
+        '--wait-for-subscribers',
+        type=int,
+        metavar='N',
+        help='start when N topics have a subscriber (default: all of --topics, else 1; 0: at once)',
+    )
+    parser.add_argument(
+        '--wait-timeout', type=float, default=120.0, metavar='S', help='give up waiting after it'
+    )
+    parser.add_argument(
+        '--start-delay',
+        type=float,
+        default=1.0,
+        metavar='S',
+        help='between the last subscriber and the first message: the subscribers must see us too',
+    )
     options = parser.parse_args(args)
     if not options.rate > 0:
         parser.error(f'--rate is {options.rate}: must be above 0')
@@ -61,13 +80,18 @@ class Player:
     """Publishes the messages of one bag."""
 
     def __init__(self, node: Node, bag: Bag, options: argparse.Namespace) -> None:
-        """Create the publishers. Topics whose type is not installed are left out with a warning. Raises BagError."""
+        """Create the publishers. Topics whose type is not installed are left out with a warning.
+
+        Raises BagError.
+        """
         self._node, self._bag, self._options = node, bag, options
         self.counts: Counter[str] = Counter()
         self.late_ms: list[float] = []
         missing = set(options.topics) - {topic.name for topic in bag.topics}
         if missing:
-            raise BagError(f'{bag.path} has no topic {", ".join(sorted(missing))}; its topics: {bag.listing()}')
+            raise BagError(
+                f'{bag.path} has no topic {", ".join(sorted(missing))}; its topics: {bag.listing()}'
+            )
         self._publishers: dict[str, Any] = {}
         for topic in bag.topics:
             if topic.name not in options.topics and options.topics:
@@ -76,25 +100,40 @@ class Player:
                 package, _, name = topic.msgtype.split('/')
                 kind = message_class(package, name)
             except (ConfigError, ValueError):
-                node.get_logger().warning(f'{topic.name} is left out: type {topic.msgtype} is not installed')
+                node.get_logger().warning(
+                    f'{topic.name} is left out: type {topic.msgtype} is not installed'
+                )
                 continue
-            self._publishers[topic.name] = node.create_publisher(kind, topic.name, qos.playback(DEPTH),
-                                                                 qos_overriding_options=qos.overridable())
+            self._publishers[topic.name] = node.create_publisher(
+                kind, topic.name, qos.playback(DEPTH), qos_overriding_options=qos.overridable()
+            )
         if not self._publishers:
-            raise BagError(f'{bag.path} has no topic that can be played; its topics: {bag.listing()}')
+            raise BagError(
+                f'{bag.path} has no topic that can be played; its topics: {bag.listing()}'
+            )
         self._clock = node.create_publisher(Clock, '/clock', 1) if options.clock else None
 
     def wait(self) -> None:
-        """Until enough topics have subscribers, and these see us. Raises BagError at the timeout."""
+        """Until enough topics have subscribers, and these see us.
+
+        Raises BagError at the timeout.
+        """
         wanted = self._options.wait_for_subscribers
         if wanted is None:
             wanted = len(self._publishers) if self._options.topics else 1
         end = time.monotonic() + self._options.wait_timeout
-        while wanted > len(heard := [name for name, item in self._publishers.items() if item.get_subscription_count()]):
+        while wanted > len(
+            heard := [
+                name for name, item in self._publishers.items() if item.get_subscription_count()
+            ]
+        ):
             if time.monotonic() > end:
                 alone = ', '.join(sorted(set(self._publishers) - set(heard)))
-                raise BagError(f'nobody subscribed to {alone} within {self._options.wait_timeout:g} s: start the node '
-                               'first, remap the topics, or use --wait-for-subscribers 0')
+                raise BagError(
+                    f'nobody subscribed to {alone} within {self._options.wait_timeout:g} s: start '
+                    'the node '
+                    'first, remap the topics, or use --wait-for-subscribers 0'
+                )
             _sleep_until(time.monotonic() + 0.05)
         _sleep_until(time.monotonic() + self._options.start_delay)
 
@@ -127,7 +166,10 @@ class Player:
 
 
 def _read_ahead(bag: Bag, topics: list[str]) -> Iterator[Recorded]:
-    """The messages, read by a thread up to READ_AHEAD before they are asked for. Raises what reading raises."""
+    """The messages, read by a thread up to READ_AHEAD before they are asked for.
+
+    Raises what reading raises.
+    """
     ahead: queue.Queue[Any] = queue.Queue(READ_AHEAD)
     stop = threading.Event()
 

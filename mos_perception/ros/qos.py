@@ -11,7 +11,8 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from mos_perception.config import Config
 
-FRAME_DEPTH = 10   # the node itself keeps the newest and counts the rest; DDS would drop them without a word
+# the node itself keeps the newest and counts the rest; DDS would drop them without a word
+FRAME_DEPTH = 10
 OUTPUT_DEPTH = 5
 
 
@@ -49,5 +50,9 @@ def overridable() -> QoSOverridingOptions:
 
 
 def _profile(reliable: bool, depth: int) -> QoSProfile:
-    return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=depth, durability=DurabilityPolicy.VOLATILE,
-                      reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT)
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=depth,
+        durability=DurabilityPolicy.VOLATILE,
+        reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
+    )

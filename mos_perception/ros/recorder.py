@@ -1,4 +1,7 @@
-"""`bag_recorder`: topics into a rosbag2 recording, bytes as they come. The bag appears when it is whole."""
+"""`bag_recorder`: topics into a rosbag2 recording, bytes as they come.
+
+The bag appears when it is whole.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,8 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 from rclpy.utilities import remove_ros_args
 
-from mos_perception.bag import BagWriter
 from mos_perception.errors import ConfigError, MosError
+from mos_perception.recording.bag import BagWriter
 from mos_perception.ros import qos
 from mos_perception.ros.inputs import message_class
 from mos_perception.ros.transport import prepare_transport
@@ -26,13 +29,22 @@ LOOK_PERIOD_S = 0.1  # between two looks for topics that are not there yet
 
 def parse(args: list[str]) -> argparse.Namespace:
     """The command line, without ROS arguments."""
-    parser = argparse.ArgumentParser(prog='bag_recorder', description='Record topics into a rosbag2 recording.')
+    parser = argparse.ArgumentParser(
+        prog='bag_recorder', description='Record topics into a rosbag2 recording.'
+    )
     parser.add_argument('topics', nargs='+', help='waits for those that do not exist yet')
     parser.add_argument('--out', type=Path, required=True, help='bag folder to make')
     parser.add_argument('--storage', choices=('mcap', 'sqlite3'), default='mcap')
-    parser.add_argument('--count', type=int, default=0, metavar='N', help='stop after N messages; 0: no limit')
-    parser.add_argument('--idle-timeout', type=float, default=0.0, metavar='S',
-                        help='stop when nothing came for this long after the first message; 0: never')
+    parser.add_argument(
+        '--count', type=int, default=0, metavar='N', help='stop after N messages; 0: no limit'
+    )
+    parser.add_argument(
+        '--idle-timeout',
+        type=float,
+        default=0.0,
+        metavar='S',
+        help='stop when nothing came for this long after the first message; 0: never',
+    )
     return parser.parse_args(args)
 
 
@@ -67,9 +79,13 @@ class Recorder(Node):
         except ConfigError as error:
             self.get_logger().warning(f'{topic} is not recorded: {error}')
             return
-        profile = qos.recording(all(item.reliability == ReliabilityPolicy.RELIABLE for item in offers),
-                                all(item.durability == DurabilityPolicy.TRANSIENT_LOCAL for item in offers))
-        self.create_subscription(kind, topic, lambda raw: self._write(topic, msgtype, raw), profile, raw=True)
+        profile = qos.recording(
+            all(item.reliability == ReliabilityPolicy.RELIABLE for item in offers),
+            all(item.durability == DurabilityPolicy.TRANSIENT_LOCAL for item in offers),
+        )
+        self.create_subscription(
+            kind, topic, lambda raw: self._write(topic, msgtype, raw), profile, raw=True
+        )
         self.get_logger().info(f'recording {topic} ({msgtype})')
 
     def _write(self, topic: str, msgtype: str, raw: bytes) -> None:

@@ -1,4 +1,6 @@
-"""What is on the network now: topics of cameras and ours, who offers and wants them, and pairs that cannot connect."""
+"""What is on the network now: topics of cameras and ours, who offers and wants them, and pairs that
+cannot connect.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +22,16 @@ def survey(seconds: float = DISCOVERY_S) -> list[str]:
     context = Context()
     rclpy.init(context=context)
     try:
-        node = Node('mos_doctor', context=context, enable_rosout=False, start_parameter_services=False)
+        node = Node(
+            'mos_doctor', context=context, enable_rosout=False, start_parameter_services=False
+        )
         try:
             time.sleep(seconds)
-            return [_line(node, topic, types) for topic, types in sorted(node.get_topic_names_and_types())
-                    if any(kind in TYPES or kind.startswith(PREFIX) for kind in types)]
+            return [
+                _line(node, topic, types)
+                for topic, types in sorted(node.get_topic_names_and_types())
+                if any(kind in TYPES or kind.startswith(PREFIX) for kind in types)
+            ]
         finally:
             node.destroy_node()
     finally:
@@ -32,8 +39,13 @@ def survey(seconds: float = DISCOVERY_S) -> list[str]:
 
 
 def _line(node: Node, topic: str, types: list[str]) -> str:
-    offered, wanted = node.get_publishers_info_by_topic(topic), node.get_subscriptions_info_by_topic(topic)
-    text = f'{topic} [{", ".join(types)}] published by {_who(offered)}, subscribed by {_who(wanted)}'
+    offered, wanted = (
+        node.get_publishers_info_by_topic(topic),
+        node.get_subscriptions_info_by_topic(topic),
+    )
+    text = (
+        f'{topic} [{", ".join(types)}] published by {_who(offered)}, subscribed by {_who(wanted)}'
+    )
     for giver in offered:
         for taker in wanted:
             verdict, reason = qos_check_compatible(giver.qos_profile, taker.qos_profile)

@@ -9,7 +9,8 @@ from typing import Any
 
 
 class Worker:
-    """Runs `process(item)` for the newest item offered, and `due()` when an alarm set by `wake_at` rings.
+    """Runs `process(item)` for the newest item offered, and `due()` when an alarm set by `wake_at`
+    rings.
 
     Both run in the worker's thread and must not raise.
     """
@@ -35,7 +36,9 @@ class Worker:
         return self.offer(None)
 
     def wake_at(self, when_ns: int | None) -> None:
-        """Call `due` at this steady time (`time.monotonic_ns`), unless set anew before; None: never."""
+        """Call `due` at this steady time (`time.monotonic_ns`), unless set anew before; None:
+        never.
+        """
         with self._change:
             if when_ns != self._alarm_ns:
                 self._alarm_ns = when_ns
@@ -63,7 +66,9 @@ class Worker:
     def _next(self) -> tuple[Any, bool]:
         """Wait for an item, the alarm or the end. Called with the lock held."""
         while not self._stopping:
-            left_s = None if self._alarm_ns is None else (self._alarm_ns - time.monotonic_ns()) / 1e9
+            left_s = (
+                None if self._alarm_ns is None else (self._alarm_ns - time.monotonic_ns()) / 1e9
+            )
             if left_s is not None and left_s <= 0:
                 self._alarm_ns = None
                 return None, True

@@ -1,4 +1,7 @@
-"""Which instance is which over time. Association (who matches whom) and lifecycle are separate rooms."""
+"""Which instance is which over time.
+
+Association (who matches whom) and lifecycle are separate rooms.
+"""
 
 from __future__ import annotations
 
@@ -19,3 +22,9 @@ class Tracker(Protocol):
 
     def reset(self) -> None:
         """Forget everything; ids start at 1 again (a new epoch)."""
+
+
+def load_tracker(config: Config) -> Tracker:
+    """The tracker that the parameter `tracker` names."""
+    from mos_perception.tracking.hungarian import HungarianTracker
+    return {'hungarian': HungarianTracker}[config.tracker](config)

@@ -1,8 +1,8 @@
 """Association by mask IoU and embedding cosine, solved as one assignment.
 
-similarity = (1 - w) x overlap + w x max(0, cosine). A track's mask is moved at constant velocity before it is
-compared. Pairs need IoU >= `track_min_iou`; tracks that are lost, or too young to have a velocity, may
-also match by nearness: a small fast object need not overlap itself one frame later.
+similarity = (1 - w) x overlap + w x max(0, cosine). A track's mask is moved at constant velocity
+before it is compared. Pairs need IoU >= `track_min_iou`; tracks that are lost, or too young to have
+a velocity, may also match by nearness: a small fast object need not overlap itself one frame later.
 """
 
 from __future__ import annotations
@@ -43,13 +43,17 @@ class HungarianTracker:
 
 
 def assign(similarity_mn: np.ndarray) -> list[tuple[int, int]]:
-    """The pairs (track row, instance row) of greatest summed similarity; -inf marks a forbidden pair."""
+    """The pairs (track row, instance row) of greatest summed similarity; -inf marks a forbidden
+    pair.
+    """
     allowed = np.isfinite(similarity_mn)
     rows, columns = linear_sum_assignment(np.where(allowed, similarity_mn, -1e-6), maximize=True)
     return [(int(m), int(n)) for m, n in zip(rows, columns) if allowed[m, n]]
 
 
-def similarity(tracks: list[Track], instances: Instances, stamp_ns: int, min_iou: float, weight: float) -> np.ndarray:
+def similarity(
+    tracks: list[Track], instances: Instances, stamp_ns: int, min_iou: float, weight: float
+) -> np.ndarray:
     """(M, N) in [0, 1], -inf where the pair is impossible."""
     table = np.full((len(tracks), len(instances)), -np.inf)
     cosine = _cosine([track.embedding for track in tracks], instances.embeddings)
@@ -65,13 +69,17 @@ def similarity(tracks: list[Track], instances: Instances, stamp_ns: int, min_iou
                 near = last.nearness(new, *shift) if reaches else 0.0
                 if near == 0:
                     continue
-                overlap = max(overlap, min_iou * near)  # never better than a pair that overlaps enough
+                # never better than a pair that overlaps enough
+                overlap = max(overlap, min_iou * near)
             table[m, n] = (1 - weight) * overlap + weight * cosine[m, n]
     return table
 
 
 class _Patch:
-    """A mask cut out along its box, with its place in the image. Plain ints: small arrays are slow."""
+    """A mask cut out along its box, with its place in the image.
+
+    Plain ints: small arrays are slow.
+    """
 
     def __init__(self, mask: np.ndarray, box: np.ndarray) -> None:
         self.mask, self.area = mask, np.count_nonzero(mask)
@@ -91,7 +99,9 @@ class _Patch:
         return common / max(1, self.area + other.area - common)
 
     def nearness(self, other: _Patch, dx: float, dy: float) -> float:
-        """1 at the predicted centre, falling to 0 at one mean box diagonal from it; 0 if the areas differ too much."""
+        """1 at the predicted centre, falling to 0 at one mean box diagonal from it; 0 if the areas
+        differ too much.
+        """
         if max(self.area, other.area) >= MAX_AREA_RATIO * min(self.area, other.area):
             return 0.0
         distance = math.hypot(other.x + other.width / 2 - self.x - self.width / 2 - dx,

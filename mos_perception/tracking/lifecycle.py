@@ -1,4 +1,7 @@
-"""Birth, confirmation, loss and death of tracks, in seconds. Knows nothing of how instances are matched."""
+"""Birth, confirmation, loss and death of tracks, in seconds.
+
+Knows nothing of how instances are matched.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,16 @@ log = logging.getLogger(__name__)
 
 MAX_ID = 65535  # the mono16 instance image holds no more
 VELOCITY_TAU_S = 0.1  # time constant of the velocity's exponential smoothing
-PAUSE_S = 0.5  # a track seen in the last frame outlives a gap this long even if track_lost_s is shorter
+# a track seen in the last frame outlives a gap this long even if track_lost_s is shorter
+PAUSE_S = 0.5
 
 
 @dataclass
 class Track:
-    """One object's memory. `box` (4,) px and `mask` (h, w) bool (the box's crop) are as last seen."""
+    """One object's memory.
+
+    `box` (4,) px and `mask` (h, w) bool (the box's crop) are as last seen.
+    """
 
     id: int
     born_ns: int
@@ -67,9 +74,15 @@ class TrackStore:
         self._last_id = 0
 
     def advance(self, stamp_ns: int) -> list[Track]:
-        """The tracks still alive at `stamp_ns`, to be matched. Raises SyncError if time goes backwards."""
+        """The tracks still alive at `stamp_ns`, to be matched.
+
+        Raises SyncError if time goes backwards.
+        """
         if self.stamp_ns is not None and stamp_ns < self.stamp_ns:
-            raise SyncError(f'tracker got stamp {stamp_ns} ns after {self.stamp_ns} ns: reset it when time jumps back')
+            raise SyncError(
+                f'tracker got stamp {stamp_ns} ns after {self.stamp_ns} ns: reset it when time '
+                'jumps back'
+            )
         self.stamp_ns = stamp_ns
         self.tracks = [track for track in self.tracks if self._lives(track)]
         return self.tracks
@@ -84,20 +97,26 @@ class TrackStore:
                 track.instance = -1
         self.tracks = [track for track in self.tracks if track.instance >= 0 or self._lives(track)]
         matched = set(seen.values())
-        self.tracks += [self._born(instances, row) for row in range(len(instances))
-                        if row not in matched and instances.scores[row] >= self.birth_score and self._id_left()]
+        self.tracks += [
+            self._born(instances, row)
+            for row in range(len(instances))
+            if row not in matched and instances.scores[row] >= self.birth_score and self._id_left()
+        ]
         return self.snapshot()
 
     def snapshot(self) -> Tracks:
         """The tracks as arrays, oldest id first."""
         rows = self.tracks
-        return Tracks(np.array([track.id for track in rows], np.int64),
-                      np.array([track.state for track in rows], np.int64),
-                      np.array([(self.stamp_ns - track.born_ns) * 1e-9 for track in rows], np.float64),
-                      np.array([track.box for track in rows], np.float32).reshape(-1, 4),
-                      np.array([(0, 0) if track.velocity is None else track.velocity for track in rows],
-                               np.float32).reshape(-1, 2),
-                      np.array([track.instance for track in rows], np.int64))
+        return Tracks(
+            np.array([track.id for track in rows], np.int64),
+            np.array([track.state for track in rows], np.int64),
+            np.array([(self.stamp_ns - track.born_ns) * 1e-9 for track in rows], np.float64),
+            np.array([track.box for track in rows], np.float32).reshape(-1, 4),
+            np.array(
+                [(0, 0) if track.velocity is None else track.velocity for track in rows], np.float32
+            ).reshape(-1, 2),
+            np.array([track.instance for track in rows], np.int64),
+        )
 
     def _lives(self, track: Track) -> bool:
         limit_s = self.lost_s if track.instance < 0 else max(self.lost_s, PAUSE_S)
@@ -111,25 +130,44 @@ class TrackStore:
             if track.velocity is None:
                 track.velocity = measured.astype(np.float64)
             else:
-                track.velocity += (measured - track.velocity) * -math.expm1(-elapsed_ns * 1e-9 / VELOCITY_TAU_S)
+                track.velocity += (measured - track.velocity) * -math.expm1(
+                    -elapsed_ns * 1e-9 / VELOCITY_TAU_S
+                )
         if track.instance >= 0:
             track.watched_ns += elapsed_ns
         track.confirmed |= track.watched_ns * 1e-9 >= self.confirm_s
         track.seen_ns, track.instance = self.stamp_ns, row
-        track.box, track.mask, track.embedding = instances.boxes[row], crop(instances, row), instances.embeddings[row]
+        track.box, track.mask, track.embedding = (
+            instances.boxes[row],
+            crop(instances, row),
+            instances.embeddings[row],
+        )
 
     def _born(self, instances: Instances, row: int) -> Track:
         self._last_id += 1
-        return Track(self._last_id, self.stamp_ns, self.stamp_ns, instances.boxes[row], crop(instances, row),
-                     instances.embeddings[row], confirmed=self.confirm_s == 0, instance=row)
+        return Track(
+            self._last_id,
+            self.stamp_ns,
+            self.stamp_ns,
+            instances.boxes[row],
+            crop(instances, row),
+            instances.embeddings[row],
+            confirmed=self.confirm_s == 0,
+            instance=row,
+        )
 
     def _id_left(self) -> bool:
         if self._last_id == MAX_ID - 1:
-            log.warning('track ids are used up at %d: new objects get none until the tracker is reset', MAX_ID)
+            log.warning(
+                'track ids are used up at %d: new objects get none until the tracker is reset',
+                MAX_ID,
+            )
         return self._last_id < MAX_ID
 
 
 def crop(instances: Instances, row: int) -> np.ndarray:
-    """(h, w) bool copy of one mask inside its box, so that a track does not keep whole frames alive."""
+    """(h, w) bool copy of one mask inside its box, so that a track does not keep whole frames
+    alive.
+    """
     x0, y0, x1, y1 = instances.boxes[row].round().astype(int)
     return instances.masks[row, y0:y1, x0:x1].copy()

@@ -1,4 +1,7 @@
-"""What the tests of this folder share: messages, a rig of node and client, fixtures. Used through conftest.py."""
+"""What the tests of this folder share: messages, a rig of node and client, fixtures.
+
+Used through conftest.py.
+"""
 
 import subprocess
 import sys
@@ -44,22 +47,37 @@ def image(stamp_ns: int, column: int = 40, **changes: Any) -> Image:
     """A dark frame with a bright square at `column`."""
     rgb = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     rgb[40:80, column:column + 40] = 255
-    message = convert.image_message(convert.Header(stamp=convert.to_stamp(stamp_ns), frame_id='camera_optical'), rgb)
+    message = convert.image_message(
+        convert.Header(stamp=convert.to_stamp(stamp_ns), frame_id='camera_optical'), rgb
+    )
     for name, value in changes.items():
         setattr(message, name, value)
     return message
 
 
 def packet(seq: int, t0_ns: int, t1_ns: int, count: int = 200, **changes: Any) -> EventPacket:
-    """An evt3 packet of `count` events below the square, spread over (t0, t1], whose time words pass t1."""
+    """An evt3 packet of `count` events below the square, spread over (t0, t1], whose time words
+    pass t1.
+    """
     rng = np.random.default_rng(seq)
     t = np.linspace(t0_ns, t1_ns, count + 1)[1:].astype(np.int64) - START_NS + 1_000_000
-    events = Events(rng.integers(40, 80, count).astype(np.uint16), rng.integers(92, 112, count).astype(np.uint16),
-                    rng.integers(0, 2, count).astype(np.uint8), t)
+    events = Events(
+        rng.integers(40, 80, count).astype(np.uint16),
+        rng.integers(92, 112, count).astype(np.uint16),
+        rng.integers(0, 2, count).astype(np.uint8),
+        t,
+    )
     until_us = (t1_ns - START_NS + 1_000_000) // 1000 + 1
-    message = EventPacket(height=HEIGHT, width=WIDTH, seq=seq, encoding='evt3', events=convert.to_bytes(
-        encode_evt3(events, until_us=until_us)))
-    message.header.stamp = convert.to_stamp(int(t[0]) + START_NS - 1_000_000 if count else t1_ns + 1000)
+    message = EventPacket(
+        height=HEIGHT,
+        width=WIDTH,
+        seq=seq,
+        encoding='evt3',
+        events=convert.to_bytes(encode_evt3(events, until_us=until_us)),
+    )
+    message.header.stamp = convert.to_stamp(
+        int(t[0]) + START_NS - 1_000_000 if count else t1_ns + 1000
+    )
     message.header.frame_id = 'events_optical'
     for name, value in changes.items():
         setattr(message, name, value)
@@ -85,13 +103,17 @@ class Rig:
     image, packet, square, wait = map(staticmethod, (image, packet, square, wait_until))
 
     def __init__(self, parameters: dict[str, Any], listen: tuple[str, ...]) -> None:
-        overrides = [Parameter(name, value=value) for name, value in {'autostart': False, **parameters}.items()]
+        overrides = [
+            Parameter(name, value=value)
+            for name, value in {'autostart': False, **parameters}.items()
+        ]
         self.node = MosNode(parameter_overrides=overrides)
         self.client = rclpy.create_node('client')
         self.got: dict[str, list] = {name: [] for name in listen}
         for name in listen:
-            self.client.create_subscription(OUTPUTS[name], f'/mos_perception/{name}', self.got[name].append,
-                                            qos.output())
+            self.client.create_subscription(
+                OUTPUTS[name], f'/mos_perception/{name}', self.got[name].append, qos.output()
+            )
         self.images = self.client.create_publisher(Image, '/image', qos.playback(50))
         # One process cannot have two types on one topic.
         config = self.node.config
@@ -115,12 +137,24 @@ class Rig:
 
     def matched(self) -> None:
         """Wait until inputs and outputs are connected, both ways."""
-        inputs = [(pub, topic) for pub, topic in ((self.images, self.node.config.image_topic),
-                                                  (self.packets, self.node.config.events_topic)) if topic]
-        assert wait_until(lambda: all(pub.get_subscription_count() for pub, _ in inputs)
-                          and all(self.node.count_publishers(f'/{topic}') for _, topic in inputs)
-                          and all(self.node._outputs[name].get_subscription_count() for name in self.got)
-                          and all(self.client.count_publishers(f'/mos_perception/{name}') for name in self.got))
+        inputs = [
+            (pub, topic)
+            for pub, topic in (
+                (self.images, self.node.config.image_topic),
+                (self.packets, self.node.config.events_topic),
+            )
+            if topic
+        ]
+        assert wait_until(
+            lambda: (
+                all(pub.get_subscription_count() for pub, _ in inputs)
+                and all(self.node.count_publishers(f'/{topic}') for _, topic in inputs)
+                and all(self.node._outputs[name].get_subscription_count() for name in self.got)
+                and all(
+                    self.client.count_publishers(f'/mos_perception/{name}') for name in self.got
+                )
+            )
+        )
         time.sleep(0.3)
 
     def send(self, n: int, events: bool = True, frame: bool = True) -> None:
@@ -169,7 +203,9 @@ def rig(ros: None, tiny_model: str) -> Iterator[Callable[..., Rig]]:
     """Makes rigs with the tiny model; closes them."""
     made = []
 
-    def make(listen: tuple[str, ...] = ('instances',), activate: bool = True, **parameters: Any) -> Rig:
+    def make(
+        listen: tuple[str, ...] = ('instances',), activate: bool = True, **parameters: Any
+    ) -> Rig:
         made.append(Rig({'model': tiny_model, 'input_reliable': True, **parameters}, listen))
         if activate:
             made[-1].activate()
@@ -185,8 +221,14 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen]]:
     made = []
 
     def run(module: str, *arguments: str) -> subprocess.Popen:
-        made.append(subprocess.Popen([sys.executable, '-m', f'mos_perception.ros.{module}', *arguments], text=True,
-                                     stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
+        made.append(
+            subprocess.Popen(
+                [sys.executable, '-m', f'mos_perception.ros.{module}', *arguments],
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            )
+        )
         return made[-1]
     yield run
     for process in made:

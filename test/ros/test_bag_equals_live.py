@@ -1,20 +1,23 @@
-"""Bag equals live: the node over DDS and `mos replay` give the same windows and the same masks for the same packets."""
+"""Bag equals live: the node over DDS and `mos replay` give the same windows and the same masks for
+the same packets.
+"""
 
 from pathlib import Path
 
-from mos_perception.bag import open_bag
+from mos_perception.commands.demo import DemoOptions, run_demo
 from mos_perception.config import Config
 from mos_perception.datatypes import Result
-from mos_perception.demo import DemoOptions, run_demo
-from mos_perception.present import node_results
+from mos_perception.recording.bag import open_bag
+from mos_perception.recording.results import result_digest
 from mos_perception.replay import replay, with_topics
-from mos_perception.results import result_digest
+from mos_perception.reports.run_report import node_results
 
 BAG = Path(__file__).resolve().parents[1] / 'bags' / 'demo'
 
 
 def test_the_node_over_dds_gives_what_the_replay_gives(tmp_path):
-    # Slowly and reliably, so that no frame is passed over: a skipped frame would change the tracks after it.
+    # Slowly and reliably, so that no frame is passed over: a skipped frame would change the tracks
+    # after it.
     settings = ('input_reliable=true', 'deadline_s=5.0', 'threads=1', 'publish_digest=true')
     recorded = run_demo(DemoOptions(bag=BAG, out=tmp_path / 'live', rate=0.35, settings=settings))
     with open_bag(recorded) as answers:
@@ -25,6 +28,12 @@ def test_the_node_over_dds_gives_what_the_replay_gives(tmp_path):
 
     assert len(offline) == 99 and not any(outcome.degraded for outcome in offline.values())
     assert live.keys() == offline.keys()
-    assert [live[t].window_digest for t in sorted(live)] == [offline[t].window.digest() for t in sorted(offline)]
-    assert [result_digest(live[t]) for t in sorted(live)] == [result_digest(offline[t]) for t in sorted(offline)]
-    assert sum(len(result.instances) for result in offline.values()) > 100, 'equal, but of something'
+    assert [live[t].window_digest for t in sorted(live)] == [
+        offline[t].window.digest() for t in sorted(offline)
+    ]
+    assert [result_digest(live[t]) for t in sorted(live)] == [
+        result_digest(offline[t]) for t in sorted(offline)
+    ]
+    assert sum(len(result.instances) for result in offline.values()) > 100, (
+        'equal, but of something'
+    )

@@ -19,8 +19,16 @@ def works_after(bench, n: int) -> bool:
     return bench.wait_results(before + 1)
 
 
-@pytest.mark.parametrize('changes', [
-    {'encoding': 'what'}, {'step': 7}, {'data': array('B', bytes(10))}, {'height': 0}, {'width': 5_000_000}])
+@pytest.mark.parametrize(
+    'changes',
+    [
+        {'encoding': 'what'},
+        {'step': 7},
+        {'data': array('B', bytes(10))},
+        {'height': 0},
+        {'width': 5_000_000},
+    ],
+)
 def test_bad_frames(rig, changes):
     bench = rig()
     bench.images.publish(bench.image(bench.START_NS + bench.FRAME_NS // 2, **changes))
@@ -32,8 +40,10 @@ def test_bad_frames(rig, changes):
 def test_frame_size_change(rig):
     bench = rig()
     assert works_after(bench, 0)
-    small = convert.image_message(convert.Header(stamp=convert.to_stamp(bench.START_NS + 2 * bench.FRAME_NS)),
-                                  convert.frame(bench.image(0)).image[::2, ::2].copy())
+    small = convert.image_message(
+        convert.Header(stamp=convert.to_stamp(bench.START_NS + 2 * bench.FRAME_NS)),
+        convert.frame(bench.image(0)).image[::2, ::2].copy(),
+    )
     bench.images.publish(small)
     assert bench.wait(lambda: bench.counts().get('size_changed') == 1)
     assert works_after(bench, 2)
@@ -44,7 +54,9 @@ def test_out_of_order_and_duplicate_frames(rig):
     assert works_after(bench, 2)
     bench.images.publish(bench.image(bench.START_NS + 3 * bench.FRAME_NS))
     bench.images.publish(bench.image(bench.START_NS + 2 * bench.FRAME_NS))
-    assert bench.wait(lambda: bench.counts().get('duplicate') == 1 and bench.counts().get('out_of_order') == 1)
+    assert bench.wait(
+        lambda: bench.counts().get('duplicate') == 1 and bench.counts().get('out_of_order') == 1
+    )
     assert works_after(bench, 3)
 
 
@@ -56,7 +68,10 @@ def test_clock_jump_back_by_stamps(rig):
     for n in (0, 1):
         bench.send(n)
     assert bench.wait(lambda: bench.got['instances'][-1].epoch == epoch + 1)
-    assert convert.to_ns(bench.got['instances'][-1].header.stamp) <= bench.START_NS + 2 * bench.FRAME_NS
+    assert (
+        convert.to_ns(bench.got['instances'][-1].header.stamp)
+        <= bench.START_NS + 2 * bench.FRAME_NS
+    )
     assert works_after(bench, 2) and bench.got['instances'][-1].epoch == epoch + 1
 
 
@@ -68,11 +83,20 @@ def test_sequence_gap(rig):
     bench.images.publish(bench.image(stamp))
     assert bench.wait_results(2)
     assert bench.counts()['packet_gap'] == 4
-    assert bench.got['instances'][1].degraded and '4 event packets lost' in bench.got['instances'][1].degraded_reason
+    assert (
+        bench.got['instances'][1].degraded
+        and '4 event packets lost' in bench.got['instances'][1].degraded_reason
+    )
 
 
-@pytest.mark.parametrize('changes, reason', [
-    ({'encoding': 'aps'}, 'bad_packet'), ({'is_bigendian': True}, 'bad_packet'), ({'width': 0}, 'bad_packet')])
+@pytest.mark.parametrize(
+    'changes, reason',
+    [
+        ({'encoding': 'aps'}, 'bad_packet'),
+        ({'is_bigendian': True}, 'bad_packet'),
+        ({'width': 0}, 'bad_packet'),
+    ],
+)
 def test_bad_first_packet(rig, changes, reason):
     bench = rig()
     bench.packets.publish(bench.packet(0, bench.START_NS - 1000, bench.START_NS, **changes))
@@ -156,8 +180,12 @@ def test_event_arrays(rig):
     bench = rig(events_type='event_array')
     stamp = bench.START_NS + bench.FRAME_NS
     message = EventArray(height=bench.HEIGHT, width=bench.WIDTH)
-    message.events = [Event(x=40 + n % 40, y=50, polarity=True, ts=convert.to_stamp(bench.START_NS + n * 1_000_000))
-                      for n in range(40)]
+    message.events = [
+        Event(
+            x=40 + n % 40, y=50, polarity=True, ts=convert.to_stamp(bench.START_NS + n * 1_000_000)
+        )
+        for n in range(40)
+    ]
     bench.packets.publish(message)
     bench.images.publish(bench.image(stamp))
     assert bench.wait_results(1)
@@ -187,7 +215,10 @@ def test_card_of_another_model(rig, tmp_path, capfd):
     assert 'mask_logits' in log and 'mask_logit ' in log
 
 
-@pytest.mark.skipif(importlib.util.find_spec('message_filters') is not None, reason='message_filters is installed here')
+@pytest.mark.skipif(
+    importlib.util.find_spec('message_filters') is not None,
+    reason='message_filters is installed here',
+)
 def test_approximate_without_message_filters(rig, capfd):
     bench = rig(activate=False, sync_policy='approximate')
     assert bench.node.trigger_configure() == TransitionCallbackReturn.FAILURE
@@ -201,7 +232,9 @@ def test_approximate_pairs_by_header_stamp(rig):
     assert bench.node.trigger_configure() == TransitionCallbackReturn.SUCCESS
     assert bench.node.trigger_activate() == TransitionCallbackReturn.SUCCESS
     kind = type(bench.image(0))
-    assert bench.wait(lambda: bench.packets.get_subscription_count() and bench.images.get_subscription_count())
+    assert bench.wait(
+        lambda: bench.packets.get_subscription_count() and bench.images.get_subscription_count()
+    )
     counts = kind(height=bench.HEIGHT, width=bench.WIDTH, encoding='8UC2', step=2 * bench.WIDTH,
                   data=array('B', bytes([1]) * (2 * bench.WIDTH * bench.HEIGHT)))
     counts.header.stamp = convert.to_stamp(bench.START_NS + 1_000_000)

@@ -23,18 +23,26 @@ def test_every_output_of_a_frame(rig):
     bench = rig(listen=('instances', 'instance_image', 'motion', 'tracks', 'overlay'))
     for n in range(3):
         bench.send(n)
-        assert bench.wait(lambda: all(len(found) == n + 1 for found in bench.got.values())), bench.counts()
+        assert bench.wait(lambda: all(len(found) == n + 1 for found in bench.got.values())), (
+            bench.counts()
+        )
     stamp = bench.START_NS + 2 * bench.FRAME_NS
     for name, found in bench.got.items():
         assert convert.to_ns(found[1].header.stamp) == stamp, name
         assert found[1].header.frame_id == 'camera_optical', name
     answer = bench.got['instances'][1]
-    assert not answer.degraded and answer.modality == answer.MODALITY_BOTH and answer.event_count == 200
+    assert (
+        not answer.degraded
+        and answer.modality == answer.MODALITY_BOTH
+        and answer.event_count == 200
+    )
     assert answer.model_id == 'tiny'
     assert {'decode', 'voxel', 'engine', 'track'} <= {stage.name for stage in answer.stages}
     square = bench.square(answer)
     np.testing.assert_allclose(square.box, [24, 40, 64, 80], atol=4)
-    ids = np.frombuffer(bench.got['instance_image'][1].data, np.uint16).reshape(bench.HEIGHT, bench.WIDTH)
+    ids = np.frombuffer(bench.got['instance_image'][1].data, np.uint16).reshape(
+        bench.HEIGHT, bench.WIDTH
+    )
     assert ids[60, 44] == square.track_id > 0
     assert bench.got['motion'][1].any_moving
     assert square.track_id in [track.id for track in bench.got['tracks'][1].tracks]
@@ -55,7 +63,11 @@ def test_frames_only_is_degraded(rig):
     bench.send(0, events=False)
     assert bench.wait_results(1)
     answer = bench.got['instances'][0]
-    assert answer.degraded and answer.degraded_reason == 'no events' and answer.modality == answer.MODALITY_FRAME
+    assert (
+        answer.degraded
+        and answer.degraded_reason == 'no events'
+        and answer.modality == answer.MODALITY_FRAME
+    )
 
 
 def test_events_only(rig):
@@ -128,7 +140,9 @@ def test_sim_time_jump_back_resets_once(rig):
             time.sleep(0.02)
             bench.send(n)
         assert bench.wait(lambda: bench.counts().get('frames') == (30 if loop == 0 else 32))
-        assert bench.wait(lambda: bench.got['instances'] and bench.got['instances'][-1].epoch == epoch + loop)
+        assert bench.wait(
+            lambda: bench.got['instances'] and bench.got['instances'][-1].epoch == epoch + loop
+        )
     assert bench.node.pipeline.epoch == epoch + 1
 
 
@@ -139,12 +153,23 @@ def test_diagnostics(rig):
     bench.send(0)
     assert bench.wait_results(1)
     bench.send(1)
-    assert bench.wait(lambda: any(report.status[0].level == DiagnosticStatus.OK for report in reports), 5)
-    status = next(report.status[0] for report in reports if report.status[0].level == DiagnosticStatus.OK)
+    assert bench.wait(
+        lambda: any(report.status[0].level == DiagnosticStatus.OK for report in reports), 5
+    )
+    status = next(
+        report.status[0] for report in reports if report.status[0].level == DiagnosticStatus.OK
+    )
     values = {item.key: item.value for item in status.values}
     assert status.message.startswith('OK') and values['state'] == 'OK' and values['model'] == 'tiny'
-    assert {'total frames', 'total results', 'engine p50 ms', 'publish p99 ms', 'event buffer bytes',
-            'event clock offset ns', 'engine provider'} <= set(values)
+    assert {
+        'total frames',
+        'total results',
+        'engine p50 ms',
+        'publish p99 ms',
+        'event buffer bytes',
+        'event clock offset ns',
+        'engine provider',
+    } <= set(values)
     assert bench.wait(lambda: reports[-1].status[0].level == DiagnosticStatus.STALE, 5)
     assert 'nothing on image, events' in reports[-1].status[0].message
 

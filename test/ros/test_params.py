@@ -6,9 +6,9 @@ import pytest
 import yaml
 from rclpy.parameter import Parameter
 
+from mos_perception.commands.generate import ROOT
 from mos_perception.config import FIELDS, Config
 from mos_perception.errors import ConfigError
-from mos_perception.generate import ROOT
 from mos_perception.ros.node import MosNode
 
 
@@ -17,7 +17,9 @@ def test_every_field_is_a_parameter(rig):
     for name, spec in FIELDS.items():
         found = node.describe_parameter(name)
         assert node.get_parameter(name).value == getattr(node.config, name)
-        assert found.read_only != spec.metadata['live'] and spec.metadata['text'] in found.description
+        assert (
+            found.read_only != spec.metadata['live'] and spec.metadata['text'] in found.description
+        )
         if spec.metadata['unit']:
             assert f'[{spec.metadata["unit"]}]' in found.description
 
@@ -28,8 +30,12 @@ def test_parameter_file_gives_the_defaults():
 
 
 def test_whole_number_for_a_decimal(ros):
-    node = MosNode(parameter_overrides=[Parameter('deadline_s', value=1), Parameter('autostart', value=False)])
-    assert node.config.deadline_s == 1.0 and isinstance(node.get_parameter('deadline_s').value, float)
+    node = MosNode(
+        parameter_overrides=[Parameter('deadline_s', value=1), Parameter('autostart', value=False)]
+    )
+    assert node.config.deadline_s == 1.0 and isinstance(
+        node.get_parameter('deadline_s').value, float
+    )
     node.destroy_node()
 
 
@@ -81,7 +87,9 @@ def test_out_of_range_ends_with_one_line(start):
 def test_missing_model_ends_with_one_line(start):
     node = start('node', '--ros-args', '-p', 'model:=no_such_model')
     text, _ = node.communicate(timeout=120)
-    assert node.returncode == 1 and "no model 'no_such_model'" in text and 'Traceback' not in text, text
+    assert (
+        node.returncode == 1 and "no model 'no_such_model'" in text and 'Traceback' not in text
+    ), text
 
 
 def test_corrupt_parameter_file_ends_with_one_line(start, tmp_path):

@@ -1,4 +1,6 @@
-"""bag_player and bag_recorder as processes: every byte arrives, in time; and the whole chain with the node."""
+"""bag_player and bag_recorder as processes: every byte arrives, in time; and the whole chain with
+the node.
+"""
 
 import signal
 import time
@@ -7,7 +9,7 @@ from pathlib import Path
 import pytest
 import rclpy
 
-from mos_perception.bag import BagWriter, open_bag
+from mos_perception.recording.bag import BagWriter, open_bag
 from mos_perception.ros import convert
 from mos_perception.ros.player import Player, parse
 
@@ -21,7 +23,10 @@ def bag(tmp_path: Path, messages) -> Path:
     with BagWriter(path) as writer:
         for n in range(COUNT):
             stamp = messages.START_NS + (n + 1) * messages.FRAME_NS
-            packet, image = messages.packet(n, stamp - messages.FRAME_NS, stamp), messages.image(stamp, 20 + 2 * n)
+            packet, image = (
+                messages.packet(n, stamp - messages.FRAME_NS, stamp),
+                messages.image(stamp, 20 + 2 * n),
+            )
             writer.write_packet('/events', convert.packet(packet), stamp - 2_000_000)
             writer.write_frame('/image', convert.frame(image), stamp)
     return path
@@ -33,20 +38,32 @@ def contents(path: Path, topic: str) -> list[bytes]:
 
 
 def test_recorded_bytes_equal_played_bytes(bag, tmp_path, start):
-    recorder = start('recorder', '--out', str(tmp_path / 'out'), '--count', str(2 * COUNT), '/image', '/events')
+    recorder = start(
+        'recorder', '--out', str(tmp_path / 'out'), '--count', str(2 * COUNT), '/image', '/events'
+    )
     player = start('player', str(bag), '--topics', '/image', '/events', '--rate', '2')
     text, _ = player.communicate(timeout=120)
     assert player.returncode == 0, text
-    assert f'played {COUNT} on /image' in text and f'played {COUNT} on /events' in text and 'lateness p50' in text
+    assert (
+        f'played {COUNT} on /image' in text
+        and f'played {COUNT} on /events' in text
+        and 'lateness p50' in text
+    )
     log, _ = recorder.communicate(timeout=120)
     assert recorder.returncode == 0 and f'recorded {COUNT} of /image' in log, log
     for topic in ('/image', '/events'):
-        for played, recorded in zip(contents(bag, topic), contents(tmp_path / 'out', topic), strict=True):
-            assert recorded == played.ljust(len(recorded), b'\0') and len(recorded) - len(played) < 4  # DDS pads to 4
+        for played, recorded in zip(
+            contents(bag, topic), contents(tmp_path / 'out', topic), strict=True
+        ):
+            assert (
+                recorded == played.ljust(len(recorded), b'\0') and len(recorded) - len(played) < 4
+            )  # DDS pads to 4
 
 
 def test_clock_and_idle_timeout(bag, start, tmp_path):
-    recorder = start('recorder', '--out', str(tmp_path / 'out'), '--idle-timeout', '1', '/image', '/clock')
+    recorder = start(
+        'recorder', '--out', str(tmp_path / 'out'), '--idle-timeout', '1', '/image', '/clock'
+    )
     player = start('player', str(bag), '--clock', '--wait-for-subscribers', '1')
     assert player.wait(120) == 0 and recorder.wait(60) == 0
     with open_bag(tmp_path / 'out') as found:
@@ -79,14 +96,20 @@ def test_nobody_listens(bag, start):
     player = start('player', str(bag), '--topics', '/image', '--wait-timeout', '0.5')
     text, _ = player.communicate(timeout=120)
     assert player.returncode == 1 and 'nobody subscribed to /image within 0.5 s' in text
-    player = start('player', str(bag), '--wait-for-subscribers', '0', '--start-delay', '0', '--rate', '10')
+    player = start(
+        'player', str(bag), '--wait-for-subscribers', '0', '--start-delay', '0', '--rate', '10'
+    )
     assert player.wait(60) == 0
 
 
 def test_missing_topic_and_missing_bag(bag, start):
     player = start('player', str(bag), '--topics', '/imge')
     text, _ = player.communicate(timeout=120)
-    assert player.returncode == 1 and 'no topic /imge' in text and '/image (sensor_msgs/msg/Image, 20)' in text
+    assert (
+        player.returncode == 1
+        and 'no topic /imge' in text
+        and '/image (sensor_msgs/msg/Image, 20)' in text
+    )
     player = start('player', str(bag / 'nothing'))
     text, _ = player.communicate(timeout=120)
     assert player.returncode == 1 and 'no such bag' in text and 'Traceback' not in text
@@ -100,9 +123,18 @@ def test_recorder_refuses_an_existing_bag(bag, start):
 
 def test_player_node_recorder(bag, tmp_path, start, tiny_model):
     node = start('node', '--ros-args', '-p', f'model:={tiny_model}')
-    recorder = start('recorder', '--out', str(tmp_path / 'out'), '/mos_perception/instances', '/mos_perception/tracks')
-    # slowly and late: on a loaded machine the recorder finds the node's topics seconds after the player did
-    player = start('player', str(bag), '--topics', '/image', '/events', '--rate', '0.25', '--start-delay', '4')
+    recorder = start(
+        'recorder',
+        '--out',
+        str(tmp_path / 'out'),
+        '/mos_perception/instances',
+        '/mos_perception/tracks',
+    )
+    # slowly and late: on a loaded machine the recorder finds the node's topics seconds after the
+    # player did
+    player = start(
+        'player', str(bag), '--topics', '/image', '/events', '--rate', '0.25', '--start-delay', '4'
+    )
     text, _ = player.communicate(timeout=150)
     assert player.returncode == 0, text
     time.sleep(1)

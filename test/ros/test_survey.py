@@ -5,7 +5,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
-from mos_perception.doctor import examine
+from mos_perception.commands.doctor import examine
 from mos_perception.ros.survey import survey
 
 
@@ -18,7 +18,10 @@ def test_survey_names_cameras_and_pairs_that_cannot_connect(ros):
     node.create_subscription(Image, '/cam/image', lambda message: None, 1)
     lines = {line.split()[0]: line for line in survey()}
     assert '/chatter' not in lines
-    assert 'published by cameras (best_effort), subscribed by cameras (reliable)' in lines['/cam/image']
+    assert (
+        'published by cameras (best_effort), subscribed by cameras (reliable)'
+        in lines['/cam/image']
+    )
     assert 'NOTHING FLOWS from cameras to cameras: ' in lines['/cam/image']
     assert 'subscribed by nobody' in lines['/rear/image'] and 'NOTHING' not in lines['/rear/image']
     topics = next(finding for finding in examine('dimos_nano') if finding.what == 'topics')

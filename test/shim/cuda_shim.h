@@ -1,5 +1,6 @@
-// Runs CUDA kernels on the CPU, to test them: a fiber per thread of a block, switched at barriers, blocks one after another;
-// or, with SHIM_THREADS, every block a real thread with one CUDA thread, for ThreadSanitizer. No warp functions.
+// Runs CUDA kernels on the CPU, to test them: a fiber per thread of a block, switched at barriers,
+// blocks one after another; or, with SHIM_THREADS, every block a real thread with one CUDA thread,
+// for ThreadSanitizer. No warp functions.
 #pragma once
 #include <ucontext.h>
 
@@ -24,11 +25,15 @@
 struct Dim { int x; };
 static SHIM_LOCAL Dim threadIdx, blockIdx, blockDim, gridDim;
 
-static inline int atomicAdd(int *where, int value) { return __atomic_fetch_add(where, value, __ATOMIC_RELAXED); }
+static inline int atomicAdd(int *where, int value)
+{
+    return __atomic_fetch_add(where, value, __ATOMIC_RELAXED);
+}
 static inline int atomicMax(int *where, int value)
 {
     int old = __atomic_load_n(where, __ATOMIC_RELAXED);
-    while (old < value && !__atomic_compare_exchange_n(where, &old, value, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+    while (old < value && !__atomic_compare_exchange_n(where, &old, value, false, __ATOMIC_RELAXED,
+                                                       __ATOMIC_RELAXED))
         ;
     return old;
 }

@@ -1,4 +1,5 @@
-// All kernels behind one C function, called as a CUDA driver would: by name, with pointers to the arguments.
+// All kernels behind one C function, called as a CUDA driver would: by name, with pointers to the
+// arguments.
 #include "cuda_shim.h"
 
 #include "voxel.cu"
@@ -16,8 +17,8 @@ static void call(void (*kernel)(A...), void **arguments, std::index_sequence<I..
     kernel(*(A *)arguments[I]...);
 }
 
-#define TRY(kernel)                                                                                                    \
-    if (!strcmp(name, #kernel))                                                                                        \
+#define TRY(kernel)              \
+    if (!strcmp(name, #kernel))  \
         return launch(blocks, threads, schedule, [=] { bind(kernel, arguments); }), 0;
 
 template <class... A> static void bind(void (*kernel)(A...), void **arguments)
@@ -26,7 +27,8 @@ template <class... A> static void bind(void (*kernel)(A...), void **arguments)
 }
 
 // 0, or 1 for an unknown kernel
-extern "C" int shim_launch(const char *name, int blocks, int threads, int schedule, void **arguments)
+extern "C" int shim_launch(const char *name, int blocks, int threads, int schedule,
+                           void **arguments)
 {
     TRY(voxel_events) TRY(voxel_mono) TRY(voxel_largest) TRY(voxel_normalise)
     TRY(evt3_scan) TRY(evt3_join) TRY(evt3_scatter)

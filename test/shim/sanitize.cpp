@@ -22,7 +22,9 @@ static void evt3(std::mt19937 &rng)
     x = new std::vector<unsigned short>(events), y = new std::vector<unsigned short>(events);
     std::vector<unsigned char> p(events);
     std::vector<long long> t(events);
-    launch(3, 4, 0, [&] { evt3_scatter(words.data(), &count, runs->data(), x->data(), y->data(), p.data(), t.data()); });
+    launch(3, 4, 0, [&] {
+        evt3_scatter(words.data(), &count, runs->data(), x->data(), y->data(), p.data(), t.data());
+    });
     delete x;
     delete y;
 #endif
@@ -55,24 +57,32 @@ static void frame(std::mt19937 &rng)
     }
     AreaAxis area[2] = {{first[0].data(), begin[0].data(), weight[0].data(), half[0], 0},
                         {first[1].data(), begin[1].data(), weight[1].data(), half[1], 0}};
-    LinearAxis linear[2] = {{low[0].data(), part[0].data(), height, half[0]}, {low[1].data(), part[1].data(), width, half[1]}};
+    LinearAxis linear[2] = {{low[0].data(), part[0].data(), height, half[0]},
+                            {low[1].data(), part[1].data(), width, half[1]}};
     int order[] = {0, 1, 2}, present = 1, bad = 0, chosen[] = {2, 0}, kept = 2;
     float ones[] = {1, 1, 1};
-    launch(4, 32, 0, [&] { frame_image(image.data(), pixels.data(), 3 * width, 3, order, &present, &area[0], &area[1], ones, ones); });
+    launch(4, 32, 0, [&] {
+        frame_image(image.data(), pixels.data(), 3 * width, 3, order, &present, &area[0], &area[1],
+                    ones, ones);
+    });
     std::vector<unsigned long long> sums(queries);
     std::vector<int> counts(queries);
-    launch(2 * queries, 32, 0, [&] { frame_quality(logits.data(), 2, &linear[0], &linear[1], sums.data(), counts.data(), &bad); });
+    launch(2 * queries, 32, 0, [&] {
+        frame_quality(logits.data(), 2, &linear[0], &linear[1], sums.data(), counts.data(), &bad);
+    });
     std::vector<unsigned short> labels(height * width);
     std::vector<Claim> claims(queries);
     for (int step = 0; step <= queries; ++step)
         launch(4, 32, 0, [&] {
-            frame_claim(logits.data(), chosen, &kept, step, 0.5, &linear[0], &linear[1], labels.data(), claims.data());
+            frame_claim(logits.data(), chosen, &kept, step, 0.5, &linear[0], &linear[1],
+                        labels.data(), claims.data());
         });
 }
 
 int main()
 {
-    const int width = 20, height = 12, bins = 5, area = width * height, count = 3000, cells = 2 * bins * area;
+    const int width = 20, height = 12, bins = 5, area = width * height, count = 3000;
+    const int cells = 2 * bins * area;
     std::vector<int> columns(width), rows(height), *grid = new std::vector<int>(cells);
     std::iota(columns.begin(), columns.end(), 0);
     for (int y = 0; y < height; ++y)
@@ -81,13 +91,18 @@ int main()
     std::vector<unsigned short> x(count), y(count);
     std::vector<unsigned char> p(count);
     std::vector<long long> t(count);
-    for (int i = 0; i < count; ++i)  // some outside of the sensor and of the window; some at its end
-        x[i] = rng() % (width + 2), y[i] = rng() % (height + 2), p[i] = rng() % 2, t[i] = i % 50 ? rng() % 1100 : 1000;
+    for (int i = 0; i < count; ++i) {  // some outside of sensor and window; some at its end
+        x[i] = rng() % (width + 2), y[i] = rng() % (height + 2), p[i] = rng() % 2;
+        t[i] = i % 50 ? rng() % 1100 : 1000;
+    }
     // m, shift: scatter.time_scale(4, 1000)
-    VoxelWindow window{0, 1000, ((4LL << 58) + 999) / 1000, columns.data(), rows.data(), 1, 42, width, height, area, bins,
-                       0xFFFF, bins * area, 1};
+    VoxelWindow window{0, 1000, ((4LL << 58) + 999) / 1000, columns.data(), rows.data(), 1, 42,
+                       width, height, area, bins, 0xFFFF, bins * area, 1};
     int overflow = 0, largest = 0;
-    launch(4, 32, 0, [&] { voxel_events(grid->data(), &overflow, x.data(), y.data(), p.data(), t.data(), &count, &window); });
+    launch(4, 32, 0, [&] {
+        voxel_events(grid->data(), &overflow, x.data(), y.data(), p.data(), t.data(), &count,
+                     &window);
+    });
     launch(2, VOXEL_THREADS, 0, [&] { voxel_largest(grid->data(), cells, &largest); });
     delete grid;
     evt3(rng);

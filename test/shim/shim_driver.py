@@ -1,4 +1,4 @@
-"""The kernels' source compiled for the CPU (test/shim), and a driver that launches it on host memory."""
+"""The kernels' source compiled for the CPU, and a driver that launches it on host memory."""
 
 import ctypes
 import subprocess
@@ -10,24 +10,27 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIM = ROOT / 'test' / 'shim'
-SOURCES = [ROOT / 'mos_perception' / 'events', ROOT / 'mos_perception' / 'models']
-KERNEL_FILES = [SOURCES[0] / 'voxel.cu', SOURCES[0] / 'voxel.h', SOURCES[0] / 'evt3.cu', SOURCES[1] / 'frame.cu']
+SOURCES = [ROOT / 'mos_perception' / 'events', ROOT / 'mos_perception' / 'models' / 'dimos']
+KERNEL_FILES = [SOURCES[0] / 'voxel.cu', SOURCES[0] / 'voxel.h', SOURCES[0] / 'evt3.cu',
+                SOURCES[1] / 'frame.cu']
 
 
 def compile_shim(out, *flags, program=False, sources=SOURCES):
     """Compile the kernels of `sources` as a library, or as the program that a sanitizer watches."""
     kind, file = (['-g'], 'sanitize.cpp') if program else (['-shared', '-fPIC'], 'kernels.cpp')
     done = subprocess.run(['g++', '-std=c++17', '-O1', '-w', '-ffp-contract=off', *kind, *flags,
-                           *(f'-I{folder}' for folder in sources), f'-I{SHIM}', '-x', 'c++', str(SHIM / file), '-o',
-                           str(out), '-pthread'], capture_output=True, text=True, check=False)
+                           *(f'-I{folder}' for folder in sources), f'-I{SHIM}', '-x', 'c++',
+                           str(SHIM / file), '-o', str(out), '-pthread'],
+                          capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return out
 
 
 class ShimDriver:
-    """`engine.driver.Driver` on the CPU. Work on a stream is done at once, or noted while a graph is captured.
+    """`engine.driver.Driver` on the CPU. A stream's work is done at once, or noted for a graph.
 
-    `shape` (blocks, threads, schedule): overrules every launch but the kernels that need their own block size.
+    `shape` (blocks, threads, schedule): overrules every launch but the kernels that need their own
+    block size.
     """
 
     name = 'shim'
@@ -96,7 +99,8 @@ class ShimDriver:
         self.launched.append(kernel)
 
         def work(values=values):
-            assert self.library.shim_launch(kernel.encode(), blocks, threads, schedule, pointers) == 0, kernel
+            assert self.library.shim_launch(kernel.encode(), blocks, threads, schedule,
+                                            pointers) == 0, kernel
         self._do(work)
 
     def capture(self, work, stream):

@@ -8,8 +8,8 @@ import torch
 
 from training import ablate
 from training.ablate import ladder
-from training.datasets.clips import pack
-from training.nets.dimos import DimosConfig
+from training.datasets.packed import pack
+from training.nets.dimos_config import DimosConfig
 from training.recipes import RECIPES
 from training.scenes import render_clip
 from training.scenes.presets import find_preset
@@ -59,8 +59,8 @@ def test_a_ladder_is_trained_scored_and_tabled(tmp_path, monkeypatch, capsys):
     assert 'no packed set' in capsys.readouterr().err
 
 
-def test_mean_and_spread():
-    runs = [{'mIoU_ins': value, 'mIoU_strict': 0.1, 'mIoU01': None, 'AP_parity': 0.0} for value in (0.2, 0.4)]
+def test_mean_and_deviation():
+    runs = [{'mIoU_ins': value, 'mIoU_strict': 0.1, 'mIoU01': None, 'AP_released': 0.0} for value in (0.2, 0.4)]
     table = ablate.as_markdown({'mid': {'baseline': runs}}, 'x')
     assert table.splitlines()[-1].startswith('| baseline | 30.0 +- 10.0 | 10.0')
     assert pytest.approx(sum(ablate.PAPER.values()) - ablate.PAPER['EvInsMOS'], abs=0.01) == 394.06

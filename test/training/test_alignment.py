@@ -213,7 +213,7 @@ def test_nothing_is_aligned_with_an_input_that_was_dropped():
 
 
 def test_weight_sets_of_code_and_paper():
-    """dimos.md 1.9, the MouseSIS column and the paper's."""
+    """The released configuration for MouseSIS and the paper's factors."""
     code, paper = RECIPES['dimos'], RECIPES['dimos_paper']
     for recipe, flow, contrast, adversarial in ((code, 0.5, 10.0, 1.0), (paper, 10.0, 0.5, 0.1)):
         assert (recipe.weights.classes, recipe.weights.dice, recipe.weights.focal) == (1.0, 1.0, 20.0)

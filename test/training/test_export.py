@@ -12,13 +12,16 @@ from mos_perception.engine.card import load_card
 from mos_perception.engine.ort import OrtEngine
 from mos_perception.errors import ConfigError, EngineError
 from mos_perception.formats import davis
-from mos_perception.models.dimos import DimosModel
-from training.datasets.clips import normalised, window_voxel
+from mos_perception.models.dimos.model import DimosModel
+from mos_perception.stages import StageTimes
+from training.datasets.arrays import window_voxel
+from training.datasets.batches import normalised
 from training.datasets.sequences import sequence_of
 from training.evaluate import evaluate
 from training.evaluate import main as evaluate_command
-from training.export import OUTPUTS, export
-from training.nets.dimos import DimosConfig
+from training.export import export
+from training.nets.dimos_config import DimosConfig
+from training.onnx_files import OUTPUTS
 from training.recipes import Recipe
 from training.scenes import render_clip
 from training.scenes.presets import find_preset
@@ -59,10 +62,10 @@ def test_onnx_runtime_gives_what_torch_gives_on_a_clip_and_without_a_modality(ex
     clip = render_clip('easy', 3, 'val')
     image = normalised(clip.frames[2:3]).contiguous()
     voxel = torch.from_numpy(window_voxel(clip, 2, RECIPE.voxel, RECIPE.window_ns, NET.size))[None]
-    for feeds in ((image, voxel), (torch.zeros_like(image), voxel), (image, torch.zeros_like(voxel))):
-        found = engine.run({'image': feeds[0].numpy(), 'voxel': feeds[1].numpy()})
+    for inputs in ((image, voxel), (torch.zeros_like(image), voxel), (image, torch.zeros_like(voxel))):
+        found = engine.run({'image': inputs[0].numpy(), 'voxel': inputs[1].numpy()})
         with torch.no_grad():
-            for name, value in zip(OUTPUTS, network.infer(*feeds)):
+            for name, value in zip(OUTPUTS, network.infer(*inputs)):
                 assert np.abs(found[name] - value.numpy()).max() <= 1e-4 * float(value.abs().max()), name
 
 
@@ -70,19 +73,20 @@ def test_training_and_runtime_prepare_the_same_tensors(exported):
     _, path = exported
     model = DimosModel(OrtEngine(path, 1), load_card(path))
     clip = render_clip('easy', 4, 'val')
-    feeds = model.preprocess(clip.frame(3), clip.window(3, RECIPE.window_ns))
-    np.testing.assert_allclose(feeds['image'], normalised(clip.frames[3:4]).numpy(), atol=2e-6)
-    np.testing.assert_array_equal(feeds['voxel'][0], window_voxel(clip, 3, RECIPE.voxel, RECIPE.window_ns, NET.size))
+    inputs = model.inputs(clip.frame(3), clip.window(3, RECIPE.window_ns),
+                          StageTimes())
+    np.testing.assert_allclose(inputs['image'], normalised(clip.frames[3:4]).numpy(), atol=2e-6)
+    np.testing.assert_array_equal(inputs['voxel'][0], window_voxel(clip, 3, RECIPE.voxel, RECIPE.window_ns, NET.size))
 
 
 def test_card_is_accepted_by_the_runtime(exported):
     _, path = exported
     card = load_card(path)
-    assert card.id == 'tiny' and card.window.side == 'before' and card.postprocess.max_objects == 5
+    assert card.id == 'tiny' and card.window.side == 'before' and card.postprocess.top_k == 5
     assert card.training['data'] == 'none' and card.training['macs'] > 0
 
 
-def test_parity_beyond_the_tolerance_is_refused(exported, tmp_path):
+def test_a_difference_beyond_the_tolerance_is_refused(exported, tmp_path):
     _, path = exported
     with pytest.raises(EngineError, match='do not ship'):
         export(path.parent, RECIPE, tmp_path / 'again.onnx', tolerance=-1.0)
@@ -94,12 +98,12 @@ def test_export_of_another_recipe_is_refused(exported, tmp_path):
         export(path.parent, replace(RECIPE, batch=1), tmp_path / 'other.onnx')
 
 
-def test_evaluation_scores_model_and_floor_on_the_same_clips(exported):
+def test_evaluation_scores_model_and_baselines_on_the_same_clips(exported):
     _, path = exported
     model = DimosModel(OrtEngine(path, 1), load_card(path))
     scores = evaluate(model, [render_clip(find_preset('easy', duration_s=0.1), 1, 'test')], 12)
-    assert list(scores) == ['frames + events', 'frames only', 'events only', 'floor: homography', 'floor: mog2',
-                            'floor: events']
+    assert list(scores) == ['frames + events', 'frames only', 'events only', 'baseline: homography', 'baseline: mog2',
+                            'baseline: events']
     assert all(0 <= row['mIoU_ins'] <= 1 and row['ms_per_frame'] > 0 for row in scores.values())
 
 
@@ -123,7 +127,7 @@ def test_evaluation_of_a_data_set_on_disk(exported, tmp_path, capsys):
         davis.write(replace(sequence, events=None), tmp_path / 'set')
     assert evaluate_command(['--model', str(path), '--data', str(tmp_path / 'set'), '--frames-only', '--json']) == 0
     result = json.loads(capsys.readouterr().out)
-    assert list(result['scores']) == ['frames only', 'floor: homography', 'floor: mog2']
+    assert list(result['scores']) == ['frames only', 'baseline: homography', 'baseline: mog2']
     assert 'frames only' in result['about']
     assert evaluate_command(['--model', str(path), '--data', str(tmp_path / 'nothing')]) == 1
     assert 'none of the known data set layouts' in capsys.readouterr().err

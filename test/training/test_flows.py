@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from mos_perception.errors import ConfigError
-from training.datasets.clips import PackedSet, pack
 from training.datasets.flows import decoded, mirrored, true_flows
 from training.datasets.online import OnlineSet
+from training.datasets.packed import PackedSet, pack
 from training.losses.masks import LossWeights
-from training.nets.dimos import DimosConfig
+from training.nets.dimos_config import DimosConfig
 from training.recipes import Recipe
 from training.scenes import render_clip
 from training.scenes.mosis2d import Preset2D

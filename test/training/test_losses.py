@@ -6,8 +6,23 @@ import numpy as np
 import pytest
 import torch
 
-from training.losses.flow import census_loss, flow_loss, photometric_loss, smoothness_loss, true_flow_loss, warp
-from training.losses.masks import LossWeights, box_loss, class_loss, dense_loss, dice_loss, focal_loss, instance_losses
+from training.losses.flow import (
+    census_loss,
+    flow_loss,
+    photometric_loss,
+    smoothness_loss,
+    true_flow_loss,
+    warp,
+)
+from training.losses.masks import (
+    LossWeights,
+    box_loss,
+    class_loss,
+    dice_loss,
+    focal_loss,
+    foreground_loss,
+    instance_losses,
+)
 from training.losses.matching import Matches, Targets, costs, dice_cost, focal_cost, match
 
 RNG = np.random.default_rng(3)
@@ -121,11 +136,11 @@ def test_instance_losses_are_summed_over_layers_and_divided_by_the_targets():
     assert float(found['focal']) == pytest.approx(20 * sum(focal) / 5, rel=1e-4)
 
 
-def test_dense_loss_falls_with_the_right_answer():
+def test_foreground_loss_falls_with_the_right_answer():
     _, targets = toy()
     truth = 1 - targets.masks[:, 0]
     right, wrong = 8 * (2 * truth - 1), -8 * (2 * truth - 1)
-    assert float(dense_loss(right, targets)) < 0.05 < float(dense_loss(wrong, targets))
+    assert float(foreground_loss(right, targets)) < 0.05 < float(foreground_loss(wrong, targets))
 
 
 def test_warp_reads_at_x_plus_flow_and_clamps():

@@ -8,8 +8,24 @@ import pytest
 import torch
 
 from mos_perception.errors import ConfigError
-from training.datasets.mosis2d import FlowSupervised, ImagePair, Mosis2D, YOLOSupervised, collate, comparison_frames
-from training.scenes.mosis2d import CORNERS, THESIS, Preset2D, Scene, Shape, build_scene, outline, render_clip_2d
+from training.datasets.mosis2d_wrappers import (
+    FlowSupervised,
+    ImagePair,
+    Mosis2D,
+    YOLOSupervised,
+    collate,
+    comparison_frames,
+)
+from training.scenes.mosis2d import (
+    CORNERS,
+    THESIS,
+    Preset2D,
+    Scene,
+    Shape,
+    build_scene,
+    outline,
+    render_clip_2d,
+)
 
 torch.set_num_threads(1)
 SMALL = Preset2D('small', size=(64, 96), frames=12, objects=(3, 4))

@@ -8,8 +8,10 @@ import torch
 
 from mos_perception.errors import ConfigError
 from training.nets.backbone import event_validity
-from training.nets.dimos import RELEASED, Dimos, DimosConfig, count_macs
+from training.nets.dimos import Dimos
+from training.nets.dimos_config import RELEASED, DimosConfig
 from training.nets.fusion import ChannelCrossAttention
+from training.nets.macs import count_macs
 from training.nets.query_decoder import QueryDecoder, grid_positions
 from training.nets.resnet import load_imagenet, make_backbone
 
@@ -28,7 +30,7 @@ def test_training_and_inference_outputs_agree_and_have_the_contract_s_shapes():
     assert out['boxes'].shape == (2, 2, 5, 4)
     assert out['embeddings'].shape == (2, 5, 16)
     assert out['flow'].shape == (2, 2, 18, 26)
-    assert out['dense'].shape == (2, 9, 13)
+    assert out['foreground'].shape == (2, 9, 13)
     for name, value in zip(('class_logits', 'mask_logits', 'boxes'), network.infer(image, voxel)):
         torch.testing.assert_close(out[name][-1], value.detach())
     assert 0 <= float(out['boxes'].min()) and float(out['boxes'].max()) <= 52
@@ -106,7 +108,7 @@ def convolutions(config, size):
     ({}, (384, 512), 201.25), ({}, (180, 320), 60.41),
     ({'disentangled': False}, (384, 512), 87.51), ({'disentangled': False}, (180, 320), 26.07)])
 def test_published_arithmetic(change, size, wanted):
-    """DIMOS and EvInsMOS: dimos.md 0 and 5 (the paper's 201.26 G and 87.52 G)."""
+    """DIMOS and EvInsMOS, published as 201.26 G and 87.52 G at 384x512."""
     assert convolutions(replace(RELEASED, **change), size) == pytest.approx(wanted, abs=0.006)
 
 

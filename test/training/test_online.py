@@ -15,16 +15,17 @@ import pytest
 import torch
 
 from mos_perception.errors import ConfigError
-from training.datasets.clips import PackedSet, pack
 from training.datasets.online import OnlineSet, Schedule, parse_presets
+from training.datasets.packed import PackedSet, pack
 from training.datasets.workers import RenderError, Workers
-from training.nets.dimos import DimosConfig
+from training.loop import fit
+from training.nets.dimos_config import DimosConfig
 from training.recipes import Recipe
 from training.scenes import render_clip
 from training.scenes.mosis2d import Preset2D
 from training.scenes.presets import find_preset
 from training.state import load, start
-from training.train import fit, main
+from training.train import main
 
 torch.set_num_threads(1)
 NET = DimosConfig(size=(32, 48), stem=8, channels=(8, 16, 16), blocks=(1, 1, 1), hidden=16, groups=4, queries=4,
@@ -37,7 +38,7 @@ CLIP_BYTES = 4 * (4 * 32 * 48 + 64) + 3 * 10 * 32 * 48
 
 
 def tensors(batch):
-    return [batch.image, batch.voxel, batch.clean, batch.previous, batch.targets.labels, batch.targets.masks,
+    return [batch.image, batch.voxel, batch.unaugmented, batch.previous, batch.targets.labels, batch.targets.masks,
             batch.targets.boxes]
 
 

@@ -9,10 +9,21 @@ import numpy as np
 import pytest
 import torch
 
-from mos_perception.bag import open_bag
 from mos_perception.datatypes import EventPacket, Frame
 from mos_perception.errors import BagError, ConfigError
-from training.scenes import PRESETS, Preset, cache, demo_bag, esim, gallery, outlines, paths, render_clip, textures
+from mos_perception.recording.bag import open_bag
+from training.scenes import (
+    PRESETS,
+    Preset,
+    cache,
+    demo_bag,
+    esim,
+    gallery,
+    outlines,
+    paths,
+    render_clip,
+    textures,
+)
 from training.scenes.mosis2d import render_clip_2d
 from training.scenes.presets import EventSensor, find_preset
 from training.scenes.render import Renderer, fastest_px_s

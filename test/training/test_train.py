@@ -15,19 +15,21 @@ import torch
 
 from mos_perception.datatypes import Events
 from mos_perception.errors import ConfigError
-from training.datasets.clips import PackedSet, instances, pack
+from training.datasets.batches import instances
+from training.datasets.packed import PackedSet, pack
+from training.loop import TrainingError, fit, losses, train_step
 from training.losses.masks import LossWeights
-from training.nets.dimos import DimosConfig
-from training.optimizer import momentum, one_cycle, set_rates
+from training.nets.dimos_config import DimosConfig
+from training.optimizer import momentum, one_cycle, set_learning_rate
 from training.recipes import RECIPES, Augmentation, Recipe
 from training.scenes.clip import Clip
 from training.smoke import smoke
 from training.state import load, save, start, start_from
-from training.train import TrainingError, fit, losses, main, train_step
+from training.train import main
 
 NET = DimosConfig(size=(32, 48), stem=8, channels=(8, 16, 16), blocks=(1, 1, 1), hidden=16, groups=4, queries=4,
                   width=32, attention_heads=2, feed_forward=32, layers=2)
-RECIPE = Recipe('tiny', net=NET, weights=LossWeights(dense=1.0), batch=4, learning_rate=3e-3, mask_stride=2)
+RECIPE = Recipe('tiny', net=NET, weights=LossWeights(foreground=1.0), batch=4, learning_rate=3e-3, mask_stride=2)
 FULL = replace(RECIPE, name='tiny_full', batch=2, frames=2, alignment=RECIPES['dimos_nano_full'].alignment)
 EVINSMOS = replace(FULL, name='tiny_evinsmos', net=replace(NET, disentangled=False),
                    weights=replace(RECIPES['evinsmos_nano'].weights, box=0.01),
@@ -74,7 +76,7 @@ def test_batch_holds_what_the_clips_hold(packed):
     assert box == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     wanted = (clip.frames[3] / 255 - mean) / std
-    np.testing.assert_allclose(batch.clean[1].permute(1, 2, 0).numpy(), wanted, atol=1e-5)
+    np.testing.assert_allclose(batch.unaugmented[1].permute(1, 2, 0).numpy(), wanted, atol=1e-5)
     events = clip.events.between(2 * PERIOD, 3 * PERIOD)
     assert set(zip(*np.nonzero(batch.voxel[1].sum(0).numpy()))) == set(zip(events.y, events.x))
     assert float(batch.targets.masks.sum(1).min()) == float(batch.targets.masks.sum(1).max()) == 1
@@ -83,7 +85,7 @@ def test_batch_holds_what_the_clips_hold(packed):
 def test_augmentation_moves_image_voxel_and_mask_alike(packed):
     augment = replace(RECIPE.augment, flip=1.0, polarity_swap=1.0, drop_image=0.0, drop_events=0.0)
     plain, turned = (packed.batch(np.arange(3), np.random.default_rng(0), a) for a in (None, augment))
-    torch.testing.assert_close(turned.clean, plain.clean.flip(2, 3))
+    torch.testing.assert_close(turned.unaugmented, plain.unaugmented.flip(2, 3))
     torch.testing.assert_close(turned.targets.masks, plain.targets.masks.flip(2, 3))
     torch.testing.assert_close(turned.voxel, plain.voxel.flip(2, 3).roll(5, 1))
     x0, y0, x1, y1 = plain.targets.boxes[0, 1].tolist()
@@ -98,7 +100,7 @@ def test_modality_dropout_zeroes_one_input_and_keeps_the_targets(packed):
     assert (batch.targets.labels == torch.tensor([0, 1])).all()
 
 
-def test_small_and_surplus_movers_are_background():
+def test_small_and_surplus_moving_objects_are_background():
     ids = np.zeros((32, 48), np.uint8)
     for k in range(1, 6):
         ids[6 * (k - 1):6 * (k - 1) + k, :10] = k
@@ -109,7 +111,7 @@ def test_small_and_surplus_movers_are_background():
 
 
 def test_released_targets_keep_masks_without_pixels():
-    """dimos.md 1.6: ids run from 1 to the largest of the frame; one that is absent is a target all the same."""
+    """As released: ids run from 1 to the largest of the frame; one that is absent is a target all the same."""
     ids = np.zeros((32, 48), np.uint8)
     ids[:6, :10], ids[10:20, 20:40] = 2, 4
     moving = np.array([0, 1, 1, 0, 1, 1])  # 1 is absent, 3 rests, 5 is absent but above the largest id
@@ -126,16 +128,16 @@ def test_released_optimizer_decays_weights_only_and_cycles_beta():
     state = start(recipe)
     optimizer = state.optimizer
     assert type(optimizer) is torch.optim.Adam
-    weights, others, judges = optimizer.param_groups
-    assert (weights['weight_decay'], others['weight_decay'], judges['weight_decay']) == (0.1, 0.0, 0.0)
-    assert (weights['eps'], judges['eps'], judges['lr']) == (1e-7, 1e-8, 5e-5)
-    assert {id(p) for p in judges['params']} == {id(p) for p in state.alignment.discriminators.parameters()}
+    weights, others, discriminators = optimizer.param_groups
+    assert (weights['weight_decay'], others['weight_decay'], discriminators['weight_decay']) == (0.1, 0.0, 0.0)
+    assert (weights['eps'], discriminators['eps'], discriminators['lr']) == (1e-7, 1e-8, 5e-5)
+    assert {id(p) for p in discriminators['params']} == {id(p) for p in state.alignment.discriminators.parameters()}
     names = {id(p): name for module in state.modules.values() for name, p in module.named_parameters()}
     assert all('weight' in names[id(p)] for p in weights['params'])
     assert not any('weight' in names[id(p)] for p in others['params'])
-    set_rates(optimizer, recipe, 0.5, recipe.warmup)
-    assert (weights['lr'], others['lr'], judges['lr']) == (0.5, 0.5, 5e-5)
-    assert weights['betas'] == (pytest.approx(0.85), 0.999) and judges['betas'] == (0.9, 0.999)
+    set_learning_rate(optimizer, recipe, 0.5, recipe.warmup)
+    assert (weights['lr'], others['lr'], discriminators['lr']) == (0.5, 0.5, 5e-5)
+    assert weights['betas'] == (pytest.approx(0.85), 0.999) and discriminators['betas'] == (0.9, 0.999)
     torch_s = torch.optim.lr_scheduler.OneCycleLR(torch.optim.Adam([torch.zeros(1, requires_grad=True)]), 1e-4, 100,
                                                   pct_start=0.3)
     for step in range(99):  # torch's phases end one step apart
@@ -145,7 +147,7 @@ def test_released_optimizer_decays_weights_only_and_cycles_beta():
             assert one_cycle(done, 1e-4, 0.3, 4e-6) == pytest.approx(torch_s.get_last_lr()[0], rel=1e-6)
         torch_s.optimizer.step()
         torch_s.step()
-    assert one_cycle(1, 1e-4, 0.3, RECIPES['dimos'].last_rate) == pytest.approx(torch_s.get_last_lr()[0], rel=1e-3)
+    assert one_cycle(1, 1e-4, 0.3, RECIPES['dimos'].final_learning_rate_factor) == pytest.approx(torch_s.get_last_lr()[0], rel=1e-3)
 
 
 def test_a_run_is_not_overwritten(packed, tmp_path, capsys):
@@ -201,10 +203,15 @@ def test_every_recipe_learns_one_batch(packed, monkeypatch, name):
         monkeypatch.setattr(packed, 'flows', np.stack([right, np.full_like(right, 128)], 2).astype(np.uint8))
     state = start(recipe)
     batch = packed.batch(np.array([0, 3, 6, 9][:recipe.batch]), np.random.default_rng(0), None)
-    first, *_, last = [train_step(state, batch, recipe, 1e-3, 0.1) for _ in range(30)]
-    assert last['loss'] < 0.7 * first['loss']
-    for term in {'focal', 'flow', 'true_flow', 'dense', 'contrast', 'translation'} & set(first):
-        assert last[term] < first[term], term
+    steps = [train_step(state, batch, recipe, 1e-3, 0.1) for _ in range(30)]
+
+    def late(term):
+        """Of the last steps: one alone hangs on the last bits of the machine's arithmetic."""
+        return np.median([step[term] for step in steps[-7:]])
+    assert late('loss') < 0.7 * steps[0]['loss']
+    learnt = {'focal', 'flow', 'true_flow', 'foreground', 'contrast', 'translation'}
+    for term in learnt & set(steps[0]):
+        assert late(term) < steps[0][term], term
 
 
 def test_one_batch_can_be_learnt_by_heart(packed):
@@ -228,10 +235,10 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(packed):
     batch = packed.batch(np.arange(2), np.random.default_rng(0), None)
     train_step(state, batch, RECIPE, 1e-3)
     before = {name: value.clone() for name, value in state.network.named_parameters()}
-    bad = batch.clean.clone()
+    bad = batch.unaugmented.clone()
     bad[0, 0, 0, 0] = float('nan')
     with pytest.raises(TrainingError, match='step 1: loss is nan'):
-        train_step(state, replace(batch, clean=bad), RECIPE, 1e-3)  # reaches the flow loss only
+        train_step(state, replace(batch, unaugmented=bad), RECIPE, 1e-3)  # reaches the flow loss only
     with pytest.raises(TrainingError, match='not finite in class_logits'):
         train_step(state.__class__(start(RECIPE).network, state.optimizer), replace(batch, image=bad), RECIPE, 1e-3)
     for name, value in state.network.named_parameters():
@@ -293,13 +300,13 @@ def test_a_checkpoint_of_another_recipe_is_refused(packed, tmp_path):
 def test_a_checkpoint_from_before_a_field_existed_goes_on(packed, tmp_path):
     state = fit(start(RECIPE), packed, RECIPE, tmp_path, steps=1)
     path = tmp_path / 'checkpoint.json'
-    side = json.loads(path.read_text())
+    metadata = json.loads(path.read_text())
     for part, name in (('recipe', 'alignment'), ('recipe', 'frames'), ('net', 'as_released'), ('weights', 'census')):
-        del (side['recipe'] if part == 'recipe' else side['recipe'][part])[name]
-    path.write_text(json.dumps(side))
+        del (metadata['recipe'] if part == 'recipe' else metadata['recipe'][part])[name]
+    path.write_text(json.dumps(metadata))
     assert load(tmp_path, RECIPE).step == state.step == 1
-    side['recipe']['a_field_that_is_gone'] = 1
-    path.write_text(json.dumps(side))
+    metadata['recipe']['a_field_that_is_gone'] = 1
+    path.write_text(json.dumps(metadata))
     with pytest.raises(ConfigError, match='another recipe'):
         load(tmp_path, RECIPE)
     with pytest.raises(ConfigError, match='another recipe'):
@@ -323,7 +330,7 @@ def test_resume_of_a_run_stopped_before_its_first_checkpoint_starts_it(packed, t
 
 
 def test_released_frame_accounting_sums_the_task_and_not_the_contrast(packed, monkeypatch):
-    """dimos.md 1.8: task and flow once per frame, contrast once per sample."""
+    """As released: task and flow once per frame, contrast once per sample."""
     monkeypatch.setattr(packed, 'recipe', FULL)
     state, batch = start(FULL), packed.batch(np.array([0, 5]), np.random.default_rng(0), None)
     for module in state.modules.values():
@@ -331,7 +338,7 @@ def test_released_frame_accounting_sums_the_task_and_not_the_contrast(packed, mo
     alone = []
     for rows in ([0, 1], [2, 3]):
         truth = type(batch.targets)(*(getattr(batch.targets, name)[rows] for name in ('labels', 'masks', 'boxes')))
-        frame = replace(batch, **{n: getattr(batch, n)[rows] for n in ('image', 'voxel', 'clean', 'previous')},
+        frame = replace(batch, **{n: getattr(batch, n)[rows] for n in ('image', 'voxel', 'unaugmented', 'previous')},
                         targets=truth)
         alone.append(losses(state.network, frame, FULL))
     mean, summed = (losses(state.network, batch, replace(FULL, sum_frames=s), state.alignment) for s in (False, True))
@@ -361,9 +368,9 @@ import sys, torch
 from pathlib import Path
 sys.path[:0] = sys.argv[2:]
 from test_train import RECIPE
-from training.datasets.clips import PackedSet
+from training.datasets.packed import PackedSet
 from training.state import load, start
-from training.train import fit
+from training.loop import fit
 folder = Path(sys.argv[1])
 torch.set_num_threads(1)
 state = load(folder, RECIPE) if (folder / 'checkpoint.json').exists() else start(RECIPE)
@@ -384,12 +391,12 @@ def test_killing_a_run_at_any_moment_loses_one_interval_at_most(tmp_path):
         assert int(run.stdout.readline().split()[1]) >= seen
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
-            side = tmp_path / 'checkpoint.json'
-            if side.exists() and json.loads(side.read_text())['step'] > seen:
+            checkpoint = tmp_path / 'checkpoint.json'
+            if checkpoint.exists() and json.loads(checkpoint.read_text())['step'] > seen:
                 break
             time.sleep(0.01)
         time.sleep(0.013 * turn)
-        seen = json.loads(side.read_text())['step']
+        seen = json.loads(checkpoint.read_text())['step']
         run.kill()
         run.wait()
         run.stdout.close()
@@ -409,13 +416,13 @@ from dataclasses import replace
 from pathlib import Path
 sys.path[:0] = sys.argv[2:]
 from test_train import FULL
-from training.datasets.clips import PackedSet
-from training.parallel import join, ranks
+from training.datasets.packed import PackedSet
+from training.distributed import init_distributed, rank_and_world_size
 from training.state import start
-from training.train import fit
+from training.loop import fit
 torch.set_num_threads(1)
-join()
-folder, rank = Path(sys.argv[1]), ranks()[0]
+init_distributed()
+folder, rank = Path(sys.argv[1]), rank_and_world_size()[0]
 with PackedSet(folder / 'set', replace(FULL, seed=FULL.seed + rank)) as data:
     state = fit(start(FULL), data, FULL, folder / f'run{rank}', minutes=0.02)
 torch.save((state.step, [p.detach() for p in state.network.parameters()]), folder / f'{rank}.pt')

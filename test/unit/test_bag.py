@@ -1,4 +1,6 @@
-"""Bags: what is written is read back exactly, in both storages; damaged and foreign ones end clearly."""
+"""Bags: what is written is read back exactly, in both storages; damaged and foreign ones end
+clearly.
+"""
 
 import contextlib
 import struct
@@ -10,11 +12,10 @@ from hypothesis import strategies as st
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_typestore
 
-from mos_perception import messages, results
-from mos_perception.bag import BagWriter, GroundTruth, open_bag
 from mos_perception.datatypes import (
     EventPacket,
     Frame,
+    GroundTruth,
     Instances,
     Modality,
     Result,
@@ -24,7 +25,9 @@ from mos_perception.datatypes import (
     TrackState,
 )
 from mos_perception.errors import BagError, FrameError
-from mos_perception.results import NodeResult, read_result, result_digest
+from mos_perception.recording import messages, results
+from mos_perception.recording.bag import BagWriter, open_bag
+from mos_perception.recording.results import NodeResult, read_result, result_digest
 
 RNG = np.random.default_rng(5)
 STORAGES = pytest.mark.parametrize('storage, compress', [
@@ -32,7 +35,9 @@ STORAGES = pytest.mark.parametrize('storage, compress', [
 
 
 def frame(n: int) -> Frame:
-    return Frame(10**9 + n * 33_000_000, RNG.integers(0, 256, (24, 32, 3), dtype=np.uint8), 'camera_optical')
+    return Frame(
+        10**9 + n * 33_000_000, RNG.integers(0, 256, (24, 32, 3), dtype=np.uint8), 'camera_optical'
+    )
 
 
 def packet(n: int) -> EventPacket:
@@ -67,19 +72,27 @@ def test_written_is_read_back(tmp_path, storage, compress):
         assert sorted(bag.truth()) == [gt.stamp_ns for gt in truths]
     times = [at for at, _ in items]
     assert times == sorted(times)
-    got = {kind: [value for _, value in items if isinstance(value, kind)] for kind in (Frame, EventPacket, GroundTruth)}
+    got = {
+        kind: [value for _, value in items if isinstance(value, kind)]
+        for kind in (Frame, EventPacket, GroundTruth)
+    }
     assert [len(got[kind]) for kind in got] == [4, 4, 4] and len(items) == 12
     for one, back in zip(frames, got[Frame]):
         assert (back.stamp_ns, back.frame_id) == (one.stamp_ns, one.frame_id)
         np.testing.assert_array_equal(back.image, one.image)
     for one, back in zip(packets, got[EventPacket]):
         np.testing.assert_array_equal(back.payload, one.payload)
-        assert all(getattr(back, name) == getattr(one, name)
-                   for name in ('stamp_ns', 'encoding', 'height', 'width', 'seq', 'time_base', 'frame_id'))
+        assert all(
+            getattr(back, name) == getattr(one, name)
+            for name in ('stamp_ns', 'encoding', 'height', 'width', 'seq', 'time_base', 'frame_id')
+        )
     for one, back in zip(truths, got[GroundTruth]):
         np.testing.assert_array_equal(back.ids, one.ids)
         assert (back.stamp_ns, back.moving) == (one.stamp_ns, one.moving)
-    assert times[items.index(next(item for item in items if isinstance(item[1], Frame)))] == frames[0].stamp_ns + 7
+    assert (
+        times[items.index(next(item for item in items if isinstance(item[1], Frame)))]
+        == frames[0].stamp_ns + 7
+    )
 
 
 @STORAGES
@@ -87,7 +100,11 @@ def test_rosbags_alone_reads_what_we_write(tmp_path, storage, compress):
     frames, _, _ = write(tmp_path / 'bag', storage, compress)
     store = get_typestore(Stores.ROS2_HUMBLE)
     with Reader(tmp_path / 'bag') as reader:
-        images = [data for connection, _, data in reader.messages() if connection.topic == '/camera/image_raw']
+        images = [
+            data
+            for connection, _, data in reader.messages()
+            if connection.topic == '/camera/image_raw'
+        ]
     message = store.deserialize_cdr(images[2], 'sensor_msgs/msg/Image')
     assert (message.encoding, message.height, message.width, message.step) == ('bgr8', 24, 32, 96)
     np.testing.assert_array_equal(message.data.reshape(24, 32, 3)[..., ::-1], frames[2].image)
@@ -111,7 +128,9 @@ def test_pass_through_is_byte_identical(tmp_path):
             out.write_raw(item.topic, item.msgtype, item.receive_ns, item.data)
         assert out.counts['/events'] == 4
     with open_bag(tmp_path / 'two') as bag:
-        assert [bytes(item.data) for item in bag.messages()] == [bytes(item.data) for item in before]
+        assert [bytes(item.data) for item in bag.messages()] == [
+            bytes(item.data) for item in before
+        ]
 
 
 @pytest.mark.parametrize('compress', [False, True])
@@ -120,7 +139,9 @@ def test_truncated_mcap_gives_what_lies_before(tmp_path, compress, share):
     count = 60
     with BagWriter(tmp_path / 'bag', 'mcap', compress) as bag:
         for n in range(count):  # 92 kB each, so several chunks
-            bag.write_frame('/image', Frame(n + 1, RNG.integers(0, 256, (160, 192, 3), dtype=np.uint8)))
+            bag.write_frame(
+                '/image', Frame(n + 1, RNG.integers(0, 256, (160, 192, 3), dtype=np.uint8))
+            )
     file = tmp_path / 'bag' / 'bag.mcap'
     size = int(file.stat().st_size * share)
     with file.open('r+b') as handle:
@@ -137,7 +158,9 @@ def test_truncated_mcap_gives_what_lies_before(tmp_path, compress, share):
 def test_damaged_chunk_ends_the_reading_but_keeps_the_start(tmp_path):
     with BagWriter(tmp_path / 'bag', 'mcap', True) as bag:
         for n in range(60):
-            bag.write_frame('/image', Frame(n + 1, RNG.integers(0, 256, (160, 192, 3), dtype=np.uint8)))
+            bag.write_frame(
+                '/image', Frame(n + 1, RNG.integers(0, 256, (160, 192, 3), dtype=np.uint8))
+            )
     file = tmp_path / 'bag' / 'bag.mcap'
     data = bytearray(file.read_bytes())
     data[len(data) // 2:len(data) // 2 + 400_000] = bytes(400_000)
@@ -177,7 +200,9 @@ def test_missing_path_and_empty_folder(tmp_path):
 def test_topics_that_are_not_there(tmp_path):
     with BagWriter(tmp_path / 'bag') as bag:
         text = messages.make('std_msgs/msg/String', data='hello')
-        bag.write_raw('/chatter', 'std_msgs/msg/String', 1, messages.serialize('std_msgs/msg/String', text))
+        bag.write_raw(
+            '/chatter', 'std_msgs/msg/String', 1, messages.serialize('std_msgs/msg/String', text)
+        )
         bag.write_raw('/mos/overlay', messages.IMAGE, 1, messages.write_frame(frame(0)))
     with open_bag(tmp_path / 'bag') as bag:
         with pytest.raises(BagError, match=r'/chatter \(std_msgs/msg/String, 1\)'):
@@ -231,7 +256,10 @@ def test_writer_is_atomic(tmp_path):
     assert list(tmp_path.iterdir()) == []
     write(tmp_path / 'bag')
     assert [file.name for file in tmp_path.iterdir()] == ['bag']
-    assert sorted(file.name for file in (tmp_path / 'bag').iterdir()) == ['bag.mcap', 'metadata.yaml']
+    assert sorted(file.name for file in (tmp_path / 'bag').iterdir()) == [
+        'bag.mcap',
+        'metadata.yaml',
+    ]
     with pytest.raises(BagError, match='exists'):
         BagWriter(tmp_path / 'bag')
     with pytest.raises(BagError, match='csv'):
@@ -246,7 +274,11 @@ def test_writer_is_atomic(tmp_path):
 def test_full_disk_leaves_nothing(tmp_path, monkeypatch, storage, compress, fails):
     def full(*arguments):
         raise OSError(28, 'No space left on device')
-    with pytest.raises(BagError, match='No space left'), BagWriter(tmp_path / 'bag', storage, compress) as bag:
+
+    with (
+        pytest.raises(BagError, match='No space left'),
+        BagWriter(tmp_path / 'bag', storage, compress) as bag,
+    ):
         bag.write_frame('/image', frame(0))
         monkeypatch.setattr(bag._writer, fails, full)
         bag.write_frame('/image', frame(1))
@@ -263,9 +295,14 @@ def small_files(tmp_path_factory):
             'db3': (folder / 'sqlite3' / 'sqlite3.db3').read_bytes()}
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.sampled_from(['mcap', 'db3']), st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=6),
-       st.floats(0, 1) | st.just(1.0))
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.sampled_from(['mcap', 'db3']),
+    st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=6),
+    st.floats(0, 1) | st.just(1.0),
+)
 def test_any_damage_gives_items_or_a_bag_error(tmp_path, small_files, suffix, flips, share):
     data = bytearray(small_files[suffix])
     for at, value in flips:
@@ -280,41 +317,84 @@ def test_any_damage_gives_items_or_a_bag_error(tmp_path, small_files, suffix, fl
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.binary(max_size=200), st.sampled_from([messages.IMAGE, messages.EVENT_PACKET, messages.EVENT_ARRAY,
-                                                 messages.INSTANCES]))
+@given(
+    st.binary(max_size=200),
+    st.sampled_from(
+        [messages.IMAGE, messages.EVENT_PACKET, messages.EVENT_ARRAY, messages.INSTANCES]
+    ),
+)
 def test_any_bytes_are_a_message_or_a_bag_error(data, msgtype):
     for head in (b'', b'\0\1\0\0', b'\0\0\0\0'):
         with contextlib.suppress(BagError, FrameError):
-            {messages.IMAGE: messages.read_frame, messages.EVENT_PACKET: messages.read_packet,
-             messages.EVENT_ARRAY: messages.read_event_array, messages.INSTANCES: read_result}[msgtype](head + data)
+            {
+                messages.IMAGE: messages.read_frame,
+                messages.EVENT_PACKET: messages.read_packet,
+                messages.EVENT_ARRAY: messages.read_event_array,
+                messages.INSTANCES: read_result,
+            }[msgtype](head + data)
 
 
 @pytest.mark.parametrize('frame_id', ['', 'a', 'ab', 'abc', 'abcd', 'camera'])
 @pytest.mark.parametrize('count', [0, 1, 2, 3, 50])
 def test_event_array_equals_rosbags_objects(frame_id, count):
     t = np.sort(RNG.integers(0, 3 * 10**9, count))
-    x, y, p = RNG.integers(0, 65536, count), RNG.integers(0, 65536, count), RNG.integers(0, 2, count)
-    events = [messages.make('dvs_msgs/msg/Event', x=int(x[n]), y=int(y[n]), polarity=bool(p[n]), ts=messages.make(
-        'builtin_interfaces/msg/Time', sec=int(t[n] // 10**9), nanosec=int(t[n] % 10**9)))
-              for n in range(count)]
-    cdr = messages.serialize(messages.EVENT_ARRAY, messages.make(
-        messages.EVENT_ARRAY, header=messages.header(5 * 10**9 + 6, frame_id), height=260, width=346, events=events))
+    x, y, p = (
+        RNG.integers(0, 65536, count),
+        RNG.integers(0, 65536, count),
+        RNG.integers(0, 2, count),
+    )
+    events = [
+        messages.make(
+            'dvs_msgs/msg/Event',
+            x=int(x[n]),
+            y=int(y[n]),
+            polarity=bool(p[n]),
+            ts=messages.make(
+                'builtin_interfaces/msg/Time', sec=int(t[n] // 10**9), nanosec=int(t[n] % 10**9)
+            ),
+        )
+        for n in range(count)
+    ]
+    cdr = messages.serialize(
+        messages.EVENT_ARRAY,
+        messages.make(
+            messages.EVENT_ARRAY,
+            header=messages.header(5 * 10**9 + 6, frame_id),
+            height=260,
+            width=346,
+            events=events,
+        ),
+    )
     for data in (cdr, cdr + bytes(-len(cdr) % 4)):  # some writers pad the end
         got = messages.read_event_array(data)
-        assert (got.stamp_ns, got.height, got.width, len(got.events)) == (5 * 10**9 + 6, 260, 346, count)
+        assert (got.stamp_ns, got.height, got.width, len(got.events)) == (
+            5 * 10**9 + 6,
+            260,
+            346,
+            count,
+        )
         assert got.frame_id.rstrip('\0') == frame_id
         for name, expected in (('x', x), ('y', y), ('p', p), ('t', t)):
             np.testing.assert_array_equal(getattr(got.events, name), expected)
-        assert [column.dtype for column in (got.events.x, got.events.y, got.events.p, got.events.t)] == [
-            np.uint16, np.uint16, np.uint8, np.int64]
+        assert [
+            column.dtype for column in (got.events.x, got.events.y, got.events.p, got.events.t)
+        ] == [np.uint16, np.uint16, np.uint8, np.int64]
     for cut in range(0, len(cdr), 7):
         with pytest.raises(BagError):
             messages.read_event_array(cdr[:cut])
 
 
 def test_event_array_sorts_and_refuses_a_huge_count():
-    events = [messages.make('dvs_msgs/msg/Event', x=n, y=0, polarity=True,
-                            ts=messages.make('builtin_interfaces/msg/Time', sec=9 - n, nanosec=0)) for n in range(3)]
+    events = [
+        messages.make(
+            'dvs_msgs/msg/Event',
+            x=n,
+            y=0,
+            polarity=True,
+            ts=messages.make('builtin_interfaces/msg/Time', sec=9 - n, nanosec=0),
+        )
+        for n in range(3)
+    ]
     cdr = messages.serialize(messages.EVENT_ARRAY, messages.make(
         messages.EVENT_ARRAY, header=messages.header(0, ''), height=2, width=4, events=events))
     assert messages.read_event_array(cdr).events.x.tolist() == [2, 1, 0]
@@ -328,12 +408,34 @@ def result() -> Result:
     masks[0, 2:8, 3:9], masks[1, 10:20, 12:30] = True, True
     masks[1, 12:14, 14:16] = False
     masks[2, 23, 31] = True
-    instances = Instances(masks, np.array([[3, 2, 9, 8], [12, 10, 30, 20], [31, 23, 32, 24]], np.float32),
-                          np.array([0.9, 0.5, 0.2], np.float32), np.array([0.95, 0.6, 0.3], np.float32),
-                          np.array([True, True, False]), np.zeros((3, 4), np.float32))
-    tracks = Tracks(np.array([4, 7, 9]), np.array([1, 2, 0]), np.array([1.0, 2.0, 0.0]), instances.boxes,
-                    np.array([[1, 2], [3, 4], [5, 6]], np.float32), np.array([1, -1, 0]))
-    return Result(10**9 + 1, 'camera', instances, tracks, None, Modality.FRAME, 'm1', 3, 'no events', {'engine': 2.5})
+    instances = Instances(
+        masks,
+        np.array([[3, 2, 9, 8], [12, 10, 30, 20], [31, 23, 32, 24]], np.float32),
+        np.array([0.9, 0.5, 0.2], np.float32),
+        np.array([0.95, 0.6, 0.3], np.float32),
+        np.array([True, True, False]),
+        np.zeros((3, 4), np.float32),
+    )
+    tracks = Tracks(
+        np.array([4, 7, 9]),
+        np.array([1, 2, 0]),
+        np.array([1.0, 2.0, 0.0]),
+        instances.boxes,
+        np.array([[1, 2], [3, 4], [5, 6]], np.float32),
+        np.array([1, -1, 0]),
+    )
+    return Result(
+        10**9 + 1,
+        'camera',
+        instances,
+        tracks,
+        None,
+        Modality.FRAME,
+        'm1',
+        3,
+        'no events',
+        {'engine': 2.5},
+    )
 
 
 def test_result_round_trip(tmp_path):
@@ -344,10 +446,19 @@ def test_result_round_trip(tmp_path):
         assert bag.candidates('results') == ['/mos_perception/instances']
         (at, back), = bag.items(['/mos_perception/instances'])
     assert at == 5 and isinstance(back, NodeResult)
-    assert (back.stamp_ns, back.frame_id, back.modality, back.model_id, back.epoch, back.degraded, back.stage_ms) == (
-        before.stamp_ns, 'camera', Modality.FRAME, 'm1', 3, 'no events', {'engine': 2.5})
+    assert (
+        back.stamp_ns,
+        back.frame_id,
+        back.modality,
+        back.model_id,
+        back.epoch,
+        back.degraded,
+        back.stage_ms,
+    ) == (before.stamp_ns, 'camera', Modality.FRAME, 'm1', 3, 'no events', {'engine': 2.5})
     for name in ('masks', 'boxes', 'scores', 'motion_scores', 'moving'):
-        np.testing.assert_array_equal(getattr(back.instances, name), getattr(before.instances, name))
+        np.testing.assert_array_equal(
+            getattr(back.instances, name), getattr(before.instances, name)
+        )
     assert back.tracks.ids.tolist() == [9, 4] and back.tracks.instance.tolist() == [0, 1]
     assert back.tracks.states.tolist() == [TrackState.CONFIRMED.value] * 2
     assert back.tracks.velocities.tolist() == [[5, 6], [1, 2]]
@@ -360,9 +471,19 @@ def test_mask_runs_equal_those_of_pycocotools(height, width, seed, share):
     from pycocotools import mask as coco
     mask = np.random.default_rng(seed).random((height, width)) < share
     counts = np.frombuffer(coco.encode(np.asfortranarray(mask, np.uint8))['counts'], np.uint8)
-    row = messages.make('mos_msgs/msg/Instance', track_id=1, label='', score=1.0, motion_score=1.0, is_moving=True,
-                        box=np.zeros(4, np.float32), mask_encoding='coco_rle', mask_size=np.array([height, width]),
-                        mask=counts, velocity=np.zeros(2, np.float32))
+    row = messages.make(
+        'mos_msgs/msg/Instance',
+        track_id=1,
+        label='',
+        score=1.0,
+        motion_score=1.0,
+        is_moving=True,
+        box=np.zeros(4, np.float32),
+        mask_encoding='coco_rle',
+        mask_size=np.array([height, width]),
+        mask=counts,
+        velocity=np.zeros(2, np.float32),
+    )
     np.testing.assert_array_equal(results._decode(row, (height, width)), mask)
 
 
@@ -399,8 +520,13 @@ def test_result_with_a_wrong_mask_is_refused(tmp_path):
         read_result(messages.serialize(messages.INSTANCES, message))
 
 
-@pytest.mark.parametrize('name, encoding, size, packets, payload', [
-    ('test_events_1', 'evt3', (480, 640), 517, 2250308), ('test_events_2', 'libcaer_cmp', (260, 346), 100, 3096440)])
+@pytest.mark.parametrize(
+    'name, encoding, size, packets, payload',
+    [
+        ('test_events_1', 'evt3', (480, 640), 517, 2250308),
+        ('test_events_2', 'libcaer_cmp', (260, 346), 100, 3096440),
+    ],
+)
 def test_real_bags(data_dir, name, encoding, size, packets, payload):
     folder = data_dir / 'events' / 'event_camera_py' / name
     with open_bag(folder) as bag:
@@ -414,7 +540,9 @@ def test_real_bags(data_dir, name, encoding, size, packets, payload):
 
 
 def test_real_mcap_truncated(data_dir, tmp_path):
-    data = (data_dir / 'events' / 'event_camera_py' / 'test_events_2' / 'test_events_2_0.mcap').read_bytes()
+    data = (
+        data_dir / 'events' / 'event_camera_py' / 'test_events_2' / 'test_events_2_0.mcap'
+    ).read_bytes()
     file = tmp_path / 'cut.mcap'
     file.write_bytes(data[:int(len(data) * 0.7)])
     with open_bag(file) as bag:

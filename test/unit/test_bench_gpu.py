@@ -8,7 +8,9 @@ from shim_driver import ShimDriver, compile_shim
 
 from bench import gpu, gpu_kernels
 
-pytestmark = pytest.mark.skipif(shutil.which('g++') is None, reason='g++ is not installed: it compiles the kernels')
+pytestmark = pytest.mark.skipif(
+    shutil.which('g++') is None, reason='g++ is not installed: it compiles the kernels'
+)
 
 
 @pytest.fixture(scope='module')
@@ -21,8 +23,18 @@ def test_every_kernel_is_compared_and_equal(device):
     found = gpu_kernels.compare(device, (0, 1, 3000))
     assert [name for name, same in found.items() if not same] == []
     assert len(found) == 3 * (2 * 3 + 1) + 2 + 2 + 2
-    assert {'voxel_events', 'voxel_mono', 'voxel_largest', 'voxel_normalise', 'evt3_scan', 'evt3_join', 'evt3_scatter',
-            'frame_image', 'frame_quality', 'frame_claim'} == set(device.driver.launched)
+    assert {
+        'voxel_events',
+        'voxel_mono',
+        'voxel_largest',
+        'voxel_normalise',
+        'evt3_scan',
+        'evt3_join',
+        'evt3_scatter',
+        'frame_image',
+        'frame_quality',
+        'frame_claim',
+    } == set(device.driver.launched)
 
 
 def test_a_wrong_kernel_is_seen(device, monkeypatch):

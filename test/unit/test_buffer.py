@@ -10,8 +10,8 @@ from mos_perception.events.buffer import EventBuffer
 
 def at(*times):
     count = len(times)
-    return Events(np.arange(count, dtype=np.uint16), np.zeros(count, np.uint16), np.zeros(count, np.uint8),
-                  np.array(times, np.int64))
+    return Events(np.arange(count, dtype=np.uint16), np.zeros(count, np.uint16),
+                  np.zeros(count, np.uint8), np.array(times, np.int64))
 
 
 def test_window_is_open_below_and_closed_above():
@@ -44,7 +44,8 @@ def test_drop_before_keeps_packets_that_reach_beyond():
     assert buffer.nbytes == 0 and buffer.watermark_ns is None
 
 
-@given(st.lists(st.integers(0, 50), max_size=40).map(sorted), st.integers(-1, 51), st.integers(0, 20),
+@given(st.lists(st.integers(0, 50), max_size=40).map(sorted), st.integers(-1, 51),
+       st.integers(0, 20),
        st.integers(1, 7))
 def test_window_equals_filter(times, t0, length, packet):
     buffer = EventBuffer(10 ** 6)

@@ -1,4 +1,6 @@
-"""Building engines: version rules here; TensorRT-RTX's real builder and parser where MOS_TEST_RTX=1 asks for it."""
+"""Building engines: version rules here; TensorRT-RTX's real builder and parser where MOS_TEST_RTX=1
+asks for it.
+"""
 
 import os
 import sys
@@ -11,10 +13,19 @@ from mos_perception.engine.build import build_plan, import_tensorrt, model_build
 from mos_perception.errors import EngineError
 
 MODELS = sorted((Path(__file__).resolve().parents[2] / 'models').glob('*.onnx'))
-SUBSET = {'ICudaEngine': ('num_io_tensors', 'get_tensor_name', 'get_tensor_mode', 'get_tensor_shape',
-                          'get_tensor_dtype'),
-          'IExecutionContext': ('set_tensor_address', 'execute_async_v3')}
-rtx = pytest.mark.skipif(os.environ.get('MOS_TEST_RTX') != '1', reason='set MOS_TEST_RTX=1 with tensorrt-rtx installed')
+SUBSET = {
+    'ICudaEngine': (
+        'num_io_tensors',
+        'get_tensor_name',
+        'get_tensor_mode',
+        'get_tensor_shape',
+        'get_tensor_dtype',
+    ),
+    'IExecutionContext': ('set_tensor_address', 'execute_async_v3'),
+}
+rtx = pytest.mark.skipif(
+    os.environ.get('MOS_TEST_RTX') != '1', reason='set MOS_TEST_RTX=1 with tensorrt-rtx installed'
+)
 
 
 @pytest.mark.parametrize('version', ['8.6.1', '10.2.0', 'unknown'])
@@ -33,7 +44,12 @@ def test_new_tensorrt_is_taken(monkeypatch, version):
 @pytest.mark.parametrize('module', ['tensorrt_lean', 'tensorrt_dispatch', 'tensorrt_rtx'])
 def test_the_calls_we_make_exist(module):
     trt = pytest.importorskip(module, reason=f'{module} is not installed')
-    assert [name for kind, names in SUBSET.items() for name in names if not hasattr(getattr(trt, kind), name)] == []
+    assert [
+        name
+        for kind, names in SUBSET.items()
+        for name in names
+        if not hasattr(getattr(trt, kind), name)
+    ] == []
 
 
 @rtx

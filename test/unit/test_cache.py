@@ -1,4 +1,6 @@
-"""The engine cache: whatever differs, is cut, edited or half written gives a miss or a refusal, never an engine."""
+"""The engine cache: whatever differs, is cut, edited or half written gives a miss or a refusal,
+never an engine.
+"""
 
 import json
 import os
@@ -35,7 +37,9 @@ def machine(monkeypatch, tmp_path):
     model = tmp_path / 'net.onnx'
     model.write_bytes((ROOT / 'models' / 'dimos_nano.onnx').read_bytes())
     model.with_suffix('.json').write_text((ROOT / 'models' / 'dimos_nano.json').read_text())
-    state = SimpleNamespace(model=model, gpu=GPU, version='10.3.0', built=0, folder=tmp_path / 'engines')
+    state = SimpleNamespace(
+        model=model, gpu=GPU, version='10.3.0', built=0, folder=tmp_path / 'engines'
+    )
     for module in (builder, runtime):
         monkeypatch.setattr(module, 'find_gpu', lambda: state.gpu)
         monkeypatch.setattr(module, 'import_tensorrt', lambda flavour: SimpleNamespace(
@@ -45,8 +49,9 @@ def machine(monkeypatch, tmp_path):
         state.built += 1
         return b'plan %d' % state.built
 
-    state.build = lambda **more: builder.build(model, 'tensorrt', Cache(state.folder), lambda *_: True, builder=make,
-                                               **more)
+    state.build = lambda **more: builder.build(
+        model, 'tensorrt', Cache(state.folder), lambda *_: True, builder=make, **more
+    )
     state.open = lambda: runtime.open_engine(model, 'tensorrt', 'auto', Cache(state.folder))
     return state
 
@@ -65,7 +70,9 @@ def test_any_other_key_is_a_miss_that_says_why(cache, field):
     assert isinstance(found, Miss) and f"{field} was {KEY[field]!r}, is 'new'" in found.reason
 
 
-@pytest.mark.parametrize('harm', ['cut', 'flip', 'key', 'sha', 'not json', 'list', 'no plan', 'no side', 'empty'])
+@pytest.mark.parametrize(
+    'harm', ['cut', 'flip', 'key', 'sha', 'not json', 'list', 'no plan', 'no side', 'empty']
+)
 def test_harmed_files_are_misses(cache, harm):
     plan = cache.store('net', KEY, PLAN)
     side = plan.with_suffix('.json')
@@ -138,26 +145,41 @@ def test_a_changed_world_is_refused_with_the_command_then_rebuilt(machine, chang
         machine.version = '10.16.1'
     else:
         machine.gpu = _replace(GPU, name='Other')
-    with pytest.raises(EngineError, match=f'{change} was .*run "mos build --model .*net.onnx --backend tensorrt"'):
+    with pytest.raises(
+        EngineError, match=f'{change} was .*run "mos build --model .*net.onnx --backend tensorrt"'
+    ):
         machine.open()
     assert machine.build()[1] and machine.built == 2
 
 
 def test_an_empty_engine_is_not_stored(machine):
     with pytest.raises(EngineError, match='empty engine'):
-        builder.build(machine.model, 'tensorrt', Cache(machine.folder), lambda *_: True, builder=lambda *_: b'')
+        builder.build(
+            machine.model,
+            'tensorrt',
+            Cache(machine.folder),
+            lambda *_: True,
+            builder=lambda *_: b'',
+        )
     assert list(machine.folder.glob('*.plan')) == []
 
 
 @pytest.mark.parametrize('delay_ms', [0, 3, 10, 30])
 def test_killed_while_writing(tmp_path, delay_ms):
-    code = ('import sys, json; from pathlib import Path; from mos_perception.engine.cache import Cache\n'
-            'cache, key, n = Cache(Path(sys.argv[1])), json.loads(sys.argv[2]), 0\n'
-            'print("go", flush=True)\n'
-            'while True:\n    n += 1\n    cache.store("net", key, bytes([n % 256]) * 3_000_000)\n')
+    code = (
+        'import sys, json; from pathlib import Path; from mos_perception.engine.cache import '
+        'Cache\n'
+        'cache, key, n = Cache(Path(sys.argv[1])), json.loads(sys.argv[2]), 0\n'
+        'print("go", flush=True)\n'
+        'while True:\n    n += 1\n    cache.store("net", key, bytes([n % 256]) * 3_000_000)\n'
+    )
     folder = tmp_path / 'engines'
-    child = subprocess.Popen([sys.executable, '-c', code, folder, json.dumps(KEY)], stdout=subprocess.PIPE, cwd=ROOT,
-                             env={**os.environ, 'PYTHONPATH': str(ROOT)})
+    child = subprocess.Popen(
+        [sys.executable, '-c', code, folder, json.dumps(KEY)],
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+        env={**os.environ, 'PYTHONPATH': str(ROOT)},
+    )
     child.stdout.readline()
     time.sleep(delay_ms / 1000)
     child.send_signal(signal.SIGKILL)

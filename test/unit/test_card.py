@@ -14,7 +14,6 @@ from mos_perception.engine.card import (
     ImageSpec,
     ModelCard,
     PostprocessSpec,
-    TensorSpec,
     VoxelSpec,
     WindowSpec,
     check,
@@ -23,16 +22,28 @@ from mos_perception.engine.card import (
     save_card,
     sha256_of,
 )
+from mos_perception.engine.interface import TensorSpec
 from mos_perception.errors import EngineError
 
 ABC = 'ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad'  # sha256('abc'), FIPS 180-2 appendix B.1
 
 
 def make_card(**changes) -> ModelCard:
-    card = ModelCard('tiny', 'dimos', 'tiny.onnx', ABC, (TensorSpec('x', (1, 3), 'float32'),),
-                     (TensorSpec('y', (1, None), 'float32'),), ImageSpec((0.4, 0.5, 0.6), (0.2, 0.2, 0.2)),
-                     VoxelSpec('dimos', 5, 'max', 1.0, 'bin'), WindowSpec('before', 33.0), PostprocessSpec(7, 0.1),
-                     {'steps': 3}, {'mIoU_ins': 0.5}, 'Apache-2.0')
+    card = ModelCard(
+        'tiny',
+        'dimos',
+        'tiny.onnx',
+        ABC,
+        (TensorSpec('x', (1, 3), 'float32'),),
+        (TensorSpec('y', (1, None), 'float32'),),
+        ImageSpec((0.4, 0.5, 0.6), (0.2, 0.2, 0.2)),
+        VoxelSpec('dimos', 5, 'max', 1.0, 'bin'),
+        WindowSpec('before', 33.0),
+        PostprocessSpec(7, 0.1),
+        {'steps': 3},
+        {'mIoU_ins': 0.5},
+        'Apache-2.0',
+    )
     return dataclasses.replace(card, **changes)
 
 
@@ -79,7 +90,7 @@ def edit(model: Path, change) -> None:
     (lambda v: v.update(inputs=[3]), r'inputs\[0\]: must be a JSON object'),
     (lambda v: v.update(sha256='12'), '64 lower-case hex'),
     (lambda v: v.update(id=None), 'must be text'),
-    (lambda v: v['postprocess'].update(max_objects=0), 'max_objects')])
+    (lambda v: v['postprocess'].update(top_k=0), 'top_k')])
 def test_wrong_cards_name_the_key(model, change, words):
     edit(model, change)
     with pytest.raises(EngineError, match=words):
@@ -88,7 +99,11 @@ def test_wrong_cards_name_the_key(model, change, words):
 
 def test_unreadable_cards(model):
     card = model.with_suffix('.json')
-    for data, words in ((b'{"id": ', 'not JSON'), (b'\xff\xfe', 'cannot be read'), (b'[]', 'must be a JSON object')):
+    for data, words in (
+        (b'{"id": ', 'not JSON'),
+        (b'\xff\xfe', 'cannot be read'),
+        (b'[]', 'must be a JSON object'),
+    ):
         card.write_bytes(data)
         with pytest.raises(EngineError, match=words):
             load_card(model)
@@ -97,9 +112,20 @@ def test_unreadable_cards(model):
         load_card(model)
 
 
-@given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(),
-                    lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(sorted(
-                        field.name for field in dataclasses.fields(ModelCard))) | st.text(), inner), max_leaves=12))
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text(),
+        lambda inner: (
+            st.lists(inner)
+            | st.dictionaries(
+                st.sampled_from(sorted(field.name for field in dataclasses.fields(ModelCard)))
+                | st.text(),
+                inner,
+            )
+        ),
+        max_leaves=12,
+    )
+)
 def test_any_json_is_refused_cleanly(values):
     with pytest.raises(EngineError):
         cards._build(ModelCard, values, 'fuzz')
@@ -115,7 +141,9 @@ def test_check_lists_both_sides():
                   (TensorSpec('w', (1, 3), 'float32'),), make_card().inputs + y, ()):
         with pytest.raises(EngineError, match='inputs differ; card: x float32 1x3; graph: '):
             check(make_card(), engine(wrong, y))
-    with pytest.raises(EngineError, match=r'outputs differ; card: y float32 1x\?; graph: y float32 1:'):
+    with pytest.raises(
+        EngineError, match=r'outputs differ; card: y float32 1x\?; graph: y float32 1:'
+    ):
         check(make_card(), engine(make_card().inputs, (TensorSpec('y', (1,), 'float32'),)))
 
 

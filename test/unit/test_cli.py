@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from mos_perception import commands
-from mos_perception.bag import BagWriter, open_bag
 from mos_perception.cli import main
+from mos_perception.commands import run
 from mos_perception.errors import ConfigError, EngineError
+from mos_perception.recording.bag import BagWriter, open_bag
 
 
 @pytest.fixture
@@ -25,9 +25,17 @@ def test_replay_writes_results_pictures_and_bag(tmp_path, scene, bright, capsys)
     assert main(['replay', str(path), '--out', str(out), '--out-bag', str(tmp_path / 'answers'),
                  '--json', str(tmp_path / 'summary.json')]) == 0
     lines = [json.loads(line) for line in (out / 'results.jsonl').read_text().splitlines()]
-    assert len(lines) == 14 and all(len(line['digest']) == len(line['window']['digest']) == 64 for line in lines)
-    assert lines[7]['instances'][0] == {'track_id': 1, 'score': 0.75, 'motion_score': 0.75, 'moving': True,
-                                        'box': [14, 16, 30, 32], 'pixels': 256}
+    assert len(lines) == 14 and all(
+        len(line['digest']) == len(line['window']['digest']) == 64 for line in lines
+    )
+    assert lines[7]['instances'][0] == {
+        'track_id': 1,
+        'score': 0.75,
+        'motion_score': 0.75,
+        'moving': True,
+        'box': [14, 16, 30, 32],
+        'pixels': 256,
+    }
     assert (out / 'overlay.mp4').stat().st_size > 1000 and (out / 'contact_sheet.png').exists()
     summary = json.loads((tmp_path / 'summary.json').read_text())
     assert summary['run']['counts']['results'] == summary['run']['counts']['frames in'] == 14
@@ -47,14 +55,42 @@ def test_evaluate_by_replay_and_by_recorded_results(tmp_path, scene, bright, cap
     assert main(['evaluate', str(path), '--json', str(tmp_path / 'a.json')]) == 0
     assert main(['replay', str(path), '--out-bag', str(tmp_path / 'answers')]) == 0
     inputs = scene(tmp_path / 'inputs', truth=False)
-    assert main(['evaluate', str(inputs), '--ground-truth', str(path), '--results', str(tmp_path / 'answers'),
-                 '--json', str(tmp_path / 'b.json')]) == 0
-    assert main(['evaluate', str(inputs), '--ground-truth', str(path), '--json', str(tmp_path / 'c.json')]) == 0
+    assert (
+        main(
+            [
+                'evaluate',
+                str(inputs),
+                '--ground-truth',
+                str(path),
+                '--results',
+                str(tmp_path / 'answers'),
+                '--json',
+                str(tmp_path / 'b.json'),
+            ]
+        )
+        == 0
+    )
+    assert (
+        main(
+            [
+                'evaluate',
+                str(inputs),
+                '--ground-truth',
+                str(path),
+                '--json',
+                str(tmp_path / 'c.json'),
+            ]
+        )
+        == 0
+    )
     scores = [json.loads((tmp_path / f'{name}.json').read_text())['score'] for name in 'abc']
     assert scores[0] == scores[1] == scores[2]
-    assert scores[0]['parity']['mIoU_ins_valid'] == 1.0 and scores[0]['frames'] == 14
+    assert scores[0]['released']['mIoU_ins_valid'] == 1.0 and scores[0]['frames'] == 14
     printed = capsys.readouterr().out
-    assert all(word in printed for word in ('mIoU_ins', 'mIoU01', 'mAP', 'id_switches', 'p99 ms', 'frames in'))
+    assert all(
+        word in printed
+        for word in ('mIoU_ins', 'mIoU01', 'mAP', 'id_switches', 'p99 ms', 'frames in')
+    )
 
 
 def test_evaluate_without_ground_truth(tmp_path, scene, bright, capsys):
@@ -68,8 +104,17 @@ def test_show(tmp_path, scene, bright, capsys):
     path = scene(tmp_path / 'bag')
     assert main(['replay', str(path), '--out-bag', str(tmp_path / 'answers')]) == 0
     out = tmp_path / 'out'
-    assert main(['show', '--bag', str(path), '--results', str(tmp_path / 'answers'), '--out', str(out)]) == 0
-    assert sorted(file.name for file in out.iterdir()) == ['contact_sheet.png', 'overlay.mp4', 'summary.json']
+    assert (
+        main(
+            ['show', '--bag', str(path), '--results', str(tmp_path / 'answers'), '--out', str(out)]
+        )
+        == 0
+    )
+    assert sorted(file.name for file in out.iterdir()) == [
+        'contact_sheet.png',
+        'overlay.mp4',
+        'summary.json',
+    ]
     assert 'mIoU_ins' in capsys.readouterr().out
 
 
@@ -93,18 +138,29 @@ def test_truncated_bag_is_marked_partial(tmp_path, scene, bright, capsys):
 def test_wrong_settings_are_code_2(tmp_path, scene, capsys, options, words):
     assert main(['replay', str(scene(tmp_path / 'bag')), *options]) == 2
     error = capsys.readouterr().err
-    assert error.startswith('mos: ') and error.count('\n') == 1 and all(word in error for word in words)
+    assert (
+        error.startswith('mos: ')
+        and error.count('\n') == 1
+        and all(word in error for word in words)
+    )
 
 
 def test_settings_become_a_config(tmp_path):
     import argparse
-    args = argparse.Namespace(model='m.onnx',
-                              set=['threads=2', 'deadline_s=1', 'publish_masks=False', 'image_topic=a=b'])
-    config = commands.config_from(args)
-    assert (config.model, config.threads, config.deadline_s, config.publish_masks, config.image_topic) == (
-        'm.onnx', 2, 1.0, False, 'a=b')
+
+    args = argparse.Namespace(
+        model='m.onnx', set=['threads=2', 'deadline_s=1', 'publish_masks=False', 'image_topic=a=b']
+    )
+    config = run.config_from(args)
+    assert (
+        config.model,
+        config.threads,
+        config.deadline_s,
+        config.publish_masks,
+        config.image_topic,
+    ) == ('m.onnx', 2, 1.0, False, 'a=b')
     with pytest.raises(ConfigError):
-        commands.config_from(argparse.Namespace(model=None, set=['nothing=1']))
+        run.config_from(argparse.Namespace(model=None, set=['nothing=1']))
 
 
 @pytest.mark.parametrize('arguments, words', [
@@ -117,7 +173,11 @@ def test_missing_inputs_are_code_1(tmp_path, monkeypatch, capsys, arguments, wor
     monkeypatch.chdir(tmp_path)
     assert main(arguments) == 1
     error = capsys.readouterr().err
-    assert error.startswith('mos: ') and error.count('\n') == 1 and all(word in error for word in words)
+    assert (
+        error.startswith('mos: ')
+        and error.count('\n') == 1
+        and all(word in error for word in words)
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -127,7 +187,9 @@ def test_missing_topic_lists_those_there(tmp_path, scene, bright, capsys):
 
 
 def test_missing_model_is_code_1(tmp_path, scene, capsys):
-    assert main(['replay', str(scene(tmp_path / 'bag')), '--model', str(tmp_path / 'none.onnx')]) == 1
+    assert (
+        main(['replay', str(scene(tmp_path / 'bag')), '--model', str(tmp_path / 'none.onnx')]) == 1
+    )
     assert 'none.onnx' in capsys.readouterr().err
 
 
@@ -173,7 +235,7 @@ def test_doctor_says_what_is_here_and_what_runs(tmp_path, capsys):
 
 
 def test_doctor_and_build_without_a_gpu_fail_with_one_line(monkeypatch, capsys):
-    from mos_perception import doctor
+    from mos_perception.commands import doctor
     from mos_perception.engine import build, trt
 
     def absent():
@@ -184,4 +246,8 @@ def test_doctor_and_build_without_a_gpu_fail_with_one_line(monkeypatch, capsys):
     assert capsys.readouterr().err.strip().splitlines() == ['mos: broken: engine: see above']
     assert main(['build']) == 1
     error = capsys.readouterr().err
-    assert 'no NVIDIA driver here' in error and 'Traceback' not in error and len(error.strip().splitlines()) == 1
+    assert (
+        'no NVIDIA driver here' in error
+        and 'Traceback' not in error
+        and len(error.strip().splitlines()) == 1
+    )

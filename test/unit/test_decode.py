@@ -16,17 +16,20 @@ from mos_perception.events.encode import encode_evt3
 from mos_perception.events.reference import Reference
 
 DEFINITION = Path(__file__).parents[1] / 'ros/interfaces/event_camera_msgs/msg/EventPacket.msg'
-HIGH, LOW, ROW, COLUMN, BASE, VECT_12, VECT_8 = 0x8000, 0x6000, 0x0000, 0x2000, 0x3000, 0x4000, 0x5000
+HIGH, LOW, ROW, COLUMN = 0x8000, 0x6000, 0x0000, 0x2000
+BASE, VECT_12, VECT_8 = 0x3000, 0x4000, 0x5000
 ON = 0x800
 
 
 def packet(payload, encoding='evt3', height=12, width=40, seq=0, stamp=1_000_000_000, time_base=0):
-    payload = bytes(payload) if not isinstance(payload, list) else np.array(payload, '<u2').tobytes()
-    return EventPacket(stamp, encoding, height, width, seq, time_base, np.frombuffer(payload, np.uint8))
+    words = np.array(payload, '<u2').tobytes() if isinstance(payload, list) else bytes(payload)
+    return EventPacket(stamp, encoding, height, width, seq, time_base,
+                       np.frombuffer(words, np.uint8))
 
 
 def rows(decoded):
-    return list(zip(decoded.x.tolist(), decoded.y.tolist(), decoded.p.tolist(), decoded.t_sensor.tolist()))
+    return list(zip(decoded.x.tolist(), decoded.y.tolist(), decoded.p.tolist(),
+                    decoded.t_sensor.tolist()))
 
 
 def compare(encoding, payloads, height=12, width=40, time_base=0):
@@ -35,15 +38,18 @@ def compare(encoding, payloads, height=12, width=40, time_base=0):
     for payload in payloads:
         decoded = decoder.decode(packet(payload, encoding, height, width, time_base=time_base))
         assert rows(decoded) == oracle.decode(bytes(payload), time_base)
-        assert (decoded.out_of_bounds, decoded.bad_words) == (oracle.out_of_bounds, oracle.bad_words)
+        counts = decoded.out_of_bounds, decoded.bad_words
+        assert counts == (oracle.out_of_bounds, oracle.bad_words)
         assert decoded.truncated == (len(payload) % WORD_BYTES[encoding] != 0)
 
 
 evt3_words = st.lists(st.one_of(
     st.integers(0, 0xFFFF), st.integers(0, 15).map(lambda y: ROW | y),
     st.integers(0, 45).map(lambda x: COLUMN | ON | x),
-    st.integers(0, 45).map(lambda x: BASE | x), st.integers(0, 0xFFF).map(lambda mask: VECT_12 | mask),
-    st.integers(0, 0xFF).map(lambda mask: VECT_8 | mask), st.integers(0, 0xFFF).map(lambda low: LOW | low),
+    st.integers(0, 45).map(lambda x: BASE | x),
+    st.integers(0, 0xFFF).map(lambda mask: VECT_12 | mask),
+    st.integers(0, 0xFF).map(lambda mask: VECT_8 | mask),
+    st.integers(0, 0xFFF).map(lambda low: LOW | low),
     st.sampled_from([0, 1, 2, 11, 12, 13, 0xFFF]).map(lambda high: HIGH | high)), max_size=80)
 
 
@@ -54,7 +60,8 @@ def test_evt3_equals_oracle(packets, odd):
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.sampled_from(['libcaer_cmp', 'libcaer', 'mono']), st.lists(st.binary(max_size=200), min_size=1, max_size=3),
+@given(st.sampled_from(['libcaer_cmp', 'libcaer', 'mono']),
+       st.lists(st.binary(max_size=200), min_size=1, max_size=3),
        st.integers(0, 2 ** 40))
 def test_other_encodings_equal_oracle(encoding, payloads, time_base):
     compare(encoding, payloads, 3000, 3000, time_base)
@@ -72,15 +79,18 @@ def test_evt3_wrap_and_bit_noise():
     decoder = Decoder('evt3', 12, 40)
     times = []
     for high in (4095, 5, 3, 4090):  # wrap, noise, onward
-        times += decoder.decode(packet([HIGH | high, LOW | 1, ROW | 1, COLUMN | 1])).t_sensor.tolist()
-    assert times == [((4095 << 12) + 1) * 1000, ((1 << 24) + (5 << 12) + 1) * 1000, ((1 << 24) + (3 << 12) + 1) * 1000,
-                     ((1 << 24) + (4090 << 12) + 1) * 1000]
+        decoded = decoder.decode(packet([HIGH | high, LOW | 1, ROW | 1, COLUMN | 1]))
+        times += decoded.t_sensor.tolist()
+    wrapped = [(1 << 24) + (high << 12) for high in (5, 3, 4090)]
+    assert times == [(us + 1) * 1000 for us in (4095 << 12, *wrapped)]
 
 
 def test_evt3_state_carries_over_every_cut():
     rng = np.random.default_rng(0)
-    events = Events(np.sort(rng.integers(0, 40, 300)).astype(np.uint16), rng.integers(0, 12, 300).astype(np.uint16),
-                    rng.integers(0, 2, 300).astype(np.uint8), np.sort(rng.integers(0, 60_000, 300)) * 1000)
+    events = Events(np.sort(rng.integers(0, 40, 300)).astype(np.uint16),
+                    rng.integers(0, 12, 300).astype(np.uint16),
+                    rng.integers(0, 2, 300).astype(np.uint8),
+                    np.sort(rng.integers(0, 60_000, 300)) * 1000)
     payload = encode_evt3(events, vectors=True)
     whole = rows(Decoder('evt3', 12, 40).decode(packet(payload)))
     decoder, pieces = Decoder('evt3', 12, 40), []
@@ -91,13 +101,16 @@ def test_evt3_state_carries_over_every_cut():
 
 def test_known_time_without_events():
     decoded = Decoder('evt3', 12, 40).decode(packet([HIGH | 1, LOW | 9, HIGH | 1, LOW | 11]))
-    assert (decoded.first_sensor_ns, decoded.last_sensor_ns) == ((4096 + 9) * 1000, (4096 + 11) * 1000)
+    assert decoded.first_sensor_ns == (4096 + 9) * 1000
+    assert decoded.last_sensor_ns == (4096 + 11) * 1000
     assert Decoder('evt3', 12, 40).decode(packet([])).last_sensor_ns is None
     # A TIME_HIGH alone does not say that the time came: its TIME_LOW is missing.
-    assert Decoder('evt3', 12, 40).decode(packet([HIGH | 1, LOW | 9, HIGH | 2])).last_sensor_ns == (4096 + 9) * 1000
+    decoded = Decoder('evt3', 12, 40).decode(packet([HIGH | 1, LOW | 9, HIGH | 2]))
+    assert decoded.last_sensor_ns == (4096 + 9) * 1000
 
 
-@pytest.mark.parametrize(('encoding', 'height', 'width'), [('evt2', 10, 10), ('', 10, 10), ('evt3', 0, 10),
+@pytest.mark.parametrize(('encoding', 'height', 'width'),
+                         [('evt2', 10, 10), ('', 10, 10), ('evt3', 0, 10),
                                                             ('evt3', 10, 20000)])
 def test_decoder_refuses(encoding, height, width):
     with pytest.raises(DecodeError):
@@ -106,7 +119,8 @@ def test_decoder_refuses(encoding, height, width):
 
 @pytest.mark.parametrize('kind', ['read-only', 'unaligned', 'strided'])
 def test_payload_memory_layouts(kind):
-    payload = np.frombuffer(np.array([HIGH, LOW | 1, ROW | 1, COLUMN | 2], '<u2').tobytes(), np.uint8)
+    payload = np.frombuffer(np.array([HIGH, LOW | 1, ROW | 1, COLUMN | 2], '<u2').tobytes(),
+                            np.uint8)
     if kind == 'unaligned':
         payload = np.concatenate([[np.uint8(0)], payload])[1:]
     if kind == 'strided':
@@ -134,7 +148,8 @@ def test_stream_maps_and_marks():
     (events, watermark, skips), = push_all(packet(GOOD))
     assert events.t.tolist() == [1_000_000_000, 1_000_001_000] and events.t.dtype == np.int64
     assert (events.x.dtype, events.y.dtype, events.p.dtype) == (np.uint16, np.uint16, np.uint8)
-    assert watermark == 1_000_001_000 - 1 and skips == []  # more events of the last microsecond may follow
+    # More events of the last microsecond may follow.
+    assert watermark == 1_000_001_000 - 1 and skips == []
 
 
 def test_no_later_packet_gives_events_at_or_before_the_watermark():
@@ -142,7 +157,8 @@ def test_no_later_packet_gives_events_at_or_before_the_watermark():
     watermark, sensor_us = -1, 0
     for seq in range(200):
         sensor_us += int(rng.integers(0, 3000))
-        events = Events(*(np.ones(1, kind) for kind in (np.uint16, np.uint16, np.uint8)), np.array([sensor_us * 1000]))
+        events = Events(*(np.ones(1, kind) for kind in (np.uint16, np.uint16, np.uint8)),
+                        np.array([sensor_us * 1000]))
         stamp = 10 ** 9 + sensor_us * 1000 + int(rng.integers(0, 4_000_000))
         decoded, mark, skips = stream.push(packet(encode_evt3(events), seq=seq, stamp=stamp))
         assert decoded.t[0] > watermark and mark >= watermark and skips == []
@@ -151,12 +167,14 @@ def test_no_later_packet_gives_events_at_or_before_the_watermark():
 
 def test_sequence_gap_and_step_back():
     results = push_all(*(packet(GOOD, seq=seq) for seq in (5, 6, 10, 2, 3)))
-    assert [reasons(skips) for _, _, skips in results] == [[], [], [(SkipReason.PACKET_GAP, 3)], [], []]
+    gap = [(SkipReason.PACKET_GAP, 3)]
+    assert [reasons(skips) for _, _, skips in results] == [[], [], gap, [], []]
     assert all(len(events) == 2 for events, _, _ in results)
 
 
 def test_size_and_encoding_change():
-    results = push_all(packet(GOOD), packet(GOOD, seq=1, width=41), packet(b'', 'mono', seq=2), packet(GOOD, seq=3))
+    results = push_all(packet(GOOD), packet(GOOD, seq=1, width=41), packet(b'', 'mono', seq=2),
+                       packet(GOOD, seq=3))
     assert [reasons(skips) for _, _, skips in results] == [[], [(SkipReason.SIZE_CHANGED, 1)],
                                                            [(SkipReason.ENCODING_CHANGED, 1)], []]
     assert [len(events) for events, _, _ in results] == [2, 0, 0, 2]
@@ -164,11 +182,14 @@ def test_size_and_encoding_change():
 
 @pytest.mark.parametrize(('bad', 'expected', 'kept'), [
     (np.array(GOOD, '<u2').tobytes() + b'\x01', [(SkipReason.BAD_PACKET, 1)], 2),
-    (np.array([*GOOD, 0x1000, 0x9000, COLUMN | 3], '<u2').tobytes(), [(SkipReason.BAD_PACKET, 1)], 3),
-    (np.array([*GOOD, COLUMN | 40, ROW | 12, COLUMN | 1], '<u2').tobytes(), [(SkipReason.OUT_OF_BOUNDS, 2)], 2),
+    (np.array([*GOOD, 0x1000, 0x9000, COLUMN | 3], '<u2').tobytes(), [(SkipReason.BAD_PACKET, 1)],
+     3),
+    (np.array([*GOOD, COLUMN | 40, ROW | 12, COLUMN | 1], '<u2').tobytes(),
+     [(SkipReason.OUT_OF_BOUNDS, 2)], 2),
     (b'', [], 0), (b'\x07', [(SkipReason.BAD_PACKET, 1)], 0)])
 def test_bad_packet_then_good(bad, expected, kept):
-    (events, _, skips), (after, _, none) = push_all(packet(bad), packet(GOOD, seq=1, stamp=1_000_000_001))
+    (events, _, skips), (after, _, none) = push_all(packet(bad),
+                                                    packet(GOOD, seq=1, stamp=1_000_000_001))
     assert (reasons(skips), len(events)) == (expected, kept)
     assert all(skip.detail for skip in skips)
     assert len(after) == 2 and none == []
@@ -176,19 +197,23 @@ def test_bad_packet_then_good(bad, expected, kept):
 
 def test_unknown_encoding_size_and_time_base():
     stream = EventStream()
-    for bad in (packet(GOOD, 'evt9'), packet(GOOD, width=0), packet(b'\0' * 8, 'mono', time_base=2 ** 63)):
+    for bad in (packet(GOOD, 'evt9'), packet(GOOD, width=0),
+                packet(b'\0' * 8, 'mono', time_base=2 ** 63)):
         events, watermark, skips = stream.push(bad)
-        assert len(events) == 0 and watermark is None and reasons(skips) == [(SkipReason.BAD_PACKET, 1)]
+        assert len(events) == 0 and watermark is None
+        assert reasons(skips) == [(SkipReason.BAD_PACKET, 1)]
     stream.reset()
     assert len(stream.push(packet(GOOD))[0]) == 2
 
 
 def test_push_events():
     stream = EventStream()
-    events = Events(np.array([1, 50, 2], np.uint16), np.array([1, 1, 2], np.uint16), np.ones(3, np.uint8),
+    events = Events(np.array([1, 50, 2], np.uint16), np.array([1, 1, 2], np.uint16),
+                    np.ones(3, np.uint8),
                     np.array([10, 20, 15]))
     decoded, watermark, skips = stream.push_events(events, 12, 40, 7)
-    assert decoded.t.tolist() == [10, 15] and watermark == 14 and reasons(skips) == [(SkipReason.OUT_OF_BOUNDS, 1)]
+    assert decoded.t.tolist() == [10, 15] and watermark == 14
+    assert reasons(skips) == [(SkipReason.OUT_OF_BOUNDS, 1)]
     decoded, watermark, skips = stream.push_events(events, 12, 40, 9)
     assert reasons(skips) == [(SkipReason.PACKET_GAP, 1), (SkipReason.OUT_OF_BOUNDS, 1)]
     assert decoded.t.tolist() == [15, 15]  # never backwards
@@ -209,7 +234,8 @@ def messages(path):
     store.register(typesys.get_types_from_msg(DEFINITION.read_text(), name))
     if path.suffix == '.db3':
         with sqlite3.connect(f'file:{path}?mode=ro&immutable=1', uri=True) as base:
-            blobs = [row[0] for row in base.execute('SELECT data FROM messages ORDER BY timestamp, id')]
+            found = base.execute('SELECT data FROM messages ORDER BY timestamp, id')
+            blobs = [row[0] for row in found]
     else:
         reader = pytest.importorskip('mcap.reader')
         with open(path, 'rb') as file:
@@ -221,7 +247,8 @@ def messages(path):
 def packets(path):
     for one in messages(path):
         stamp = one.header.stamp.sec * 10 ** 9 + one.header.stamp.nanosec
-        yield EventPacket(stamp, one.encoding, one.height, one.width, one.seq, one.time_base, one.events,
+        yield EventPacket(stamp, one.encoding, one.height, one.width, one.seq, one.time_base,
+                          one.events,
                           one.header.frame_id)
 
 
@@ -231,7 +258,8 @@ RECORDINGS = {'test_events_1': 'test_events_1.db3', 'test_events_2': 'test_event
 @pytest.mark.parametrize('name', RECORDINGS)
 def test_recording_equals_oracle(name, data_dir):
     stream, decoder, oracle, total, last = EventStream(), None, None, 0, -1
-    for number, one in enumerate(packets(data_dir / 'events/event_camera_py' / name / RECORDINGS[name])):
+    path = data_dir / 'events/event_camera_py' / name / RECORDINGS[name]
+    for number, one in enumerate(packets(path)):
         if decoder is None:
             decoder = Decoder(one.encoding, one.height, one.width)
             oracle = Reference(one.encoding, one.width, one.height)
@@ -251,11 +279,14 @@ def test_recording_equals_oracle(name, data_dir):
 
 @pytest.mark.parametrize('name', RECORDINGS)
 def test_recording_equals_event_camera_py(name, data_dir):
-    theirs = pytest.importorskip('event_camera_py', reason='event_camera_py exists only in a ROS distribution')
-    path, decoder, other = data_dir / 'events/event_camera_py' / name / RECORDINGS[name], None, theirs.Decoder()
+    theirs = pytest.importorskip('event_camera_py',
+                                 reason='event_camera_py exists only in a ROS distribution')
+    path = data_dir / 'events/event_camera_py' / name / RECORDINGS[name]
+    decoder, other = None, theirs.Decoder()
     for message, one in zip(messages(path), packets(path)):
         decoder = decoder or Decoder(one.encoding, one.height, one.width)
-        other.decode_bytes(one.encoding, one.width, one.height, one.time_base, message.events.tobytes())
+        other.decode_bytes(one.encoding, one.width, one.height, one.time_base,
+                           message.events.tobytes())
         ours, seen = decoder.decode(one), other.get_cd_events()
         for key, mine in (('x', ours.x), ('y', ours.y), ('p', ours.p)):
             assert np.array_equal(seen[key], mine)

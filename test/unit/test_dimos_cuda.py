@@ -1,4 +1,6 @@
-"""The GPU's data path on the CPU: the kernels' source (test/shim), ONNX Runtime for the network, OpenCV as oracle."""
+"""The GPU's data path on the CPU: the kernels' source (test/shim), ONNX Runtime for the network,
+OpenCV as oracle.
+"""
 
 import dataclasses
 import shutil
@@ -14,32 +16,40 @@ from hypothesis import strategies as st
 from shim_driver import ShimDriver, compile_shim
 
 from mos_perception.config import Config
-from mos_perception.datatypes import Events, EventWindow, Frame
-from mos_perception.engine import DeviceEngine, kernels
+from mos_perception.datatypes import Events, EventWindow, Frame, SyncedInput
+from mos_perception.engine import kernels
 from mos_perception.engine.card import find_model, load_card
+from mos_perception.engine.interface import DeviceEngine
 from mos_perception.engine.ort import OrtEngine
 from mos_perception.engine.probe import Gpu
 from mos_perception.errors import EngineError
 from mos_perception.models import load_model
-from mos_perception.models.axes import area_axis, linear_axis
-from mos_perception.models.dimos import DimosModel, choose, image_tensor, softmax, to_instances
-from mos_perception.models.dimos_cuda import SOURCES, DimosCuda
+from mos_perception.models.dimos.cuda import SOURCES, DimosCuda
+from mos_perception.models.dimos.model import DimosModel
+from mos_perception.models.dimos.postprocess import select_queries, softmax, to_instances
+from mos_perception.models.dimos.preprocess import image_tensor
+from mos_perception.models.dimos.resize_axes import area_axis, linear_axis
+from mos_perception.stages import StageTimes
 
-pytestmark = pytest.mark.skipif(shutil.which('g++') is None, reason='g++ is not installed: it compiles the kernels')
-SIZES = [(37, 61), (74, 122), (120, 200), (111, 61), (40, 63), (180, 240)]  # over (37, 61): equal, 2 x 2, ..., mixed
+pytestmark = pytest.mark.skipif(
+    shutil.which('g++') is None, reason='g++ is not installed: it compiles the kernels'
+)
+# over (37, 61): equal, 2 x 2, ..., mixed
+SIZES = [(37, 61), (74, 122), (120, 200), (111, 61), (40, 63), (180, 240)]
 NET = (37, 61)
 
 
 class ShimEngine:
     """A DeviceEngine: ONNX Runtime between buffers that the kernels fill and read."""
 
-    choice = ''
     gpu = Gpu('shim', (8, 7), 1, 0, '', '')
 
     def __init__(self, path, driver):
         self.ort, self.driver, self.stream = OrtEngine(path, 1), driver, driver.stream()
         self.inputs, self.outputs, self.runs = self.ort.inputs, self.ort.outputs, 0
-        self.tensors = {spec.name: driver.pinned(spec.shape, spec.dtype) for spec in self.inputs + self.outputs}
+        self.tensors = {
+            spec.name: driver.pinned(spec.shape, spec.dtype) for spec in self.inputs + self.outputs
+        }
 
     def address(self, name):
         return self.tensors[name].ctypes.data
@@ -47,7 +57,9 @@ class ShimEngine:
     def enqueue(self):
         def work():
             self.runs += 1
-            for name, array in self.ort.run({spec.name: self.tensors[spec.name] for spec in self.inputs}).items():
+            for name, array in self.ort.run(
+                {spec.name: self.tensors[spec.name] for spec in self.inputs}
+            ).items():
                 self.tensors[name][...] = array
         self.driver._do(work)
 
@@ -72,13 +84,29 @@ def models(library, request):
     path = find_model(request.param)
     card = load_card(path)
     engine = ShimEngine(path, ShimDriver(library))
-    return DimosCuda(engine, card, compiler=lambda path, capability: b''), DimosModel(engine.ort, card)
+    return DimosCuda(engine, card, compiler=lambda path, capability: b''), DimosModel(
+        engine.ort, card
+    )
 
 
 def window(rng, count, size, t0=5_000_000_000, length=100_000_000):
     x, y = (rng.integers(0, limit, count).astype(np.uint16) for limit in size[::-1])
-    events = Events(x, y, rng.integers(0, 2, count).astype(np.uint8), np.sort(rng.integers(t0 + 1, t0 + length, count)))
+    events = Events(
+        x,
+        y,
+        rng.integers(0, 2, count).astype(np.uint8),
+        np.sort(rng.integers(t0 + 1, t0 + length, count)),
+    )
     return EventWindow(events, t0, t0 + length, *size)
+
+
+def sample(frame, events, size=(120, 160)):
+    """One input; `size` of the answer where there is no frame."""
+    return SyncedInput(0, '', frame, events, size if frame is None else frame.size)
+
+
+def detected(model, frame, events, size=(120, 160)):
+    return model.detect(sample(frame, events, size), StageTimes())
 
 
 def picture(rng, size):
@@ -95,7 +123,9 @@ def test_area_tables_are_opencv_s(size):
     for axis in (rows, columns):
         sums = np.add.reduceat(axis.weight.astype(np.float64), axis.begin[:-1])
         np.testing.assert_allclose(sums, 1, atol=1e-6)
-    dense = [np.zeros((len(axis.first), count)) for axis, count in ((rows, size[0]), (columns, size[1]))]
+    dense = [
+        np.zeros((len(axis.first), count)) for axis, count in ((rows, size[0]), (columns, size[1]))
+    ]
     for matrix, axis in zip(dense, (rows, columns)):
         for i, first in enumerate(axis.first):
             weights = axis.weight[axis.begin[i]:axis.begin[i + 1]]
@@ -112,32 +142,43 @@ def test_linear_tables_are_opencv_s(sources, size, seed):
     axis = linear_axis(sources, size)
     after = np.minimum(axis.first + 1, sources - 1)
     wanted = line[0, axis.first] * (1 - axis.part) + line[0, after] * axis.part
-    np.testing.assert_allclose(cv2.resize(line, (size, 1), interpolation=cv2.INTER_LINEAR)[0], wanted, atol=1e-6)
+    np.testing.assert_allclose(
+        cv2.resize(line, (size, 1), interpolation=cv2.INTER_LINEAR)[0], wanted, atol=1e-6
+    )
 
 
-@pytest.mark.parametrize('size', [(120, 160), (240, 320), (260, 346), (480, 640), (130, 200), (100, 320)], ids=str)
+@pytest.mark.parametrize(
+    'size', [(120, 160), (240, 320), (260, 346), (480, 640), (130, 200), (100, 320)], ids=str
+)
 def test_input_tensors_are_the_cpu_path_s_bit_by_bit(models, size):
     gpu, cpu = models
     rng = np.random.default_rng(1)
     for count in (0, 1, 3000):
         frame = Frame(0, rng.integers(0, 256, (*size, 3)).astype(np.uint8))
         events = window(rng, count, size)
-        gpu.voxel(events)
-        gpu.image(frame)
-        gpu.infer()
-        assert gpu.engine.tensors['voxel'][0].tobytes() == cpu.voxel(events).tobytes()
-        assert gpu.engine.tensors['image'][0].tobytes() == cpu.image(frame).tobytes()
+        gpu.detect(sample(frame, events), StageTimes())
+        for name, wanted in cpu.inputs(frame, events, StageTimes()).items():
+            assert gpu.engine.tensors[name].tobytes() == wanted.tobytes(), name
 
 
-@pytest.mark.parametrize('encoding, order', [('rgb8', (0, 1, 2)), ('bgr8', (2, 1, 0)), ('rgba8', (0, 1, 2)),
-                                             ('bgra8', (2, 1, 0)), ('mono8', (0, 0, 0))])
+@pytest.mark.parametrize(
+    'encoding, order',
+    [
+        ('rgb8', (0, 1, 2)),
+        ('bgr8', (2, 1, 0)),
+        ('rgba8', (0, 1, 2)),
+        ('bgra8', (2, 1, 0)),
+        ('mono8', (0, 0, 0)),
+    ],
+)
 @pytest.mark.parametrize('shape', [(3, 32, 0), (2, 64, 2)])
 def test_image_kernel_takes_any_channel_order(library, models, encoding, order, shape):
     driver, spec = ShimDriver(library, shape), models[1].card.image
     pixel = {'rgb8': 3, 'bgr8': 3, 'rgba8': 4, 'bgra8': 4, 'mono8': 1}[encoding]
     rng = np.random.default_rng(2)
     for size in SIZES:
-        data = rng.integers(0, 256, (size[0], size[1] * pixel + 5)).astype(np.uint8)  # rows are padded
+        # rows are padded
+        data = rng.integers(0, 256, (size[0], size[1] * pixel + 5)).astype(np.uint8)
         pixels = data[:, :size[1] * pixel].reshape(*size, pixel)
         wanted = image_tensor(np.ascontiguousarray(pixels[..., order]), NET, spec)
         out = np.full(wanted.shape, np.nan, np.float32)
@@ -146,8 +187,8 @@ def test_image_kernel_takes_any_channel_order(library, models, encoding, order, 
 
 
 def launch_image(driver, out, data, pixel, order, size, spec):
-    from mos_perception.models.cuda_input import AXIS
-    from mos_perception.models.dimos import image_scale
+    from mos_perception.models.dimos.cuda_input import AXIS
+    from mos_perception.models.dimos.preprocess import image_scale
     kept = []
 
     def at(array):
@@ -156,33 +197,53 @@ def launch_image(driver, out, data, pixel, order, size, spec):
     axes = []
     for sources, count in zip(size, NET):
         axis = area_axis(sources, count)
-        axes.append(at(np.array([(at(axis.first), at(axis.begin), at(axis.weight), count, axis.block)], AXIS)))
+        axes.append(
+            at(
+                np.array(
+                    [(at(axis.first), at(axis.begin), at(axis.weight), count, axis.block)], AXIS
+                )
+            )
+        )
     scale, shift = image_scale(spec)
-    driver.launch(None, 'frame_image', (4,), (256,), [
-        np.uint64(out.ctypes.data), at(data), np.int32(data.shape[1]), np.int32(pixel), at(np.array(order, np.int32)),
-        at(np.ones(1, np.int32)), *axes, at(scale), at(shift)], 1)
+    driver.launch(
+        None,
+        'frame_image',
+        (4,),
+        (256,),
+        [
+            np.uint64(out.ctypes.data),
+            at(data),
+            np.int32(data.shape[1]),
+            np.int32(pixel),
+            at(np.array(order, np.int32)),
+            at(np.ones(1, np.int32)),
+            *axes,
+            at(scale),
+            at(shift),
+        ],
+        1,
+    )
 
 
 @pytest.mark.parametrize('frame_size', [(120, 160), (480, 640), (97, 203)], ids=str)
 def test_instances_are_the_cpu_path_s(models, frame_size):
-    """Through the network, and with logits that overlap, leave too little of each other, or say nothing."""
+    """Through the network, and with logits that overlap, leave too little of each other, or say
+    nothing.
+    """
     gpu, cpu = models
     rng = np.random.default_rng(3)
     shown = 0
     for count in (0, 200, 20_000):
         frame, events = Frame(0, picture(rng, frame_size)), window(rng, count, frame_size)
-        gpu.voxel(events), gpu.image(frame)
-        found = gpu.postprocess(gpu.infer(), frame_size)
-        wanted = cpu.postprocess(cpu.infer(cpu.image(frame), cpu.voxel(events)), frame_size)
-        same(found, wanted)
+        same(detected(gpu, frame, events), detected(cpu, frame, events))
     for seed in range(12):
         outputs = made_up(np.random.default_rng(seed), gpu.engine.tensors)
         for name, array in outputs.items():
             gpu.engine.tensors[name][...] = array
         gpu._masks.enqueue_quality()
         logits = {name: outputs[name] for name in ('class_logits', 'embeddings')}
-        found = gpu.postprocess(logits | {'quality': gpu._masks.quality()}, frame_size)
-        wanted = to_instances(outputs, gpu.size, frame_size, gpu.score_threshold, gpu.most)
+        found = gpu._instances(logits, gpu._masks.quality(), frame_size)
+        wanted = to_instances(outputs, gpu.size, frame_size, gpu.score_threshold, gpu.top_k)
         same(found, wanted)
         shown += len(found)
     assert shown > 30
@@ -214,76 +275,87 @@ def same(found, wanted):
 def test_one_graph_serves_all_frames_and_is_made_anew_for_other_sizes(models):
     gpu, cpu = models
     driver, rng = gpu.engine.driver, np.random.default_rng(4)
-    for number, (size, count) in enumerate([((120, 160), 100), ((120, 160), 9000), ((120, 160), 0), ((240, 320), 100),
-                                            ((240, 320), (1 << 18) + 5), ((240, 320), 7)]):
+    for number, (size, count) in enumerate(
+        [
+            ((120, 160), 100),
+            ((120, 160), 9000),
+            ((120, 160), 0),
+            ((240, 320), 100),
+            ((240, 320), (1 << 18) + 5),
+            ((240, 320), 7),
+        ]
+    ):
         before = len(driver.launched)
         frame, events = Frame(number, picture(rng, size)), window(rng, count, size)
-        gpu.voxel(events), gpu.image(frame)
-        outputs = gpu.infer()
-        wanted = cpu.infer(cpu.image(frame), cpu.voxel(events))
-        np.testing.assert_array_equal(outputs['class_logits'], wanted['class_logits'])
+        same(detected(gpu, frame, events), detected(cpu, frame, events))
         # a replay launches nothing from Python
-        assert (len(driver.launched) == before) == (number in (1, 2, 5)), number
+        replayed = not {'voxel_events', 'frame_quality'} & set(driver.launched[before:])
+        assert replayed == (number in (1, 2, 5)), number
     assert isinstance(gpu.engine, DeviceEngine)
 
 
 def test_made_in_one_thread_and_run_in_another(models):
-    """As the node does: configure makes the model, the worker's thread runs it; a CUDA context belongs to threads."""
+    """As the node does: configure makes the model, the worker's thread runs it; a CUDA context
+    belongs to threads.
+    """
     gpu, cpu = models
     rng, size = np.random.default_rng(7), (240, 320)
     frame, events = Frame(0, picture(rng, size)), window(rng, (1 << 18) + 1, size)
 
-    def work():
-        gpu.voxel(events), gpu.image(frame)
-        return gpu.postprocess(gpu.infer(), size)
     with ThreadPoolExecutor(1) as pool:
-        found = pool.submit(work).result()
-    same(found, cpu.postprocess(cpu.infer(cpu.image(frame), cpu.voxel(events)), size))
+        found = pool.submit(detected, gpu, frame, events).result()
+    same(found, detected(cpu, frame, events))
 
 
 def test_a_missing_input_is_zero(models):
     gpu, cpu = models
     rng = np.random.default_rng(5)
     frame, events = Frame(0, picture(rng, (120, 160))), window(rng, 500, (120, 160))
-    for given_frame, given_events in ((frame, events), (None, events), (frame, None), (None, None), (frame, events)):
-        gpu.voxel(given_events), gpu.image(given_frame)
-        found = gpu.infer()['class_logits']
-        np.testing.assert_array_equal(found, cpu.infer(cpu.image(given_frame), cpu.voxel(given_events))['class_logits'])
+    for given_frame, given_events in (
+        (frame, events),
+        (None, events),
+        (frame, None),
+        (None, None),
+        (frame, events),
+    ):
+        same(detected(gpu, given_frame, given_events), detected(cpu, given_frame, given_events))
 
 
 def test_what_cannot_be_shown_is_an_error(models):
     gpu, _ = models
     full = 1 << 14
-    events = Events(*(np.zeros(full, kind) for kind in (np.uint16, np.uint16, np.uint8)), np.full(full, 50))
-    gpu.voxel(EventWindow(events, 0, 50, 120, 160))
-    gpu.image(None)
+    events = Events(
+        *(np.zeros(full, kind) for kind in (np.uint16, np.uint16, np.uint8)), np.full(full, 50)
+    )
     with pytest.raises(EngineError, match='hot pixel'):
-        gpu.infer()
+        detected(gpu, None, EventWindow(events, 0, 50, 120, 160))
     gpu.engine.tensors['mask_logits'][0, 0, 0, 0] = np.nan
     gpu._masks.enqueue_quality()
     with pytest.raises(EngineError, match='NaN or infinite'):
         gpu._masks.quality()
-    with pytest.raises(EngineError, match='parity'):
-        gpu.postprocess({}, (120, 160), parity=True)
+    with pytest.raises(EngineError, match='as_released'):
+        gpu.detect(sample(None, None), StageTimes(), as_released=True)
     odd = dataclasses.replace(gpu.card, voxel=dataclasses.replace(gpu.card.voxel, normalise='std'))
     with pytest.raises(EngineError, match='on a GPU we run "max", "bin", float32'):
         DimosCuda(gpu.engine, odd, compiler=lambda path, capability: b'')
 
 
-def test_without_a_compiler_auto_says_what_runs_on_the_cpu_and_a_named_backend_refuses(models, monkeypatch):
-    from mos_perception import models as room
+def test_without_a_compiler_auto_says_what_runs_on_the_cpu_and_a_named_backend_refuses(
+    models, monkeypatch
+):
+    from mos_perception.models.dimos import load
     engine = models[0].engine
-    engine.choice = 'auto: tensorrt'
-    monkeypatch.setattr(room, 'load_engine', lambda *arguments: engine)
+    monkeypatch.setattr(load, 'load_engine', lambda *arguments: engine)
     monkeypatch.setitem(sys.modules, 'cuda.core', None)
     monkeypatch.setattr(kernels.shutil, 'which', lambda *arguments, **options: None)
     with pytest.raises(EngineError, match='nothing compiles voxel.cu for sm_87.*cuda-core'):
         load_model(Config(model=models[0].card.id, backend='tensorrt'))
     model = load_model(Config(model=models[0].card.id, backend='auto'))
-    assert type(model) is DimosModel and 'voxels and masks on the CPU (nothing compiles voxel.cu' in engine.choice
+    assert type(model) is DimosModel
+    fallback = model.report()['fallback']
+    assert 'voxels and masks on the CPU (nothing compiles voxel.cu' in fallback
     frame = Frame(0, picture(np.random.default_rng(6), (120, 160)))
-    same(model.postprocess(model.infer(model.image(frame), model.voxel(None)), (120, 160)),
-         models[1].postprocess(models[1].infer(model.image(frame), model.voxel(None)), (120, 160)))
+    same(detected(model, frame, None), detected(models[1], frame, None))
 
 
 def test_nvcc_serves_where_nvrtc_is_absent(monkeypatch, tmp_path):
@@ -294,12 +366,18 @@ def test_nvcc_serves_where_nvrtc_is_absent(monkeypatch, tmp_path):
     monkeypatch.setenv('PATH', str(tmp_path), prepend=':')
     assert kernels.compile_cubin(SOURCES['voxel'], (8, 7)) == b'code\n'
     nvcc.write_text('#!/bin/sh\necho no such architecture >&2; exit 1\n')
-    with pytest.raises(EngineError, match='nvcc cannot compile voxel.cu for sm_87: no such architecture'):
+    with pytest.raises(
+        EngineError, match='nvcc cannot compile voxel.cu for sm_87: no such architecture'
+    ):
         kernels.compile_cubin(SOURCES['voxel'], (8, 7))
 
 
-def test_choose_orders_by_score_and_counts_static_queries():
-    probs = softmax(np.log(np.array([[0.1, 0.8, 0.1], [0.05, 0.9, 0.05], [0.6, 0.3, 0.1], [0.2, 0.25, 0.55]])))
-    assert choose(probs, lambda query: (1.0, 0.5, 1.0, 1.0)[query], 0.1, 10) == [(0, pytest.approx(0.8)),
-                                                                                (1, pytest.approx(0.45)),
-                                                                                (3, pytest.approx(0.25))]
+def test_select_queries_orders_by_score_and_counts_static_queries():
+    probs = softmax(
+        np.log(np.array([[0.1, 0.8, 0.1], [0.05, 0.9, 0.05], [0.6, 0.3, 0.1], [0.2, 0.25, 0.55]]))
+    )
+    assert select_queries(probs, lambda query: (1.0, 0.5, 1.0, 1.0)[query], 0.1, 10) == [
+        (0, pytest.approx(0.8)),
+        (1, pytest.approx(0.45)),
+        (3, pytest.approx(0.25)),
+    ]

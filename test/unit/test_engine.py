@@ -22,13 +22,23 @@ def affine(tmp_path: Path) -> Path:
     """y = 2 x + 1 over (1, 3); z = x."""
     value = helper.make_tensor_value_info
     graph = helper.make_graph(
-        [helper.make_node('Mul', ['x', 'two'], ['m']), helper.make_node('Add', ['m', 'one'], ['y']),
-         helper.make_node('Identity', ['x'], ['z'])], 'affine', [value('x', TensorProto.FLOAT, [1, 3])],
+        [
+            helper.make_node('Mul', ['x', 'two'], ['m']),
+            helper.make_node('Add', ['m', 'one'], ['y']),
+            helper.make_node('Identity', ['x'], ['z']),
+        ],
+        'affine',
+        [value('x', TensorProto.FLOAT, [1, 3])],
         [value('y', TensorProto.FLOAT, [1, 3]), value('z', TensorProto.FLOAT, [1, 'n'])],
-        [helper.make_tensor('two', TensorProto.FLOAT, [1], [2.0]),
-         helper.make_tensor('one', TensorProto.FLOAT, [1], [1.0])])
+        [
+            helper.make_tensor('two', TensorProto.FLOAT, [1], [2.0]),
+            helper.make_tensor('one', TensorProto.FLOAT, [1], [1.0]),
+        ],
+    )
     path = tmp_path / 'affine.onnx'
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid('', 17)], ir_version=8), path)
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid('', 17)], ir_version=8), path
+    )
     return path
 
 
@@ -46,7 +56,11 @@ def test_report_is_what_runs(affine):
     report = load_engine(affine, 'auto', 2).report()
 
     assert report['provider'] == report['requested'][0] == 'CPUExecutionProvider'
-    assert report['threads'] == 2 and report['backend'] == 'onnxruntime' and report['precision'] == 'float32'
+    assert (
+        report['threads'] == 2
+        and report['backend'] == 'onnxruntime'
+        and report['precision'] == 'float32'
+    )
     assert report['versions']['onnxruntime'] == onnxruntime.__version__
     assert OrtEngine(affine).threads >= 1
 
@@ -81,18 +95,26 @@ def test_backends_never_fall_back(affine, monkeypatch):
         load_engine(affine, 'cuda')
     with pytest.raises(EngineError, match='lacks NoSuchProvider'):
         OrtEngine(affine, providers=['NoSuchProvider'])
-    monkeypatch.setattr(onnxruntime.InferenceSession, 'get_providers', lambda self: ['OtherProvider'])
+    monkeypatch.setattr(
+        onnxruntime.InferenceSession, 'get_providers', lambda self: ['OtherProvider']
+    )
     with pytest.raises(EngineError, match='runs on OtherProvider'):
         OrtEngine(affine)
 
 
 def test_failed_inference_is_an_engine_error(tmp_path):
     value = helper.make_tensor_value_info
-    graph = helper.make_graph([helper.make_node('Gather', ['table', 'i'], ['y'])], 'gather',
-                              [value('i', TensorProto.INT64, [1])], [value('y', TensorProto.FLOAT, [1])],
-                              [helper.make_tensor('table', TensorProto.FLOAT, [2], [1.0, 2.0])])
+    graph = helper.make_graph(
+        [helper.make_node('Gather', ['table', 'i'], ['y'])],
+        'gather',
+        [value('i', TensorProto.INT64, [1])],
+        [value('y', TensorProto.FLOAT, [1])],
+        [helper.make_tensor('table', TensorProto.FLOAT, [2], [1.0, 2.0])],
+    )
     path = tmp_path / 'gather.onnx'
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid('', 17)], ir_version=8), path)
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid('', 17)], ir_version=8), path
+    )
     engine = load_engine(path)
 
     with pytest.raises(EngineError, match='inference failed'):
@@ -122,7 +144,11 @@ def test_openvino_runs_the_shipped_model_nearly_as_the_reference():
         assert np.abs(found[name] - value).max() < 0.05 * np.abs(value).max(), name
         assert np.array_equal(found[name], again[name]) and found[name] is not again[name]
     report = ours.report()
-    assert report['backend'] == 'openvino' and report['precision'] in ('f32', 'bf16', 'f16') and report['threads'] == 1
+    assert (
+        report['backend'] == 'openvino'
+        and report['precision'] in ('f32', 'bf16', 'f16')
+        and report['threads'] == 1
+    )
     with pytest.raises(EngineError, match='the model takes image float32 1x3x120x160'):
         ours.run({})
 

@@ -1,4 +1,6 @@
-"""Generated files are those that `python -m mos_perception.generate` makes; launch files and package agree."""
+"""Generated files are those that `python -m mos_perception.commands.generate` makes; launch files
+and package agree.
+"""
 
 import ast
 import xml.etree.ElementTree as ElementTree
@@ -6,16 +8,28 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 import yaml
 
+from mos_perception.commands.generate import ROOT, files
 from mos_perception.config import FIELDS, Config, from_dict
-from mos_perception.generate import ROOT, files
 
-ARGUMENTS = {'namespace', 'model', 'backend', 'image_topic', 'events_topic', 'params_file', 'use_sim_time', 'autostart',
-             'rviz', 'log_level'}
+ARGUMENTS = {
+    'namespace',
+    'model',
+    'backend',
+    'image_topic',
+    'events_topic',
+    'params_file',
+    'use_sim_time',
+    'autostart',
+    'rviz',
+    'log_level',
+}
 
 
 @pytest.mark.parametrize('path', files(), ids=str)
 def test_generated_file_is_current(path):
-    assert (ROOT / path).read_text() == files()[path], 'run: python -m mos_perception.generate'
+    assert (ROOT / path).read_text() == files()[path], (
+        'run: python -m mos_perception.commands.generate'
+    )
 
 
 def test_parameter_file_holds_every_default():
@@ -26,12 +40,19 @@ def test_parameter_file_holds_every_default():
 @pytest.mark.parametrize('path', sorted((ROOT / 'launch').glob('*.py')), ids=lambda path: path.name)
 def test_launch_file_compiles(path):
     tree = ast.parse(path.read_text())
-    assert any(isinstance(item, ast.FunctionDef) and item.name == 'generate_launch_description' for item in tree.body)
+    assert any(
+        isinstance(item, ast.FunctionDef) and item.name == 'generate_launch_description'
+        for item in tree.body
+    )
 
 
 def test_launch_arguments():
     tree = ast.parse((ROOT / 'launch' / 'dimos.launch.py').read_text())
-    table = next(item.value for item in tree.body if isinstance(item, ast.Assign) and item.targets[0].id == 'ARGUMENTS')
+    table = next(
+        item.value
+        for item in tree.body
+        if isinstance(item, ast.Assign) and item.targets[0].id == 'ARGUMENTS'
+    )
     assert {key.value for key in table.keys} == ARGUMENTS
 
 
@@ -46,12 +67,24 @@ def test_xml_files_parse():
     package = ElementTree.parse(ROOT / 'package.xml').getroot()
     assert package.get('format') == '3'
     depends = {item.text for item in package.findall('exec_depend')}
-    assert {'mos_msgs', 'rclpy', 'event_camera_msgs', 'message_filters', 'cv_bridge', 'python3-numpy'} <= depends
+    assert {
+        'mos_msgs',
+        'rclpy',
+        'event_camera_msgs',
+        'message_filters',
+        'cv_bridge',
+        'python3-numpy',
+    } <= depends
     profile = ElementTree.parse(ROOT / 'config' / 'fastdds_shm.xml').getroot()
     assert [item.text for item in profile.findall('.//{*}segment_size')] == [str(64 << 20)]
 
 
 def test_measured_pages_are_those_of_the_measurements():
     from bench import document
-    assert (ROOT / 'docs' / 'performance.md').read_text() == document.performance(), 'run python -m bench.document'
-    assert (ROOT / 'docs' / 'accuracy.md').read_text() == document.accuracy(), 'run python -m bench.document'
+
+    assert (ROOT / 'docs' / 'performance.md').read_text() == document.performance(), (
+        'run python -m bench.document'
+    )
+    assert (ROOT / 'docs' / 'accuracy.md').read_text() == document.accuracy(), (
+        'run python -m bench.document'
+    )

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mos_perception.errors import FrameError
-from mos_perception.images import ENCODINGS, from_ids, from_rgb, to_ids, to_rgb
+from mos_perception.image_encodings import ENCODINGS, from_ids, from_rgb, to_ids, to_rgb
 
 RNG = np.random.default_rng(3)
 RGB = RNG.integers(0, 256, (6, 8, 3), dtype=np.uint8)
@@ -23,7 +23,9 @@ def padded(rows: np.ndarray, padding: int) -> tuple[int, np.ndarray]:
     return out.shape[1], data
 
 
-def convert(encoding: str, rows: np.ndarray, width: int, padding: int = 0, big: bool = False) -> np.ndarray:
+def convert(
+    encoding: str, rows: np.ndarray, width: int, padding: int = 0, big: bool = False
+) -> np.ndarray:
     step, data = padded(np.ascontiguousarray(rows).view(np.uint8).reshape(len(rows), -1), padding)
     return to_rgb(encoding, len(rows), width, step, big, data)
 
@@ -50,19 +52,32 @@ def test_grey(encoding):
 def test_wide_grey_keeps_the_high_byte(encoding, big, padding):
     values = RNG.integers(0, 65536, (6, 8)).astype('>u2' if big else '<u2')
     expected = (values.astype(int) // 256).astype(np.uint8)
-    np.testing.assert_array_equal(convert(encoding, values, 8, padding, big), np.dstack([expected] * 3))
+    np.testing.assert_array_equal(
+        convert(encoding, values, 8, padding, big), np.dstack([expected] * 3)
+    )
 
 
 @pytest.mark.parametrize('encoding, order', [
     ('uyvy', 'uyvy'), ('yuv422', 'uyvy'), ('yuyv', 'yuyv'), ('yuv422_yuy2', 'yuyv')])
 def test_yuv(encoding, order):
     luma = RNG.integers(16, 236, (4, 8)).astype(float)
-    chroma = {'u': RNG.integers(16, 241, (4, 4)).astype(float), 'v': RNG.integers(16, 241, (4, 4)).astype(float)}
+    chroma = {
+        'u': RNG.integers(16, 241, (4, 4)).astype(float),
+        'v': RNG.integers(16, 241, (4, 4)).astype(float),
+    }
     rows = np.zeros((4, 16), np.uint8)
-    for name, first, stride in (('y', order.index('y'), 2), ('u', order.index('u'), 4), ('v', order.index('v'), 4)):
+    for name, first, stride in (
+        ('y', order.index('y'), 2),
+        ('u', order.index('u'), 4),
+        ('v', order.index('v'), 4),
+    ):
         rows[:, first::stride] = luma if name == 'y' else chroma[name]
     # ITU-R BT.601, studio range
-    y, u, v = 1.164 * (luma - 16), np.repeat(chroma['u'] - 128, 2, 1), np.repeat(chroma['v'] - 128, 2, 1)
+    y, u, v = (
+        1.164 * (luma - 16),
+        np.repeat(chroma['u'] - 128, 2, 1),
+        np.repeat(chroma['v'] - 128, 2, 1),
+    )
     expected = np.dstack([y + 1.596 * v, y - 0.391 * u - 0.813 * v, y + 2.018 * u]).clip(0, 255)
     assert np.abs(convert(encoding, rows, 8).astype(float) - expected).max() <= 2
 
@@ -80,7 +95,9 @@ def test_bayer(pattern):
 @pytest.mark.parametrize('encoding', ['rgb8', 'bgr8', 'rgba8', 'bgra8'])
 def test_from_rgb_round_trip(encoding):
     rows = from_rgb(RGB, encoding)
-    np.testing.assert_array_equal(to_rgb(encoding, 6, 8, rows.shape[1], False, rows.reshape(-1)), RGB)
+    np.testing.assert_array_equal(
+        to_rgb(encoding, 6, 8, rows.shape[1], False, rows.reshape(-1)), RGB
+    )
 
 
 def test_from_rgb_grey_and_refusal():
@@ -116,8 +133,14 @@ def test_refusals_name_the_numbers(arguments, words):
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.sampled_from(ENCODINGS), st.integers(-1, 9), st.integers(-1, 9), st.integers(-1, 40), st.booleans(),
-       st.integers(0, 400))
+@given(
+    st.sampled_from(ENCODINGS),
+    st.integers(-1, 9),
+    st.integers(-1, 9),
+    st.integers(-1, 40),
+    st.booleans(),
+    st.integers(0, 400),
+)
 def test_any_fields_give_an_image_or_a_frame_error(encoding, height, width, step, big, size):
     try:
         image = to_rgb(encoding, height, width, step, big, np.zeros(size, np.uint8))

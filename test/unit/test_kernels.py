@@ -1,6 +1,6 @@
-"""The CUDA kernels' own source, run on the CPU (test/shim): bit by bit the CPU path, and each planted bug is caught.
+"""The CUDA kernels' own source on the CPU (test/shim): bit by bit the CPU path; bugs are caught.
 
-What this cannot see: a GPU's memory model, alignment, launch limits, speed. Not run on a GPU.
+What this cannot see: a GPU's memory model, alignment, launch limits, speed.
 """
 
 import importlib.util
@@ -18,16 +18,18 @@ from shim_driver import KERNEL_FILES, SHIM, SOURCES, ShimDriver, compile_shim
 from mos_perception.datatypes import Events
 from mos_perception.engine.kernels import compile_cubin
 from mos_perception.events import evt3
-from mos_perception.events.scatter import time_scale
-from mos_perception.events.voxel import accumulate, layout_of, voxelize
-from mos_perception.models.cuda_input import HEADER
+from mos_perception.events.arrays import EventArrays
+from mos_perception.events.scatter import ScatterRule
+from mos_perception.events.voxel import accumulate, channels, layout_of, voxelize
+from mos_perception.models.dimos.cuda_input import HEADER
 
 ROOT = Path(__file__).resolve().parents[2]
 ARCHITECTURES = ('sm_87', 'sm_90', 'sm_110', 'sm_120')  # Orin, Hopper, Thor, Blackwell desktops
 SIZE, BINS = (12, 20), 5
-EVT3_STATE = np.dtype([*((name, '<i4') for name in ('known', 'row', 'low', 'base', 'polarity', 'first_high', 'high',
-                                                    'events')), ('wraps', '<i8')])  # evt3.cu's Evt3State
-pytestmark = pytest.mark.skipif(shutil.which('g++') is None, reason='g++ is not installed: it compiles the kernels')
+EVT3_INTS = 'known', 'row', 'low', 'base', 'polarity', 'first_high', 'high', 'events'
+EVT3_STATE = np.dtype([*((name, '<i4') for name in EVT3_INTS), ('wraps', '<i8')])  # Evt3State
+pytestmark = pytest.mark.skipif(shutil.which('g++') is None,
+                                reason='g++ is not installed: it compiles the kernels')
 
 
 class Kernels:
@@ -43,15 +45,16 @@ class Kernels:
 
     def window(self, formulation, t0, t1, closed, out_size):
         layout = layout_of(formulation, BINS, SIZE, out_size)
-        m, shift = time_scale(BINS if layout.nearest else BINS - 1, t1 - t0)
-        self.layout = layout  # its tables are pointed at
+        self.rule = rule = ScatterRule.of(layout, t0, t1 - t0, closed)  # its tables are pointed at
         window = np.zeros(1, HEADER)
-        window[0] = (t0, t1 - t0, m, layout.columns.ctypes.data, layout.rows.ctypes.data, 0 if closed else 1, shift,
-                     *SIZE[::-1], layout.area, BINS, 0 if layout.nearest else 0xFFFF,
-                     0 if layout.signed else BINS * layout.area, -1 if layout.signed else 1, 0, 0, 0)
-        return window, np.zeros((BINS if layout.signed else 2 * BINS, *out_size), np.int32)
+        values = rule._asdict() | {'width': SIZE[1], 'height': SIZE[0]}
+        values |= {name: getattr(rule, name).ctypes.data for name in ('columns', 'rows')}
+        for name, value in values.items():
+            window[0][name] = value
+        return window, np.zeros((channels(formulation, BINS), *out_size), np.int32)
 
-    def events(self, events, t0, t1, formulation='dimos', closed=False, out_size=SIZE, shape=(3, 32, 0)):
+    def events(self, events, t0, t1, formulation='dimos', closed=False, out_size=SIZE,
+               shape=(3, 32, 0)):
         window, grid = self.window(formulation, t0, t1, closed, out_size)
         overflow, count = np.zeros(1, np.int32), np.array([len(events)], np.int32)
         arrays = [np.ascontiguousarray(getattr(events, name)) for name in 'xypt']
@@ -65,20 +68,22 @@ class Kernels:
         return grid
 
     def normalised(self, grid, floor, shape=(3, 32, 0), half=False):
-        largest, out = np.zeros(1, np.int32), np.empty(grid.shape, np.float16 if half else np.float32)
+        largest = np.zeros(1, np.int32)
+        out = np.empty(grid.shape, np.float16 if half else np.float32)
         self.launch(shape, 'voxel_largest', grid, np.int32(grid.size), largest)
-        self.launch(shape, 'voxel_normalise', grid, np.int32(grid.size), largest, np.float64(floor), out,
-                    np.int32(half))
+        self.launch(shape, 'voxel_normalise', grid, np.int32(grid.size), largest, np.float64(floor),
+                    out, np.int32(half))
         return out, largest[0]
 
     def evt3(self, words, state, shape=(3, 32, 0)):
         """Events (x, y, p, t ns) of the words; `state` goes to that after them."""
-        count, runs = np.array([len(words)], np.int32), np.zeros(-(-len(words) // 64) + 1, EVT3_STATE)
+        count = np.array([len(words)], np.int32)
+        runs = np.zeros(-(-len(words) // 64) + 1, EVT3_STATE)
         events = np.zeros(1, np.int32)
         runs.view(np.uint8)[:] = 0xA5
         self.launch(shape, 'evt3_scan', words, count, runs)
         self.launch(shape, 'evt3_join', count, runs, state, events)
-        out = [np.zeros(events[0], kind) for kind in (np.uint16, np.uint16, np.uint8, np.int64)]
+        out = EventArrays.allocate(events[0])
         self.launch(shape, 'evt3_scatter', words, count, runs, *out)
         return out
 
@@ -87,16 +92,20 @@ def random_events(rng, count, clustered=False):
     """Some outside of the sensor and the window (1000, 3000]; some exactly at its edges."""
     times = np.sort(np.where(rng.random(count) < 0.1, rng.choice([1000, 1001, 3000, 3001], count),
                              rng.integers(900, 3100, count)))
-    x, y = ((rng.integers(4, 7, count) if clustered else rng.integers(0, limit + 2, count)).astype(np.uint16)
+    x, y = ((rng.integers(4, 7, count) if clustered
+             else rng.integers(0, limit + 2, count)).astype(np.uint16)
             for limit in SIZE[::-1])
     return Events(x, y, rng.integers(0, 2, count).astype(np.uint8), times.astype(np.int64))
 
 
-CASES = {'random': random_events(np.random.default_rng(0), 2000), 'one': random_events(np.random.default_rng(1), 1),
+CASES = {'random': random_events(np.random.default_rng(0), 2000),
+         'one': random_events(np.random.default_rng(1), 1),
          'clustered': random_events(np.random.default_rng(2), 2000, True), 'empty': Events.empty(),
-         'edges': Events(np.full(4, 19, np.uint16), np.full(4, 11, np.uint16), np.array([0, 1, 0, 1], np.uint8),
+         'edges': Events(np.full(4, 19, np.uint16), np.full(4, 11, np.uint16),
+                         np.array([0, 1, 0, 1], np.uint8),
                          np.array([1000, 1001, 3000, 3001], np.int64)),
-         'outside': Events(np.array([20, 65535, 3], np.uint16), np.array([3, 3, 12], np.uint16), np.ones(3, np.uint8),
+         'outside': Events(np.array([20, 65535, 3], np.uint16), np.array([3, 3, 12], np.uint16),
+                           np.ones(3, np.uint8),
                            np.full(3, 2000, np.int64))}
 SHAPES = [(1, 1, 0), (3, 32, 0), (3, 32, 1), (2, 64, 2)]
 
@@ -111,7 +120,8 @@ def differences(kernels, shapes=SHAPES):
                 grid, overflow = kernels.events(events, 1000, 3000, formulation, shape=shape)
                 if not np.array_equal(grid, wanted) or overflow:
                     found.append(f'{formulation} {name} {shape}')
-    wide = Events(*(getattr(CASES['random'], name) for name in 'xyp'), CASES['random'].t * 10**9)  # a window of 2000 s
+    wide = Events(*(getattr(CASES['random'], name) for name in 'xyp'),
+                  CASES['random'].t * 10**9)  # a window of 2000 s
     wanted = accumulate(wide, 1000 * 10**9, 3000 * 10**9, formulation='dimos', bins=BINS, size=SIZE)
     if not np.array_equal(kernels.events(wide, 1000 * 10**9, 3000 * 10**9)[0], wanted):
         found.append('long window')
@@ -135,20 +145,24 @@ def test_grids_are_the_cpu_path_s_bit_by_bit(kernels):
 
 
 @settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), count=st.integers(0, 300), closed=st.booleans(), shape=st.sampled_from(SHAPES),
+@given(seed=st.integers(0, 2**32 - 1), count=st.integers(0, 300), closed=st.booleans(),
+       shape=st.sampled_from(SHAPES),
        formulation=st.sampled_from(['dimos', 'e2vid', 'counts']))
 def test_any_events_any_launch(kernels, seed, count, formulation, closed, shape):
     events = random_events(np.random.default_rng(seed), count)
-    wanted = accumulate(events, 1000, 3000, formulation=formulation, bins=BINS, size=SIZE, out_size=(6, 11),
+    wanted = accumulate(events, 1000, 3000, formulation=formulation, bins=BINS, size=SIZE,
+                        out_size=(6, 11),
                         closed=closed)
-    assert np.array_equal(kernels.events(events, 1000, 3000, formulation, closed, (6, 11), shape)[0], wanted)
+    assert np.array_equal(kernels.events(events, 1000, 3000, formulation, closed, (6, 11),
+                                         shape)[0], wanted)
 
 
 def test_raw_mono_packets_give_the_grid_of_their_events(kernels):
     rng = np.random.default_rng(4)
     dt, x, y, p = (rng.integers(0, limit, 500).astype(np.uint64) for limit in (2200, 22, 14, 2))
     words = dt | x << np.uint64(32) | y << np.uint64(48) | p << np.uint64(63)
-    events = Events(x.astype(np.uint16), y.astype(np.uint16), p.astype(np.uint8), 900 + dt.astype(np.int64))
+    events = Events(x.astype(np.uint16), y.astype(np.uint16), p.astype(np.uint8),
+                    900 + dt.astype(np.int64))
     wanted = accumulate(events, 1000, 3000, formulation='dimos', bins=BINS, size=SIZE)
     for shape in SHAPES:
         assert np.array_equal(kernels.mono(words, 900, 1000, 3000, shape), wanted)
@@ -166,10 +180,12 @@ def test_normalised_input_is_the_cpu_path_s(kernels, floor):
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.integers(-2**28, 2**28), min_size=1, max_size=40), st.sampled_from([1.0, 4096.0]))
+@given(st.lists(st.integers(-2**28, 2**28), min_size=1, max_size=40),
+       st.sampled_from([1.0, 4096.0]))
 def test_half_floats_round_as_numpy_does(kernels, values, floor):
     grid = np.array(values, np.int32)
-    wanted = kernels.normalised(grid, floor)[0].astype(np.float16)  # down to zero through the subnormal ones
+    # Down to zero through the subnormal ones.
+    wanted = kernels.normalised(grid, floor)[0].astype(np.float16)
     assert kernels.normalised(grid, floor, half=True)[0].tobytes() == wanted.tobytes()
 
 
@@ -177,7 +193,8 @@ def evt3_words(rng, count):
     """Any words; times mostly advance, sometimes wrap or waver."""
     kinds = rng.choice(16, count, p=[0.15, 0.01, 0.3, 0.1, 0.1, 0.08, 0.1, 0.01, 0.08, *[0.01] * 7])
     values = rng.integers(0, 4096, count)
-    high = (4000 + np.cumsum(rng.choice([0, 1, 3, -2, -30], count, p=[0.5, 0.3, 0.1, 0.05, 0.05]))) % 4096
+    steps = rng.choice([0, 1, 3, -2, -30], count, p=[0.5, 0.3, 0.1, 0.05, 0.05])
+    high = (4000 + np.cumsum(steps)) % 4096
     values = np.where(kinds == 8, high, np.where(kinds == 0, values % 16, values))
     return (kinds << 12 | values).astype(np.uint16)
 
@@ -190,20 +207,21 @@ def test_evt3_is_decoded_as_on_the_cpu(kernels, seed, count, shape):
     before = rng.integers(0, 2048, evt3.STATE_SIZE)
     before[evt3.READY], before[evt3.POLARITY], before[evt3.WRAPS] = 2, 1, 3
     state = np.zeros(1, EVT3_STATE)
-    state[0] = (15, before[evt3.ROW], before[evt3.LOW], before[evt3.BASE], before[evt3.POLARITY], 0, before[evt3.HIGH],
+    state[0] = (15, before[evt3.ROW], before[evt3.LOW], before[evt3.BASE], before[evt3.POLARITY], 0,
+                before[evt3.HIGH],
                 0, before[evt3.WRAPS])
     found = kernels.evt3(words, state, shape)
     inside = (found[0] < columns) & (found[1] < rows)
     total = evt3.count_evt3(words)
-    arrays = [np.zeros(total + evt3.SLACK, kind) for kind in (np.uint16, np.uint16, np.uint8, np.uint64)]
-    after = before.copy()
-    n, _, _ = evt3.decode_evt3(words, columns, rows, after, *arrays)
+    arrays, after = EventArrays.allocate(total + evt3.SLACK), before.copy()
+    n = evt3.decode_evt3(words, columns, rows, after, arrays.unsigned_times()).kept
     assert len(found[0]) == total
     for ours, wanted in zip(found, arrays):
-        assert np.array_equal(ours[inside], wanted[:n].astype(ours.dtype))
-    names = {'row': evt3.ROW, 'low': evt3.LOW, 'base': evt3.BASE, 'polarity': evt3.POLARITY, 'high': evt3.HIGH,
+        assert np.array_equal(ours[inside], wanted[:n])
+    names = {'row': evt3.ROW, 'low': evt3.LOW, 'base': evt3.BASE, 'polarity': evt3.POLARITY,
+             'high': evt3.HIGH,
              'wraps': evt3.WRAPS}
-    assert {name: int(state[0][name]) for name in names} == {name: int(after[k]) for name, k in names.items()}
+    assert [int(state[0][name]) for name in names] == [int(after[k]) for k in names.values()]
 
 
 def test_a_cell_that_nears_the_end_of_int32_is_reported(kernels):
@@ -215,14 +233,18 @@ def test_a_cell_that_nears_the_end_of_int32_is_reported(kernels):
 
 
 def sanitized(folder, kind, sources=SOURCES):
-    """What a sanitizer says of the kernels: '' or its first lines. Skips where the compiler lacks it."""
-    if subprocess.run(['g++', f'-fsanitize={kind}', '-x', 'c++', '-', '-o', str(folder / 'try')], input='int main(){}',
-                      capture_output=True, text=True, check=False).returncode:
+    """What a sanitizer says of the kernels: '' or its first lines. Skips where g++ lacks it."""
+    attempt = ['g++', f'-fsanitize={kind}', '-x', 'c++', '-', '-o', str(folder / 'try')]
+    if subprocess.run(attempt, input='int main(){}', capture_output=True, text=True,
+                      check=False).returncode:
         pytest.skip(f'g++ has no -fsanitize={kind} here')
-    program = compile_shim(folder / kind, f'-fsanitize={kind}', *(['-DSHIM_THREADS'] if kind == 'thread' else []),
+    program = compile_shim(folder / kind, f'-fsanitize={kind}',
+                           *(['-DSHIM_THREADS'] if kind == 'thread' else []),
                            program=True, sources=sources)
-    run = ['setarch', '-R'] if kind == 'thread' and shutil.which('setarch') else []  # it cannot bear random addresses
-    done = subprocess.run([*run, str(program)], capture_output=True, text=True, check=False, timeout=120)
+    # The thread sanitizer cannot bear random addresses.
+    run = ['setarch', '-R'] if kind == 'thread' and shutil.which('setarch') else []
+    done = subprocess.run([*run, str(program)], capture_output=True, text=True, check=False,
+                          timeout=120)
     return '' if done.returncode == 0 else (done.stderr or f'exit code {done.returncode}')[:500]
 
 
@@ -234,13 +256,17 @@ def test_sanitizers_find_nothing(tmp_path, kind):
 MUTANTS = {  # name: (file, what stands there, the bug)
     'no bug': ('voxel.h', '#pragma once', '#pragma once'),
     'missing barrier': ('voxel.cu', '        __syncthreads();\n', ''),
-    'missing guard': ('voxel.h', ' || x >= w.width || y >= w.height)', ')'),
-    'dropped stride': ('voxel.cu', 'return (long long)gridDim.x * blockDim.x;', 'return blockDim.x;'),
-    'wrong sign': ('voxel.h', 'int dark = p <= 0;', 'int dark = p > 0;'),
-    'overflow': ('voxel.h', 'long long q = (dt * w.m) >> w.shift;', 'long long q = (int)(dt * w.m) >> w.shift;'),
+    'missing guard': ('voxel.h', ' || e.x >= w.width || e.y >= w.height)', ')'),
+    'dropped stride': ('voxel.cu', 'return (long long)gridDim.x * blockDim.x;',
+                       'return blockDim.x;'),
+    'wrong sign': ('voxel.h', 'int dark = e.p <= 0;', 'int dark = e.p > 0;'),
+    'overflow': ('voxel.h', 'long long q = (dt * w.m) >> w.shift;',
+                 'long long q = (int)(dt * w.m) >> w.shift;'),
     'off-by-one bin': ('voxel.h', 'if (plane > w.bins - 1)', 'if (plane > w.bins)'),
-    'plain += for atomicAdd': ('voxel.h', 'atomicAdd(&grid[cell], value) + value', '(grid[cell] += value)'),
-    'swapped x and y': ('voxel.h', 'w.rows[y] + w.columns[x]', 'w.rows[x % w.height] + w.columns[y]')}
+    'plain += for atomicAdd': ('voxel.h', 'atomicAdd(&grid[cell], value) + value',
+                               '(grid[cell] += value)'),
+    'swapped x and y': ('voxel.h', 'w.rows[e.y] + w.columns[e.x]',
+                        'w.rows[e.x % w.height] + w.columns[e.y]')}
 
 
 @pytest.mark.parametrize('name', MUTANTS)
@@ -254,9 +280,10 @@ def test_every_planted_bug_is_caught(tmp_path, name):
     (tmp_path / file).write_text(text.replace(there, bug))
     script = ('import sys; sys.path[:0] = sys.argv[2:]; import test_kernels as k; '
               'sys.exit(1 if k.differences(k.Kernels(sys.argv[1])) else 0)')
-    library = compile_shim(tmp_path / 'kernels.so', sources=[tmp_path])  # a bug may crash: not in this process
-    compared = subprocess.run([sys.executable, '-c', script, str(library), str(Path(__file__).parent), str(SHIM),
-                               str(ROOT)],
+    library = compile_shim(tmp_path / 'kernels.so', sources=[tmp_path])
+    # A bug may crash: not in this process.
+    folders = [str(Path(__file__).parent), str(SHIM), str(ROOT)]
+    compared = subprocess.run([sys.executable, '-c', script, str(library), *folders],
                               capture_output=True, check=False, timeout=120)
     caught = 'comparison' if compared.returncode else next(
         (kind for kind in ('address', 'thread') if sanitized(tmp_path, kind, [tmp_path])), '')
@@ -264,10 +291,12 @@ def test_every_planted_bug_is_caught(tmp_path, name):
     assert bool(caught) == (name != 'no bug')
 
 
-@pytest.mark.skipif(importlib.util.find_spec('cuda') is None, reason='cubins are compiled with NVRTC: pip install '
+@pytest.mark.skipif(importlib.util.find_spec('cuda') is None,
+                    reason='cubins are compiled with NVRTC: pip install '
                     'cuda-core cuda-bindings nvidia-cuda-nvrtc nvidia-cuda-runtime')
 @pytest.mark.parametrize('architecture', ARCHITECTURES)
-@pytest.mark.parametrize('source', [path for path in KERNEL_FILES if path.suffix == '.cu'], ids=lambda path: path.name)
+@pytest.mark.parametrize('source', [path for path in KERNEL_FILES if path.suffix == '.cu'],
+                         ids=lambda path: path.name)
 def test_kernels_compile_for_the_gpus_we_name(source, architecture):
     capability = int(architecture[3:-1]), int(architecture[-1])
     assert len(compile_cubin(source, capability)) > 1000

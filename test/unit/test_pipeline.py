@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from mos_perception.config import Config
-from mos_perception.datatypes import EventPacket, Events, Fault, Frame, Modality, Result, Skip, SkipReason
+from mos_perception.datatypes import (
+    EventPacket,
+    Events,
+    Fault,
+    Frame,
+    Modality,
+    Result,
+    Skip,
+    SkipReason,
+)
 from mos_perception.errors import EngineError
 from mos_perception.pipeline import Pipeline
 
@@ -121,9 +130,9 @@ def test_a_failed_inference_is_a_fault_and_the_next_frame_works(pipeline, bright
         pipeline.push_frame(frame(stamp), 0)
     first, second = pipeline.ready(0)
     with monkeypatch.context() as patch:
-        def broken(outputs, size):
+        def broken(sample, stages):
             raise EngineError('output class_logits has 3 values that are NaN')
-        patch.setattr(bright_model, 'postprocess', broken)
+        patch.setattr(bright_model, 'detect', broken)
         assert 'NaN' in pipeline.process(first).message
     assert isinstance(pipeline.process(second), Result)
 
@@ -138,6 +147,7 @@ def test_event_arrays_take_the_same_path(pipeline):
 
 
 def test_live_parameters_reach_every_part(pipeline, bright_model):
-    pipeline.update(Config(score_threshold=0.5, max_objects=3, deadline_s=1.5, track_lost_s=2.0))
-    assert (bright_model.score_threshold, bright_model.max_objects) == (0.5, 3)
+    config = Config(score_threshold=0.5, top_k=3, deadline_s=1.5, track_lost_s=2.0)
+    pipeline.update(config)
+    assert bright_model.config is config
     assert pipeline.sync.deadline_ns == 1500 * MS

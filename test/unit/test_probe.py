@@ -1,4 +1,5 @@
-"""The GPU probe against no driver, a fake libcuda, and what backend and driver layers make of each."""
+"""The GPU probe against no driver, a fake libcuda, and what backend and driver layers make of each.
+"""
 
 import shutil
 import subprocess
@@ -33,8 +34,20 @@ def fake(tmp_path):
     def make(init=0, version=13000, count=1, source=FAKE) -> str:
         code, library = tmp_path / 'fake.c', tmp_path / 'libcuda.so.1'
         code.write_text(source)
-        subprocess.run([compiler, '-shared', '-fPIC', f'-DINIT={init}', f'-DVERSION={version}', f'-DCOUNT={count}',
-                        '-o', library, code], check=True)
+        subprocess.run(
+            [
+                compiler,
+                '-shared',
+                '-fPIC',
+                f'-DINIT={init}',
+                f'-DVERSION={version}',
+                f'-DCOUNT={count}',
+                '-o',
+                library,
+                code,
+            ],
+            check=True,
+        )
         return str(library)
     return make
 
@@ -47,15 +60,26 @@ def no_driver(monkeypatch):
 @needs_compiler
 def test_names_the_device(fake):
     found = probe.find_gpu(fake())
-    assert (found.name, found.capability, found.sm_count, found.cuda) == ('Fake Orin', (8, 7), 14, 13000)
+    assert (found.name, found.capability, found.sm_count, found.cuda) == (
+        'Fake Orin',
+        (8, 7),
+        14,
+        13000,
+    )
     assert str(found) == 'Fake Orin (sm_87, 14 SMs)'
 
 
 @needs_compiler
-@pytest.mark.parametrize('arguments, words', [
-    ({'init': 100}, 'error 100 to cuInit'), ({'init': 803}, 'error 803'), ({'count': 0}, '0 devices'),
-    ({'version': 11040}, 'runs CUDA 11.4: at least 12.2'), ({'source': 'int cuInit(int f) { return 0; }'},
-                                                           'has no cuDriverGetVersion')])
+@pytest.mark.parametrize(
+    'arguments, words',
+    [
+        ({'init': 100}, 'error 100 to cuInit'),
+        ({'init': 803}, 'error 803'),
+        ({'count': 0}, '0 devices'),
+        ({'version': 11040}, 'runs CUDA 11.4: at least 12.2'),
+        ({'source': 'int cuInit(int f) { return 0; }'}, 'has no cuDriverGetVersion'),
+    ],
+)
 def test_each_trouble_has_its_message(fake, arguments, words):
     with pytest.raises(EngineError, match=words) as error:
         probe.find_gpu(fake(**arguments))
@@ -71,7 +95,9 @@ def test_not_a_library(tmp_path):
 @pytest.mark.parametrize('backend', ['tensorrt', 'tensorrt_rtx'])
 def test_named_backend_without_a_driver(no_driver, backend):
     start = time.monotonic()
-    with pytest.raises(EngineError, match=f'backend {backend}: no NVIDIA driver.*"backend: onnxruntime"'):
+    with pytest.raises(
+        EngineError, match=f'backend {backend}: no NVIDIA driver.*"backend: onnxruntime"'
+    ):
         load_engine(MODEL, backend)
     assert time.monotonic() - start < 5
     assert 'tensorrt' not in sys.modules
@@ -88,7 +114,9 @@ def test_auto_with_a_gpu_but_no_tensorrt(monkeypatch):
     gpu = Gpu('Fake', (8, 7), 14, 13000, '', '')
     for module in ('build', 'trt'):
         __import__(f'mos_perception.engine.{module}')
-        monkeypatch.setattr(sys.modules[f'mos_perception.engine.{module}'], 'find_gpu', lambda *_: gpu)
+        monkeypatch.setattr(
+            sys.modules[f'mos_perception.engine.{module}'], 'find_gpu', lambda *_: gpu
+        )
     monkeypatch.setattr(sys.modules['mos_perception.engine'], 'find_gpu', lambda: gpu)
     monkeypatch.setitem(sys.modules, 'tensorrt', None)
     monkeypatch.setitem(sys.modules, 'tensorrt_rtx', None)

@@ -1,4 +1,6 @@
-"""The README's commands exist: make targets, `mos` subcommands and options, modules, files it links to."""
+"""The README's commands exist: make targets, `mos` subcommands and options, modules, files it links
+to.
+"""
 
 import importlib.util
 import re
@@ -12,8 +14,12 @@ from mos_perception.cli import _parser
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / 'README.md').read_text()
 BLOCKS = re.findall(r'```bash\n(.*?)```', README, re.S)
-COMMANDS = [line.split('#')[0].strip() for block in BLOCKS for line in block.replace('\\\n', ' ').splitlines()
-            if line.split('#')[0].strip()]
+COMMANDS = [
+    line.split('#')[0].strip()
+    for block in BLOCKS
+    for line in block.replace('\\\n', ' ').splitlines()
+    if line.split('#')[0].strip()
+]
 TARGETS = set(re.findall(r'^([a-z-]+):', (ROOT / 'Makefile').read_text(), re.M))
 
 
@@ -39,4 +45,6 @@ def test_linked_files_exist(path):
 
 
 def test_both_promised_commands_are_there():
-    assert {'make demo', 'make test'} <= {c for c in COMMANDS} | set(re.findall(r'`(make \w+)`', README))
+    assert {'make demo', 'make test'} <= {c for c in COMMANDS} | set(
+        re.findall(r'`(make \w+)`', README)
+    )

@@ -13,8 +13,16 @@ SIZE = (6, 8)
 
 
 def make(side='before', **changes) -> Synchronizer:
-    values = dict(side=side, length_ns=30 * MS, deadline_ns=100 * MS, tick_ns=33 * MS, max_bytes=1 << 24, frames=True,
-                  events=True, stale_ns=1000 * MS)
+    values = dict(
+        side=side,
+        length_ns=30 * MS,
+        deadline_ns=100 * MS,
+        tick_ns=33 * MS,
+        max_bytes=1 << 24,
+        frames=True,
+        events=True,
+        stale_ns=1000 * MS,
+    )
     return Synchronizer(**{**values, **changes})
 
 
@@ -38,7 +46,11 @@ def test_window_before_is_left_open_right_closed():
     sync.push_frame(frame(100 * MS), 0)
     (pair,) = sync.ready(0)
     assert pair.window.events.t.tolist() == [70 * MS + 1, 100 * MS]
-    assert (pair.window.t0_ns, pair.window.t1_ns, pair.window.status) == (70 * MS, 100 * MS, WindowStatus.COMPLETE)
+    assert (pair.window.t0_ns, pair.window.t1_ns, pair.window.status) == (
+        70 * MS,
+        100 * MS,
+        WindowStatus.COMPLETE,
+    )
     assert pair.frame_id == 'camera'
 
 
@@ -161,8 +173,11 @@ def test_reset_forgets_everything():
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.integers(1, 400), min_size=1, max_size=60), st.lists(st.integers(1, 20), min_size=1, max_size=20),
-       st.data())
+@given(
+    st.lists(st.integers(1, 400), min_size=1, max_size=60),
+    st.lists(st.integers(1, 20), min_size=1, max_size=20),
+    st.data(),
+)
 def test_windows_do_not_depend_on_how_arrivals_interleave(gaps, cuts, data):
     """The same packets give the same windows however frames and packets are mixed on arrival."""
     t = np.cumsum(gaps).astype(np.int64) * MS // 4
@@ -175,13 +190,22 @@ def test_windows_do_not_depend_on_how_arrivals_interleave(gaps, cuts, data):
     frames = [stamp for stamp in range(30 * MS, last, 33 * MS)][:20]
 
     def run(order):
-        sync, packet_iter, frame_iter, out = make(deadline_ns=1 << 60), iter(packets), iter(frames), {}
+        sync, packet_iter, frame_iter, out = (
+            make(deadline_ns=1 << 60),
+            iter(packets),
+            iter(frames),
+            {},
+        )
         for is_frame in order:
             if is_frame:
                 sync.push_frame(frame(next(frame_iter)), 0)
             else:
                 feed(sync, *next(packet_iter))
-            out |= {pair.stamp_ns: pair.window.digest() for pair in sync.ready(0) if pair.frame is not None}
+            out |= {
+                pair.stamp_ns: pair.window.digest()
+                for pair in sync.ready(0)
+                if pair.frame is not None
+            }
         return out
 
     order = [True] * len(frames) + [False] * len(packets)

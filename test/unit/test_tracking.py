@@ -24,9 +24,14 @@ def instances(*boxes, looks=None) -> Instances:
     for mask, (x0, y0, x1, y1) in zip(masks, boxes):
         mask[y0:y1, x0:x1] = True
     count = len(boxes)
-    return Instances(masks, np.array(boxes, np.float32).reshape(-1, 4), np.ones(count, np.float32),
-                     np.ones(count, np.float32), np.ones(count, bool),
-                     np.zeros((count, 0), np.float32) if looks is None else np.array(looks, np.float32))
+    return Instances(
+        masks,
+        np.array(boxes, np.float32).reshape(-1, 4),
+        np.ones(count, np.float32),
+        np.ones(count, np.float32),
+        np.ones(count, bool),
+        np.zeros((count, 0), np.float32) if looks is None else np.array(looks, np.float32),
+    )
 
 
 def run(tracker, frames, step_ms=33):
@@ -34,8 +39,14 @@ def run(tracker, frames, step_ms=33):
 
 
 def test_moving_objects_keep_their_ids():
-    frames = [instances((10 + 3 * n, 10, 40 + 3 * n, 40), (100 - 3 * n, 60, 130 - 3 * n, 90)) for n in range(12)]
-    swapped = [frame if n % 2 else instances(*frame.boxes[::-1].astype(int)) for n, frame in enumerate(frames)]
+    frames = [
+        instances((10 + 3 * n, 10, 40 + 3 * n, 40), (100 - 3 * n, 60, 130 - 3 * n, 90))
+        for n in range(12)
+    ]
+    swapped = [
+        frame if n % 2 else instances(*frame.boxes[::-1].astype(int))
+        for n, frame in enumerate(frames)
+    ]
 
     results = run(HungarianTracker(Config()), swapped)
 
@@ -58,21 +69,42 @@ def test_weak_instances_continue_tracks_but_start_none():
 
 
 def test_life_in_seconds():
-    """Seen for 0.1 s: confirmed; unseen: lost; unseen for 0.2 s: dead; back after that: a new id."""
-    tracker, thing = HungarianTracker(Config(track_confirm_s=0.1, track_lost_s=0.2)), instances((10, 10, 40, 40))
+    """Seen for 0.1 s: confirmed; unseen: lost; unseen for 0.2 s: dead; back after that: a new id.
+    """
+    tracker, thing = (
+        HungarianTracker(Config(track_confirm_s=0.1, track_lost_s=0.2)),
+        instances((10, 10, 40, 40)),
+    )
     seen = [True, True, True, False, False, True, False, False, False, False, True]
 
     states = [[(int(i), TrackState(s).name) for i, s in zip(tracks.ids, tracks.states)]
               for tracks in run(tracker, [thing if there else instances() for there in seen], 50)]
 
-    assert states == [[(1, 'TENTATIVE')], [(1, 'TENTATIVE')], [(1, 'CONFIRMED')], [(1, 'LOST')], [(1, 'LOST')],
-                      [(1, 'CONFIRMED')], [(1, 'LOST')], [(1, 'LOST')], [(1, 'LOST')], [], [(2, 'TENTATIVE')]]
+    assert states == [
+        [(1, 'TENTATIVE')],
+        [(1, 'TENTATIVE')],
+        [(1, 'CONFIRMED')],
+        [(1, 'LOST')],
+        [(1, 'LOST')],
+        [(1, 'CONFIRMED')],
+        [(1, 'LOST')],
+        [(1, 'LOST')],
+        [(1, 'LOST')],
+        [],
+        [(2, 'TENTATIVE')],
+    ]
 
 
 def test_frame_rate_does_not_matter():
     for step_ms in (5, 10, 20, 50, 100):
-        results = run(HungarianTracker(Config()), [instances((10, 10, 40, 40))] * (200 // step_ms + 1), step_ms)
-        first = next(n for n, tracks in enumerate(results) if tracks.states[0] == TrackState.CONFIRMED)
+        results = run(
+            HungarianTracker(Config()),
+            [instances((10, 10, 40, 40))] * (200 // step_ms + 1),
+            step_ms,
+        )
+        first = next(
+            n for n, tracks in enumerate(results) if tracks.states[0] == TrackState.CONFIRMED
+        )
         assert first * step_ms == 100
 
 
@@ -96,14 +128,21 @@ def test_lost_s_zero_forgets_at_once_but_still_tracks():
 
 def test_occluded_object_is_found_where_it_should_be():
     """Moving 6 px per frame, hidden for 8 frames: 48 px later nothing overlaps its last mask."""
-    frames = [instances((6 * n, 50, 20 + 6 * n, 70)) if not 6 <= n < 14 else instances() for n in range(18)]
+    frames = [
+        instances((6 * n, 50, 20 + 6 * n, 70)) if not 6 <= n < 14 else instances()
+        for n in range(18)
+    ]
     results = run(HungarianTracker(Config()), frames)
     assert all(tracks.ids.tolist() == [1] for tracks in results)
-    assert results[10].states.tolist() == [TrackState.LOST] and results[10].instance.tolist() == [-1]
+    assert results[10].states.tolist() == [TrackState.LOST] and results[10].instance.tolist() == [
+        -1
+    ]
 
 
 def test_small_fast_object_never_overlaps_itself():
-    results = run(HungarianTracker(Config()), [instances((8 * n, 50, 8 * n + 7, 57)) for n in range(15)])
+    results = run(
+        HungarianTracker(Config()), [instances((8 * n, 50, 8 * n + 7, 57)) for n in range(15)]
+    )
     assert {int(i) for tracks in results for i in tracks.ids} == {1}
 
 
@@ -127,7 +166,10 @@ def test_looks_decide_where_overlap_cannot():
 
 
 def test_confirm_at_once():
-    assert HungarianTracker(Config(track_confirm_s=0.0)).update(instances((0, 0, 9, 9)), 0).states[0] == 1
+    assert (
+        HungarianTracker(Config(track_confirm_s=0.0)).update(instances((0, 0, 9, 9)), 0).states[0]
+        == 1
+    )
 
 
 def test_time_going_back_and_reset():
@@ -172,8 +214,13 @@ def test_similarity_is_mask_iou():
         masks = np.stack([labels == n for n in (1, 2, 3)])
         masks[:, :20] = False
         boxes = [(x.min(), y.min(), x.max() + 1, y.max() + 1) for y, x in map(np.nonzero, masks)]
-        return Instances(masks, np.array(boxes, np.float32), *(np.ones(3, np.float32),) * 2, np.ones(3, bool),
-                         np.zeros((3, 0), np.float32))
+        return Instances(
+            masks,
+            np.array(boxes, np.float32),
+            *(np.ones(3, np.float32),) * 2,
+            np.ones(3, bool),
+            np.zeros((3, 0), np.float32),
+        )
 
     a, b = frame(whole[0]), frame(whole[1])
     tracker.update(a, 0)
@@ -183,26 +230,42 @@ def test_similarity_is_mask_iou():
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.lists(st.one_of(st.just(-np.inf), st.floats(0, 1)), min_size=3, max_size=3), min_size=1, max_size=4))
+@given(
+    st.lists(
+        st.lists(st.one_of(st.just(-np.inf), st.floats(0, 1)), min_size=3, max_size=3),
+        min_size=1,
+        max_size=4,
+    )
+)
 def test_assignment_is_the_best_of_all(rows):
     table = np.array(rows)
     pairs = assign(table)
     assert all(np.isfinite(table[pair]) for pair in pairs)
     worth = np.where(np.isfinite(table), table, 0)
     m, n = table.shape
-    best = max(sum(worth[i, j] for i, j in zip(rows, columns)) for k in (min(m, n),)
-               for rows in itertools.permutations(range(m), k) for columns in itertools.combinations(range(n), k))
+    best = max(
+        sum(worth[i, j] for i, j in zip(rows, columns))
+        for k in (min(m, n),)
+        for rows in itertools.permutations(range(m), k)
+        for columns in itertools.combinations(range(n), k)
+    )
     assert sum(table[pair] for pair in pairs) == pytest.approx(best, abs=1e-4)
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.lists(st.lists(st.tuples(st.integers(0, 140), st.integers(0, 100)), max_size=4), max_size=12))
+@given(
+    st.lists(st.lists(st.tuples(st.integers(0, 140), st.integers(0, 100)), max_size=4), max_size=12)
+)
 def test_invariants_on_anything(frames):
     tracker, known, dead = HungarianTracker(Config(track_lost_s=0.1)), set(), set()
     for n, places in enumerate(frames):
-        tracks = tracker.update(instances(*[(x, y, x + 15, y + 15) for x, y in places]), n * 40 * MS)
+        tracks = tracker.update(
+            instances(*[(x, y, x + 15, y + 15) for x, y in places]), n * 40 * MS
+        )
         ids, used = set(tracks.ids.tolist()), tracks.instance[tracks.instance >= 0]
-        assert len(ids) == len(tracks) and not ids & dead and sorted(used) == list(range(len(places)))
+        assert (
+            len(ids) == len(tracks) and not ids & dead and sorted(used) == list(range(len(places)))
+        )
         assert ((tracks.states == TrackState.LOST) == (tracks.instance < 0)).all()
         assert not ids - known or min(ids - known) > max(known, default=0)
         dead |= known - ids

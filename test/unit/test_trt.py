@@ -1,4 +1,7 @@
-"""TrtEngine against a fake TensorRT and driver: tensors, feeds, refusals. Proves our side only, nothing of TensorRT."""
+"""TrtEngine against a fake TensorRT and driver: tensors, feeds, refusals.
+
+Proves our side only, nothing of TensorRT.
+"""
 
 import gc
 from enum import Enum
@@ -62,18 +65,28 @@ def fake_trt(driver, dtype='DataType.FLOAT', shape=(1, 3), takes=True):
     addresses = {}
 
     def execute(stream):
-        driver.memory[addresses['y']].view(np.float32)[:] = 2 * driver.memory[addresses['x']].view(np.float32)
+        driver.memory[addresses['y']].view(np.float32)[:] = 2 * driver.memory[addresses['x']].view(
+            np.float32
+        )
         return True
-    context = SimpleNamespace(set_tensor_address=lambda name, to: addresses.__setitem__(name, to) or True,
-                              execute_async_v3=execute)
+
+    context = SimpleNamespace(
+        set_tensor_address=lambda name, to: addresses.__setitem__(name, to) or True,
+        execute_async_v3=execute,
+    )
     engine = SimpleNamespace(
         num_io_tensors=2, get_tensor_name=lambda n: 'xy'[n], get_tensor_shape=lambda name: shape,
         get_tensor_mode=lambda name: Mode.INPUT if name == 'x' else Mode.OUTPUT,
         get_tensor_dtype=lambda name: dtype, create_execution_context=lambda: context)
     return SimpleNamespace(
-        __name__='tensorrt', __version__='10.3.0', TensorIOMode=Mode, Logger=type('Logger', (), {
-            'ERROR': 1, '__init__': lambda self, level: None}),
-        Runtime=lambda logger: SimpleNamespace(deserialize_cuda_engine=lambda plan: engine if takes else None))
+        __name__='tensorrt',
+        __version__='10.3.0',
+        TensorIOMode=Mode,
+        Logger=type('Logger', (), {'ERROR': 1, '__init__': lambda self, level: None}),
+        Runtime=lambda logger: SimpleNamespace(
+            deserialize_cuda_engine=lambda plan: engine if takes else None
+        ),
+    )
 
 
 def test_runs_by_name_and_gives_copies():
@@ -84,7 +97,11 @@ def test_runs_by_name_and_gives_copies():
     assert first['y'].tolist() == [[2, 4, 6]] and second['y'].tolist() == [[10, 12, 14]]
     assert driver.activated == 2 and [str(spec) for spec in engine.outputs] == ['y float32 1x3']
     report = engine.report()
-    assert report['backend'] == 'tensorrt' and 'sm_87' in report['device'] and report['provider'] == 'fake'
+    assert (
+        report['backend'] == 'tensorrt'
+        and 'sm_87' in report['device']
+        and report['provider'] == 'fake'
+    )
 
 
 def test_memory_goes_with_the_engine():
@@ -96,7 +113,9 @@ def test_memory_goes_with_the_engine():
     assert driver.closed == 1
 
 
-@pytest.mark.parametrize('feeds', [{}, {'x': np.zeros((1, 4), np.float32)}, {'x': np.zeros((1, 3))}])
+@pytest.mark.parametrize(
+    'feeds', [{}, {'x': np.zeros((1, 4), np.float32)}, {'x': np.zeros((1, 3))}]
+)
 def test_wrong_feeds(feeds):
     driver = Driver()
     with pytest.raises(EngineError, match='the model takes x float32 1x3'):
@@ -116,9 +135,13 @@ def test_a_plan_tensorrt_does_not_take_is_deleted(monkeypatch, tmp_path):
     monkeypatch.setattr(runtime, 'find_gpu', lambda: GPU)
     monkeypatch.setattr(runtime, 'import_tensorrt', lambda flavour: trt)
     monkeypatch.setattr(runtime, 'open_driver', lambda name: driver)
-    monkeypatch.setattr(runtime, 'load_card', lambda path: SimpleNamespace(sha256='a' * 64, inputs=()))
+    monkeypatch.setattr(
+        runtime, 'load_card', lambda path: SimpleNamespace(sha256='a' * 64, inputs=())
+    )
     key = runtime.engine_key(runtime.load_card(None), 'tensorrt', '10.3.0', GPU)
     cache.store('net', key, b'plan')
-    with pytest.raises(EngineError, match='was deleted; run "mos build --model net.onnx --backend tensorrt"'):
+    with pytest.raises(
+        EngineError, match='was deleted; run "mos build --model net.onnx --backend tensorrt"'
+    ):
         runtime.open_engine('net.onnx', 'tensorrt', 'auto', cache)
     assert isinstance(cache.load('net', key), Miss) and driver.closed == 1

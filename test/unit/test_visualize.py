@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from mos_perception import visualize
 from mos_perception.datatypes import Events, Instances, Tracks, TrackState
 from mos_perception.errors import BagError
+from mos_perception.reports import visualize
 
 
 def scene(height=240, width=320):
@@ -14,12 +14,23 @@ def scene(height=240, width=320):
     masks[0, 60:120, 40:100] = True
     masks[1, 150:200, 200:260] = True
     boxes = np.array([[40, 60, 100, 120], [200, 150, 260, 200]], np.float32)
-    found = Instances(masks, boxes, np.array([0.9, 0.4], np.float32), np.ones(2, np.float32), np.ones(2, bool),
-                      np.zeros((2, 0), np.float32))
+    found = Instances(
+        masks,
+        boxes,
+        np.array([0.9, 0.4], np.float32),
+        np.ones(2, np.float32),
+        np.ones(2, bool),
+        np.zeros((2, 0), np.float32),
+    )
     lost = np.array([[280, 20, 310, 50]], np.float32)
-    tracks = Tracks(np.array([3, 8, 9]), np.array([TrackState.CONFIRMED, TrackState.TENTATIVE, TrackState.LOST]),
-                    np.ones(3), np.concatenate([boxes, lost]), np.array([[200, 0], [0, 0], [50, 0]], np.float32),
-                    np.array([0, 1, -1]))
+    tracks = Tracks(
+        np.array([3, 8, 9]),
+        np.array([TrackState.CONFIRMED, TrackState.TENTATIVE, TrackState.LOST]),
+        np.ones(3),
+        np.concatenate([boxes, lost]),
+        np.array([[200, 0], [0, 0], [50, 0]], np.float32),
+        np.array([0, 1, -1]),
+    )
     return np.full((height, width, 3), 100, np.uint8), found, tracks
 
 
@@ -33,7 +44,8 @@ def test_overlay_shows_masks_arrows_lost_and_status():
     want = (0.55 * 100 + 0.45 * np.array(visualize.colour(3))).astype(int)
     assert picture[115, 50].tolist() == want.tolist()               # inside a mask
     assert (picture[230, 10] == 100).all()                          # background untouched
-    assert (picture[90, 105:115] != 100).any()                      # the arrow leaves the mask to the right
+    # the arrow leaves the mask to the right
+    assert (picture[90, 105:115] != 100).any()
     assert (picture[20:50, 280:310] == visualize.colour(9)).all(2).any()  # box of the lost track
     assert (picture[2, 150] == 35).all()                            # status strip
     assert (picture[:14, :, 0].astype(int) - picture[:14, :, 2]).max() > 60  # degraded, in red
@@ -49,10 +61,25 @@ def test_overlay_of_nothing_is_the_frame():
 @pytest.mark.parametrize('size', [(1, 1), (7, 5), (48, 64), (1080, 1920)])
 def test_overlay_at_any_size(size):
     masks = np.ones((1, *size), bool)
-    found = Instances(masks, np.array([[0, 0, size[1], size[0]]], np.float32), np.ones(1), np.ones(1), np.ones(1, bool),
-                      np.zeros((1, 0), np.float32))
-    tracks = Tracks(np.array([1]), np.array([1]), np.ones(1), found.boxes, np.array([[1e6, -1e6]]), np.array([0]))
-    assert visualize.overlay(np.zeros((*size, 3), np.uint8), found, tracks, 'x', 30.0, 'y').shape == (*size, 3)
+    found = Instances(
+        masks,
+        np.array([[0, 0, size[1], size[0]]], np.float32),
+        np.ones(1),
+        np.ones(1),
+        np.ones(1, bool),
+        np.zeros((1, 0), np.float32),
+    )
+    tracks = Tracks(
+        np.array([1]),
+        np.array([1]),
+        np.ones(1),
+        found.boxes,
+        np.array([[1e6, -1e6]]),
+        np.array([0]),
+    )
+    assert visualize.overlay(
+        np.zeros((*size, 3), np.uint8), found, tracks, 'x', 30.0, 'y'
+    ).shape == (*size, 3)
 
 
 def test_colours_are_stable_and_differ():
@@ -87,7 +114,9 @@ def test_contact_sheet():
 def test_video_reads_back(tmp_path, name):
     red = np.full((48, 64, 3), (200, 30, 30), np.uint8)
     path = visualize.write_video(tmp_path / name, iter([red] * 7), 20.0)
-    assert path == tmp_path / name and [p.name for p in path.parent.iterdir() if p.is_file()] == [path.name]
+    assert path == tmp_path / name and [p.name for p in path.parent.iterdir() if p.is_file()] == [
+        path.name
+    ]
     video = cv2.VideoCapture(str(path))
     good, first = video.read()
     assert good and video.get(cv2.CAP_PROP_FPS) == 20 and video.get(cv2.CAP_PROP_FRAME_COUNT) == 7

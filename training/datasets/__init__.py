@@ -1,1 +1,1 @@
-"""Data sets as memory-mapped arrays, so that the training loop never waits for rendering or voxels."""
+"""Data sets whose batches are there when the training loop asks: packed on disk, or rendered."""

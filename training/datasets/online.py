@@ -1,17 +1,20 @@
-"""Scenes rendered while training: no disk, no end. `python -m training.train --online train,mid=2 --workers 2 ...`
+"""Scenes rendered while training: no disk, no end.
 
-Which sample goes where is settled beforehand by (seed, step), never by how fast the clips come. Clips are numbered from
-0; clip c is the preset drawn with weights by (seed, c), with its own seed. A clip is drawn `reuse` times:
+`python -m training.train --online train,mid=2 --workers 2 ...`
 
-    block        0   1   2   3   4  ...        R = reuse, D clips to a block, R D samples to a block
-    stream 0     2   3   4   5   6             stream r plays, in an order of its own, the clips that stream 0
-    stream 1     1   2   3   4   5             played r blocks before; sample s belongs to stream s mod R
-    stream R-1   0   1   2   3   4
+Which sample goes where is settled beforehand by (seed, step), never by how fast the clips come.
+Clips are numbered from 0; clip c is the preset drawn with weights by (seed, c), with its own seed.
+A clip is drawn `reuse` times:
 
-so a batch mixes clips of R ages, each sample of a clip is another frame (while there are frames), and memory holds
-the R D clips of `cache_gb`. Without a cache R is 1: every clip is new. The first block needs R D clips at once, so the
-first R D samples come at the pace of rendering. On one device the bytes are the same for any number of workers; 'cpu'
-and 'cuda' differ by rounding.
+    block        0   1   2   3   4  ...     R = reuse, D clips to a block, R D samples to a block
+    stream 0     2   3   4   5   6          stream r plays, in an order of its own, the clips that
+    stream 1     1   2   3   4   5          stream 0 played r blocks before; sample s belongs to
+    stream R-1   0   1   2   3   4          stream s mod R
+
+so a batch mixes clips of R ages, each sample of a clip is another frame (while there are frames),
+and memory holds the R D clips of `cache_gb`. Without a cache R is 1: every clip is new. The first
+block needs R D clips at once, so the first R D samples come at the pace of rendering. On one device
+the bytes are the same for any number of workers; 'cpu' and 'cuda' differ by rounding.
 """
 
 from __future__ import annotations
@@ -24,7 +27,8 @@ from functools import lru_cache
 import numpy as np
 
 from mos_perception.errors import ConfigError
-from training.datasets.clips import MAX_IDS, clip_arrays, make_batch, neighbour
+from training.datasets.arrays import MAX_IDS, clip_arrays
+from training.datasets.batches import make_batch, neighbour
 from training.datasets.source import Batch, Source
 from training.datasets.workers import Workers
 from training.recipes import Augmentation, Recipe
@@ -36,7 +40,10 @@ _NEW_BLOCK = 64    # clips to a block without a cache: only the order within it 
 
 
 def parse_presets(text: str) -> dict[AnyPreset, float]:
-    """'train,mid=2' -> presets with weights. Raises ConfigError for an unknown name or a weight that is not above 0."""
+    """'train,mid=2' -> presets with weights.
+
+    Raises ConfigError for an unknown name or a weight that is no number.
+    """
     weights: dict[AnyPreset, float] = {}
     for part in text.split(','):
         name, _, weight = part.partition('=')
@@ -44,19 +51,22 @@ def parse_presets(text: str) -> dict[AnyPreset, float]:
             preset = find_scene(name.strip())
             weights[preset] = weights.get(preset, 0.0) + float(weight or 1)
         except ValueError as error:
-            raise ConfigError(f'weight "{weight}" of preset {name} is no number: write {name}=2') from error
+            raise ConfigError(f'weight "{weight}" of preset {name} is no number: '
+                              f'write {name}=2') from error
     return weights
 
 
-def render_arrays(preset: AnyPreset, seed: int, split: str, device: str, recipe: Recipe) -> dict[str, np.ndarray]:
+def render_arrays(preset: AnyPreset, seed: int, split: str, device: str,
+                  recipe: Recipe) -> dict[str, np.ndarray]:
     """The arrays of one clip that training needs (see `clip_arrays`), rendered on the device."""
     return clip_arrays(render_clip(preset, seed, split, device), recipe)
 
 
 class Schedule:
-    """Which clip sample s is of: see the module's docstring. `reuse` >= 1 draws of a clip, `block` >= 1 clips."""
+    """Which clip sample s is of: see the module's docstring."""
 
     def __init__(self, seed: int, reuse: int, block: int) -> None:
+        """`reuse` >= 1 draws of a clip, `block` >= 1 clips."""
         self.seed, self.reuse, self.block = seed, reuse, block
         self._order = lru_cache(4 * reuse)(self._shuffled)
 
@@ -64,36 +74,46 @@ class Schedule:
         """(clip, stream) of a sample; the clip is never drawn again after stream reuse - 1."""
         turn, stream = divmod(sample, self.reuse)
         block, place = divmod(turn, self.block)
-        return (block + self.reuse - 1 - stream) * self.block + int(self._order(block, stream)[place]), stream
+        first = (block + self.reuse - 1 - stream) * self.block
+        return first + int(self._order(block, stream)[place]), stream
 
     def _shuffled(self, block: int, stream: int) -> np.ndarray:
         return np.random.default_rng((self.seed, 1, block, stream)).permutation(self.block)
 
 
 class OnlineSet(Source):
-    """An endless set: `draw(step)` gives the batch that (seed, step) names, rendering ahead in the background."""
+    """An endless set: `draw(step)` gives the batch that (seed, step) names.
 
-    def __init__(self, presets: str | AnyPreset | Mapping[AnyPreset, float], recipe: Recipe, seed: int | None = None, *,
-                 split: str = 'train', workers: int = 1, device: str = 'cpu', cache_gb: float = 0.0, reuse: int = 0,
+    It renders ahead in the background.
+    """
+
+    def __init__(self, presets: str | AnyPreset | Mapping[AnyPreset, float], recipe: Recipe,
+                 seed: int | None = None, *, split: str = 'train', workers: int = 1,
+                 device: str = 'cpu', cache_gb: float = 0.0, reuse: int = 0,
                  ahead: int = 0) -> None:
         """`presets`: a name, 'train,mid=2', or presets with weights; `seed`: default the recipe's.
 
-        `workers`: processes that render, 0 = the caller does. `cache_gb`: memory for clips to draw again; `reuse`:
-        samples drawn of each (default 8 with a cache, else 1). `ahead`: clips rendered before they are needed, at most
-        (default: a batch and 4 per worker). Raises ConfigError.
+        `workers`: processes that render, 0 = the caller does. `cache_gb`: memory for clips to draw
+        again; `reuse`: samples drawn of each (default 8 with a cache, else 1). `ahead`: clips
+        rendered before they are needed, at most (default: a batch and 4 per worker). Raises
+        ConfigError.
         """
         if isinstance(presets, str):
             presets = parse_presets(presets)
         self.weights = dict(presets) if isinstance(presets, Mapping) else {presets: 1.0}
-        self.recipe, self.seed, self.split, self.device = recipe, recipe.seed if seed is None else seed, split, device
+        self.recipe, self.split, self.device = recipe, split, device
+        self.seed = recipe.seed if seed is None else seed
         reuse = reuse or (_CACHED_REUSE if cache_gb else 1)
         self._check(workers, cache_gb, reuse)
-        block = max(1, int(cache_gb * 1e9 / reuse / self._clip_bytes())) if cache_gb else _NEW_BLOCK
+        block, window = _NEW_BLOCK, 1
+        if cache_gb:
+            block = max(1, int(cache_gb * 1e9 / reuse / self._clip_bytes()))
+            window = reuse * block
         self.schedule = Schedule(self.seed, reuse, block)
         self.ahead = ahead or recipe.batch + 4 * workers
         names = ', '.join(f'{preset.name}={weight:g}' for preset, weight in self.weights.items())
-        self.about = (f'online {names}, split {split}, seed {self.seed}, on {device}, each clip drawn {reuse} times '
-                      f'in a window of {reuse * block if cache_gb else 1} clips')
+        self.about = (f'online {names}, split {split}, seed {self.seed}, on {device}, each clip '
+                      f'drawn {reuse} times in a window of {window} clips')
         self._clips: dict[int, dict[str, np.ndarray]] = {}
         self._asked: set[int] = set()
         self._next_step = self._cursor = 0
@@ -102,14 +122,15 @@ class OnlineSet(Source):
         self._workers = Workers(workers, render_arrays)
 
     def draw(self, step: int) -> Batch:
-        """The training batch of a step. Steps in order are fast; any other step begins anew there."""
+        """The training batch of a step. Steps in order are fast; any other begins anew there."""
         first = step * self.recipe.batch
         if step != self._next_step:
             self._seek(first)
         samples = [self.schedule.at(sample) for sample in range(first, first + self.recipe.batch)]
         rng = self.step_rng(step)
         self._plan(first)
-        batch = self.batch([(clip, self._frame(clip, stream)) for clip, stream in samples], rng, self.recipe.augment)
+        frames = [(clip, self._frame(clip, stream)) for clip, stream in samples]
+        batch = self.batch(frames, rng, self.recipe.augment)
         for clip, stream in samples:
             if stream == self.schedule.reuse - 1:
                 self._clips.pop(clip, None)
@@ -117,31 +138,47 @@ class OnlineSet(Source):
         self._plan(first + self.recipe.batch)
         return batch
 
-    def batch(self, samples: list[tuple[int, int]], rng: np.random.Generator, augment: Augmentation | None) -> Batch:
+    def batch(self, samples: list[tuple[int, int]], rng: np.random.Generator,
+              augment: Augmentation | None) -> Batch:
         """The samples (clip, frame >= 1) as tensors, augmented unless `augment` is None."""
         rows = [(self._clip(clip), frame) for clip, frame in samples]
         if self.recipe.frames == 2:
-            rows += [(arrays, 1 + int(neighbour(frame - 1, len(arrays['images']) - 2))) for arrays, frame in rows]
-        stacks = [np.stack([arrays[name][frame - back] for arrays, frame in rows]) for name, back in
-                  (('images', 0), ('images', 1), ('ids', 0), ('voxels', 1), ('moving', 0))]
-        flows = None
-        if self.recipe.weights.true_flow:
-            flows = np.stack([arrays['flows'][frame - 1] for arrays, frame in rows])
-        return make_batch(*stacks, self.recipe, rng, augment, flows)
+            for arrays, frame in list(rows):
+                last = len(arrays['images']) - 2
+                rows.append((arrays, 1 + int(neighbour(frame - 1, last))))
+
+        def stack(name: str, back: int = 0) -> np.ndarray:
+            return np.stack([arrays[name][frame - back] for arrays, frame in rows])
+
+        return make_batch(
+            images=stack('images'),
+            previous=stack('images', back=1),
+            ids=stack('ids'),
+            voxels=stack('voxels', back=1),
+            moving=stack('moving'),
+            recipe=self.recipe,
+            rng=rng,
+            augment=augment,
+            flows=stack('flows', back=1) if self.recipe.weights.true_flow else None,
+        )
 
     def scene(self, clip: int) -> tuple[AnyPreset, int]:
         """(preset, scene seed) of a clip."""
         presets = list(self.weights)
         shares = np.array([self.weights[preset] for preset in presets])
-        chosen = np.random.default_rng((self.seed, 2, clip)).choice(len(presets), p=shares / shares.sum())
+        rng = np.random.default_rng((self.seed, 2, clip))
+        chosen = rng.choice(len(presets), p=shares / shares.sum())
         return presets[chosen], (self.seed << 32) + clip
 
     def report(self) -> dict[str, float]:
-        """New samples rendered per second, draws of a clip, and the share of time spent waiting, since last asked."""
+        """Since last asked: new samples per second, draws of a clip, share of time waited."""
         now = time.monotonic()
         passed = max(now - self._since, 1e-9)
-        numbers = {'rendered_per_s': round(self._fresh / passed, 1), 'reuse': self.schedule.reuse,
-                   'waited': round(self._waited / passed, 3)}
+        numbers = {
+            'rendered_per_s': round(self._fresh / passed, 1),
+            'reuse': self.schedule.reuse,
+            'waited': round(self._waited / passed, 3),
+        }
         self._fresh, self._waited, self._since = 0, 0.0, now
         return numbers
 
@@ -159,16 +196,20 @@ class OnlineSet(Source):
         generator(0, self.split, 0)  # raises for an unknown split
         for preset, weight in self.weights.items():
             if not 0 < weight < float('inf'):
-                raise ConfigError(f'the weight of preset {preset.name} is {weight:g}: it must be above 0')
-        if not self.weights or workers < 0 or not 0 <= cache_gb < 1e6 or reuse < 1 or not 0 <= self.seed < 2**31:
-            raise ConfigError(f'{len(self.weights)} presets, workers {workers}, cache {cache_gb} GB, reuse {reuse}, '
-                              f'seed {self.seed}: give a preset, nothing below 0 and a seed below 2^31')
+                raise ConfigError(f'the weight of preset {preset.name} is {weight:g}: '
+                                  'it must be above 0')
+        possible = workers >= 0 and 0 <= cache_gb < 1e6 and reuse >= 1 and 0 <= self.seed < 2**31
+        if not self.weights or not possible:
+            raise ConfigError(f'{len(self.weights)} presets, workers {workers}, cache {cache_gb} '
+                              f'GB, reuse {reuse}, seed {self.seed}: give a preset, nothing below '
+                              '0 and a seed below 2^31')
         if reuse > 1 and not cache_gb:
-            raise ConfigError(f'each clip is to be drawn {reuse} times, which needs memory to keep it: give --cache-gb')
+            raise ConfigError(f'each clip is to be drawn {reuse} times, which needs memory to keep '
+                              'it: give --cache-gb')
         needed = 1 + self.recipe.frames
         if short := [preset for preset in self.weights if preset.frame_count < needed]:
-            raise ConfigError(f'clips of preset {short[0].name} have {short[0].frame_count} frames, a sample needs '
-                              f'{needed}: use a longer duration_s')
+            raise ConfigError(f'clips of preset {short[0].name} have {short[0].frame_count} '
+                              f'frames, a sample needs {needed}: use a longer duration_s')
 
     def _clip_bytes(self) -> int:
         """Bytes of the longest clip's arrays."""
@@ -191,7 +232,10 @@ class OnlineSet(Source):
         self._cursor = sample
 
     def _plan(self, sample: int) -> None:
-        """Ask for the clips that the samples from `sample` on need, in that order, as far ahead as allowed."""
+        """Ask for the clips that the samples from `sample` on need, in that order.
+
+        As far ahead as allowed.
+        """
         self._cursor = max(self._cursor, sample)
         limit = sample + self.recipe.batch
         while self._cursor < limit or len(self._asked) < self.ahead:
@@ -201,7 +245,8 @@ class OnlineSet(Source):
     def _ask(self, clip: int, first: bool = False) -> None:
         if clip not in self._clips and clip not in self._asked:
             self._asked.add(clip)
-            self._workers.submit(clip, (*self.scene(clip), self.split, self.device, self.recipe), first)
+            job = (*self.scene(clip), self.split, self.device, self.recipe)
+            self._workers.submit(clip, job, first)
 
     def _clip(self, clip: int) -> dict[str, np.ndarray]:
         """A clip's arrays, waiting for them."""
@@ -217,5 +262,5 @@ class OnlineSet(Source):
 
     def _note(self, clip: int, seconds: float) -> None:
         preset, seed = self.scene(clip)
-        print(f'waiting {seconds:.0f} s for clip {clip} ({preset.name}, seed {seed}); {self._rendered} rendered so far',
-              file=sys.stderr, flush=True)
+        print(f'waiting {seconds:.0f} s for clip {clip} ({preset.name}, seed {seed}); '
+              f'{self._rendered} rendered so far', file=sys.stderr, flush=True)

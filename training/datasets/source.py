@@ -16,28 +16,43 @@ from training.recipes import Recipe
 
 @dataclass(frozen=True)
 class Batch:
-    """`image` and `voxel` are the network's inputs; `clean` and `previous` normalised images for the flow loss.
-
-    `flow` (B, 2, H/2, W/2) px of the input to the previous frame, NaN where unknown; None if the recipe does not ask.
-    """
+    """B samples, C planes of a voxel, H W the network's size."""
 
     image: Tensor
+    """(B, 3, H, W) normalised, the network's input."""
     voxel: Tensor
-    clean: Tensor
+    """(B, C, H, W) normalised, the network's input."""
+    unaugmented: Tensor
+    """(B, 3, H, W) normalised, flipped as `image` but with its colours: for the flow loss."""
     previous: Tensor
+    """(B, 3, H, W) the frame before, as `unaugmented`."""
     targets: Targets
+    """What is to be found."""
     flow: Tensor | None = None
+    """(B, 2, H/2, W/2) px of the input to the previous frame, NaN where unknown.
+
+    None if the recipe does not ask for it.
+    """
 
     def to(self, device: torch.device) -> Batch:
         """The batch on a device."""
-        labels, masks, boxes = (getattr(self.targets, name).to(device) for name in ('labels', 'masks', 'boxes'))
-        images = (value.to(device) for value in (self.image, self.voxel, self.clean, self.previous))
-        flow = None if self.flow is None else self.flow.to(device)
-        return Batch(*images, Targets(labels, masks, boxes), flow)
+        targets = self.targets
+        return Batch(
+            image=self.image.to(device),
+            voxel=self.voxel.to(device),
+            unaugmented=self.unaugmented.to(device),
+            previous=self.previous.to(device),
+            targets=Targets(targets.labels.to(device), targets.masks.to(device),
+                            targets.boxes.to(device)),
+            flow=None if self.flow is None else self.flow.to(device),
+        )
 
 
 class Source(ABC):
-    """A set of samples, used in a `with` block. `about` goes into the checkpoint and says what the samples are."""
+    """A set of samples, used in a `with` block.
+
+    `about` goes into the checkpoint and says what the samples are.
+    """
 
     about: str
     recipe: Recipe

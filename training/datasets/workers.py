@@ -1,7 +1,7 @@
-"""Jobs done by processes in the background, results by number; made so that nothing outlives its owner.
+"""Jobs done by processes in the background, results by number. Nothing outlives its owner.
 
-One pipe per process and no shared locks: a process may be stopped at any moment, and it ends by itself once the owner
-is gone, however that came about. Ctrl-C reaches the owner only.
+One pipe per process and no shared locks: a process may be stopped at any moment, and it ends by
+itself once the owner is gone, however that came about. Ctrl-C reaches the owner only.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ class RenderError(MosError):
 
 
 def _serve(pipe: Connection, job: Callable[..., Any]) -> None:
-    """A process: one thread, arguments in, (result, traceback text) out, until the other end is closed."""
+    """A process: one thread, arguments in, (result, traceback text) out.
+
+    Until the other end is closed.
+    """
     import cv2
     import numba
     import torch
@@ -47,13 +50,16 @@ def _serve(pipe: Connection, job: Callable[..., Any]) -> None:
 
 
 class Workers:
-    """`submit` numbered jobs, `take` their results; the jobs start in the order given. With 0 processes `take` works.
+    """`submit` numbered jobs, `take` their results; the jobs start in the order they came in.
 
-    Use from one thread, and `close` it (a `with` block does).
+    With 0 processes `take` works. Use from one thread, and `close` it (a `with` block does).
     """
 
     def __init__(self, count: int, job: Callable[..., Any]) -> None:
-        """`job` must be importable by name. Processes start at once ("spawn"), with one thread each."""
+        """`job` must be importable by name.
+
+        Processes start at once ("spawn"), with one thread each.
+        """
         self._job = job
         self._queue: deque[tuple[int, tuple]] = deque()
         self._wanted: set[int] = set()
@@ -101,7 +107,8 @@ class Workers:
         with self._changed:
             while number not in self._results:
                 if self._dead or self._closed:
-                    raise RenderError(self._dead or f'job {number} was asked of closed workers: make new ones')
+                    closed = f'job {number} was asked of closed workers: make new ones'
+                    raise RenderError(self._dead or closed)
                 if not self._changed.wait(10.0):
                     note(time.monotonic() - begun)
             self._wanted.discard(number)
@@ -142,11 +149,13 @@ class Workers:
 
     def _start(self, context: multiprocessing.context.BaseContext, count: int) -> None:
         main = threading.current_thread() is threading.main_thread()
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None  # a new process inherits "ignore"
+        # a new process inherits "ignore"
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None
         try:
             for number in range(count):
                 ours, theirs = context.Pipe()
-                process = context.Process(target=_serve, args=(theirs, self._job), name=f'render-{number}', daemon=True)
+                process = context.Process(target=_serve, args=(theirs, self._job),
+                                          name=f'render-{number}', daemon=True)
                 process.start()
                 theirs.close()
                 self._processes[ours] = process
@@ -200,6 +209,7 @@ class Workers:
         process.join(_STOP_S)
         with self._changed:
             doing = f'job {self._busy[pipe]}' if pipe in self._busy else 'nothing'
-            self._dead = (f'worker process {process.name} ended with exit code {process.exitcode} while doing {doing}: '
-                          'if it was killed (code -9), there may be too little memory: use fewer workers or less cache')
+            self._dead = (f'worker process {process.name} ended with exit code '
+                          f'{process.exitcode} while doing {doing}: if it was killed (code -9), '
+                          'there may be too little memory: use fewer workers or less cache')
             self._changed.notify_all()

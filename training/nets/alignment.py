@@ -1,7 +1,7 @@
-"""What DIMOS carries while it learns and drops afterwards (dimos.md 1.8).
+"""What DIMOS carries while it learns and drops afterwards.
 
-Contrast projectors, domain discriminators behind a gradient reversal, modality translators. C: channels of the
-deepest map.
+Contrast projectors, domain discriminators behind a gradient reversal, modality translators. C:
+channels of the deepest map.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ class _Reverse(torch.autograd.Function):
         return x.view_as(x)
 
     @staticmethod
-    def backward(context: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(context: torch.autograd.function.FunctionCtx,
+                 gradient: Tensor) -> tuple[Tensor, None]:
         return -context.factor * gradient, None
 
 
@@ -33,13 +34,18 @@ def reverse_gradient(x: Tensor, factor: float) -> Tensor:
 
 
 class Projector(nn.Module):
-    """(B, C, h, w) -> (B, d) of unit length: two strided convolutions, a padded 1x1, flattened with its places."""
+    """(B, C, h, w) -> (B, d) of unit length.
+
+    Two strided convolutions, a padded 1x1, flattened with its places.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         wide, narrow = min(256, 4 * channels), min(64, channels)
-        self.layers = nn.Sequential(conv_bn(channels, wide, 2), nn.ReLU(), conv_bn(wide, narrow, 2), nn.ReLU(),
-                                    nn.Conv2d(narrow, 32, 1, 1, 1))
+        self.layers = nn.Sequential(
+            conv_bn(channels, wide, 2), nn.ReLU(),
+            conv_bn(wide, narrow, 2), nn.ReLU(),
+            nn.Conv2d(narrow, 32, 1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
@@ -62,18 +68,24 @@ class Discriminator(nn.Module):
 
 
 def _translator(channels: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(channels, channels, 3, 1, 1), nn.ReLU(), nn.Conv2d(channels, channels, 1))
+    return nn.Sequential(nn.Conv2d(channels, channels, 3, 1, 1), nn.ReLU(),
+                         nn.Conv2d(channels, channels, 1))
 
 
 class Alignment(nn.Module):
-    """`projectors` by type; with `disentangled` also `discriminators` by type and `translators` by
-    'appearance_to_event' and so on, one per scale."""
+    """`projectors` by type; with `disentangled` also `discriminators` and `translators`.
+
+    Discriminators are by type, translators by 'appearance_to_event' and so on, one per scale.
+    """
 
     def __init__(self, channels: tuple[int, ...], disentangled: bool) -> None:
         super().__init__()
         self.projectors = nn.ModuleDict({name: Projector(channels[-1]) for name in TYPES})
         self.discriminators, self.translators = nn.ModuleDict(), nn.ModuleDict()
         if disentangled:
-            self.discriminators = nn.ModuleDict({name: Discriminator(channels[-1]) for name in TYPES})
-            self.translators = nn.ModuleDict({f'{name}_to_{modality}': nn.ModuleList(map(_translator, channels))
-                                              for name in TYPES for modality in MODALITIES})
+            self.discriminators = nn.ModuleDict({name: Discriminator(channels[-1])
+                                                 for name in TYPES})
+            for name in TYPES:
+                for modality in MODALITIES:
+                    translators = nn.ModuleList(_translator(count) for count in channels)
+                    self.translators[f'{name}_to_{modality}'] = translators

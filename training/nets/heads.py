@@ -1,4 +1,4 @@
-"""Heads on the queries: class, mask and box (dimos.md 1.5)."""
+"""Heads on the queries: class, mask and box."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def mlp(*widths: int) -> nn.Sequential:
 
 
 class QueryHeads(nn.Module):
-    """Class logits {0 background or static, 1 moving, 2 no object}, mask logits at the features' size, boxes in px.
+    """Class logits {0 background or static, 1 moving, 2 no object}, mask logits, boxes in px.
 
-    The paper regresses raw pixels; here a sigmoid keeps the box in the image and is scaled to px, so
-    that the output has the paper's unit and a scale the first step can learn from.
+    The paper regresses raw pixels; here a sigmoid keeps the box in the image and is scaled to px,
+    so that the output has the paper's unit and a scale the first step can learn from.
     """
 
     def __init__(self, width: int, mask_width: int, raw_boxes: bool = False) -> None:
@@ -30,11 +30,18 @@ class QueryHeads(nn.Module):
         self.box_embed = mlp(width, width, width)
         self.box = mlp(width, width // 2, width // 2, 4)
 
-    def forward(self, queries: Tensor, mask_features: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries (..., B, Q, d), features (B, m, h, w) -> class (..., B, Q, 3), mask (..., h, w), box (..., 4) px."""
+    def forward(self, queries: Tensor, mask_features: Tensor,
+                size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (..., B, Q, d) and features (B, m, h, w), the input being of `size` (H, W).
+
+        -> class logits (..., B, Q, 3), mask logits (..., B, Q, h, w), boxes (..., B, Q, 4) px.
+        """
         features = mask_features.flatten(2)
         masks = (self.mask(queries) @ features).unflatten(-1, mask_features.shape[2:])
         height, width = size
-        scale = torch.tensor([width, height, width, height], dtype=torch.float32, device=queries.device)
+        scale = torch.tensor([width, height, width, height], dtype=torch.float32,
+                             device=queries.device)
         boxes = self.box(self.box_embed(queries))
-        return self.classify(queries), masks, boxes if self.raw_boxes else torch.sigmoid(boxes) * scale
+        if not self.raw_boxes:
+            boxes = torch.sigmoid(boxes) * scale
+        return self.classify(queries), masks, boxes

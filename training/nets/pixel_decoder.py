@@ -1,4 +1,4 @@
-"""FPN pixel decoder and the flow head (dimos.md 1.5)."""
+"""FPN pixel decoder (as in mmdet 3.3, MaskFormer's) and the flow head."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def conv_gn(inputs: int, outputs: int, kernel: int, groups: int, relu: bool = True) -> nn.Sequential:
+def conv_gn(inputs: int, outputs: int, kernel: int, groups: int,
+            relu: bool = True) -> nn.Sequential:
     """conv without bias, group norm, optional ReLU."""
-    layers = [nn.Conv2d(inputs, outputs, kernel, 1, kernel // 2, bias=False), nn.GroupNorm(groups, outputs)]
-    return nn.Sequential(*layers, *([nn.ReLU()] if relu else []))
+    convolution = nn.Conv2d(inputs, outputs, kernel, 1, kernel // 2, bias=False)
+    activation = [nn.ReLU()] if relu else []
+    return nn.Sequential(convolution, nn.GroupNorm(groups, outputs), *activation)
 
 
 def coordinates(like: Tensor) -> Tensor:
@@ -28,12 +30,16 @@ class PixelDecoder(nn.Module):
         super().__init__()
         self.with_coordinates = with_coordinates
         self.top = conv_gn(inputs, width, 3, groups)
-        self.laterals = nn.ModuleList(conv_gn(inputs, width, 1, groups, relu=False) for _ in range(2))
+        self.laterals = nn.ModuleList(conv_gn(inputs, width, 1, groups, relu=False)
+                                      for _ in range(2))
         self.smooth = nn.ModuleList(conv_gn(width, width, 3, groups) for _ in range(2))
         self.mask_features = nn.Conv2d(width + 2 * with_coordinates, width, 3, 1, 1)
 
     def forward(self, maps: list[Tensor]) -> Tensor:
-        """Maps, finest first, each half as large as the one before -> (B, width, h, w) of the first."""
+        """Maps, finest first, each half as large as the one before -> (B, width, h, w).
+
+        At the size of the first.
+        """
         x = self.top(maps[2])
         for level in (1, 0):
             lateral = self.laterals[level](maps[level])
@@ -44,22 +50,30 @@ class PixelDecoder(nn.Module):
 
 
 class FlowHead(nn.Module):
-    """Optical flow from frame t to the previous frame, px at the input's size, from the motion halves."""
+    """Optical flow from frame t to the previous one, px at the input's size.
+
+    From the motion halves of the fused maps.
+    """
 
     def __init__(self, inputs: int, width: int, groups: int, wide: bool = False) -> None:
         """`wide`: as released, twice the width at 1/8 and 1/16 and one more layer at 1/16."""
         super().__init__()
-        into = (width, 2 * width, 2 * width) if wide else (width,) * 3
-        onto = (width, width, 2 * width) if wide else (width,) * 3
-        self.first = conv_gn(inputs, into[2], 1, groups, relu=False) if wide else None
-        self.adapt = nn.ModuleList(conv_gn(inputs, outputs, 1, groups, relu=False) for outputs in into)
+        into = onto = (width, width, width)
+        self.first = None
+        if wide:
+            into, onto = (width, 2 * width, 2 * width), (width, width, 2 * width)
+            self.first = conv_gn(inputs, into[2], 1, groups, relu=False)
+        self.adapt = nn.ModuleList(conv_gn(inputs, outputs, 1, groups, relu=False)
+                                   for outputs in into)
         self.smooth = nn.ModuleList(conv_gn(*widths, 3, groups) for widths in zip(into, onto))
         self.out = nn.Conv2d(width, 2, 1)
 
     def forward(self, halves: list[Tensor], size: tuple[int, int]) -> Tensor:
         """Motion halves of the maps -> (B, 2, H, W) of `size`, channel 0 = x."""
         top = self.adapt[2](halves[2])
-        x = self.smooth[2](top if self.first is None else top + self.first(halves[2]))
+        if self.first is not None:
+            top = top + self.first(halves[2])
+        x = self.smooth[2](top)
         for level in (1, 0):
             here = self.adapt[level](halves[level])
             x = self.smooth[level](here + F.interpolate(x, here.shape[2:], mode='nearest'))

@@ -1,4 +1,4 @@
-"""DETR-style decoder: post-norm layers, learned query positions, sine positions on the memory (dimos.md 1.5)."""
+"""DETR's decoder (Carion 2020): post-norm layers, learned query positions, sine positions."""
 
 from __future__ import annotations
 
@@ -10,16 +10,24 @@ from torch.nn import functional as F
 
 
 def sine_positions(x: Tensor, y: Tensor, width: int) -> Tensor:
-    """Positions x, y in [0, 1], each (N,) -> (N, width): sine and cosine of y then x, temperature 10000 (DETR)."""
+    """Positions x, y in [0, 1], each (N,) -> (N, width).
+
+    Sine and cosine of y then x, temperature 10000 (DETR).
+    """
     steps = torch.arange(width // 4, dtype=torch.float32, device=x.device)
-    rates = 2 * math.pi / 10000 ** (4 * steps / width)
-    parts = [wave(coordinate[:, None] * rates) for coordinate in (y, x) for wave in (torch.sin, torch.cos)]
+    frequencies = 2 * math.pi / 10000 ** (4 * steps / width)
+    parts = []
+    for coordinate in (y, x):
+        phases = coordinate[:, None] * frequencies
+        parts += [torch.sin(phases), torch.cos(phases)]
     return torch.cat(parts, 1)
 
 
 def grid_positions(height: int, width: int, channels: int) -> Tensor:
     """(height * width, channels) sine positions of the cell centres, row by row."""
-    y, x = torch.meshgrid((torch.arange(height) + 0.5) / height, (torch.arange(width) + 0.5) / width, indexing='ij')
+    rows = (torch.arange(height) + 0.5) / height
+    columns = (torch.arange(width) + 0.5) / width
+    y, x = torch.meshgrid(rows, columns, indexing='ij')
     return sine_positions(x.flatten(), y.flatten(), channels)
 
 
@@ -45,13 +53,15 @@ class DecoderLayer(nn.Module):
 
     def __init__(self, width: int, heads: int, hidden: int, dropout: float) -> None:
         super().__init__()
-        self.self_attention, self.cross_attention = Attention(width, heads), Attention(width, heads)
-        self.feed_forward = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(dropout),
-                                          nn.Linear(hidden, width))
+        self.self_attention = Attention(width, heads)
+        self.cross_attention = Attention(width, heads)
+        self.feed_forward = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(),
+                                          nn.Dropout(dropout), nn.Linear(hidden, width))
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, query_positions: Tensor, memory: Tensor, memory_positions: Tensor) -> Tensor:
+    def forward(self, x: Tensor, query_positions: Tensor, memory: Tensor,
+                memory_positions: Tensor) -> Tensor:
         """x (B, Q, d), memory (B, K, d) -> (B, Q, d)."""
         placed = x + query_positions
         x = self.norms[0](x + self.dropout(self.self_attention(placed, placed, x)))
@@ -63,12 +73,16 @@ class DecoderLayer(nn.Module):
 class QueryDecoder(nn.Module):
     """Queries start at zero; each layer's output passes one shared layer norm."""
 
-    def __init__(self, queries: int, width: int, heads: int, hidden: int, layers: int, dropout: float) -> None:
+    def __init__(self, queries: int, width: int, heads: int, hidden: int, layers: int,
+                 dropout: float) -> None:
         super().__init__()
-        # starting on a grid of anchors, not at random, spreads the queries over the image from the first step
+        # starting on a grid of anchors, not at random, spreads the queries over the image from the
+        # first step
         columns = math.ceil(math.sqrt(queries))
-        self.query_positions = nn.Parameter(grid_positions(math.ceil(queries / columns), columns, width)[:queries])
-        self.layers = nn.ModuleList(DecoderLayer(width, heads, hidden, dropout) for _ in range(layers))
+        rows = math.ceil(queries / columns)
+        self.query_positions = nn.Parameter(grid_positions(rows, columns, width)[:queries])
+        self.layers = nn.ModuleList(DecoderLayer(width, heads, hidden, dropout)
+                                    for _ in range(layers))
         self.norm = nn.LayerNorm(width)
 
     def forward(self, memory: Tensor) -> Tensor:

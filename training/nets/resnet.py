@@ -15,30 +15,41 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mos_perception.errors import ConfigError
+from training.nets.convolution import StridedPointwise
 
 
 class Residual(nn.Module):
-    """Two conv3x3, or conv1x1 - conv3x3 - conv1x1 with four times the channels (`bottleneck`), and a skip."""
+    """Two conv3x3 and a skip.
+
+    With `bottleneck` conv1x1 - conv3x3 - conv1x1 with four times the channels.
+    """
 
     def __init__(self, inputs: int, width: int, stride: int, bottleneck: bool) -> None:
         super().__init__()
         outputs = width * (4 if bottleneck else 1)
-        plan = [(inputs, width, 1, 1), (width, width, 3, stride), (width, outputs, 1, 1)] if bottleneck else [
-            (inputs, width, 3, stride), (width, width, 3, 1)]
+        plan = [(inputs, width, 3, stride), (width, width, 3, 1)]
+        if bottleneck:
+            plan = [(inputs, width, 1, 1), (width, width, 3, stride), (width, outputs, 1, 1)]
         self.depth = len(plan)
-        for number, (from_, to, kernel, step) in enumerate(plan, 1):
-            setattr(self, f'conv{number}', nn.Conv2d(from_, to, kernel, step, kernel // 2, bias=False))
-            setattr(self, f'bn{number}', nn.BatchNorm2d(to))
-        self.downsample = None if stride == 1 and inputs == outputs else nn.Sequential(
-            nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+        for number, (before, after, kernel, step) in enumerate(plan, 1):
+            convolution = nn.Conv2d(before, after, kernel, step, kernel // 2, bias=False)
+            setattr(self, f'conv{number}', convolution)
+            setattr(self, f'bn{number}', nn.BatchNorm2d(after))
+        self.downsample = None
+        if stride != 1 or inputs != outputs:
+            self.downsample = nn.Sequential(StridedPointwise(inputs, outputs, stride),
+                                            nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C', H/stride, W/stride)."""
         out = x
         for number in range(1, self.depth + 1):
-            out = getattr(self, f'bn{number}')(getattr(self, f'conv{number}')(out))
-            out = F.relu(out) if number < self.depth else out
-        return F.relu(out + (x if self.downsample is None else self.downsample(x)))
+            convolution, norm = getattr(self, f'conv{number}'), getattr(self, f'bn{number}')
+            out = norm(convolution(out))
+            if number < self.depth:
+                out = F.relu(out)
+        skip = x if self.downsample is None else self.downsample(x)
+        return F.relu(out + skip)
 
 
 class ResNet(nn.Module):
@@ -46,31 +57,41 @@ class ResNet(nn.Module):
 
     def __init__(self, inputs: int, blocks: tuple[int, int, int], bottleneck: bool) -> None:
         super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(inputs, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64)
-        before, self.channels = 64, tuple(width * (4 if bottleneck else 1) for width in (64, 128, 256))
-        for stage, count in enumerate(blocks):
-            width, layers = 64 * 2 ** stage, []
+        self.conv1 = nn.Conv2d(inputs, 64, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        widths, growth = (64, 128, 256), 4 if bottleneck else 1
+        self.channels = tuple(width * growth for width in widths)
+        before = 64
+        for stage, (width, count) in enumerate(zip(widths, blocks)):
+            layers = []
             for number in range(count):
-                layers.append(Residual(before, width, 2 if stage and not number else 1, bottleneck))
+                stride = 2 if stage and not number else 1
+                layers.append(Residual(before, width, stride, bottleneck))
                 before = self.channels[stage]
             setattr(self, f'layer{stage + 1}', nn.Sequential(*layers))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(B, inputs, H, W) -> maps at 1/4, 1/8, 1/16 (sizes rounded up)."""
-        x, maps = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 3, 2, 1), []
+        x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 3, 2, 1)
+        maps = []
         for stage in (self.layer1, self.layer2, self.layer3):
             x = stage(x)
             maps.append(x)
         return maps
 
 
-def _conv_bn6(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
-                         nn.BatchNorm2d(outputs), nn.ReLU6())
+def _conv_bn6(inputs: int, outputs: int, kernel: int, stride: int = 1,
+              groups: int = 1) -> nn.Sequential:
+    convolution = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups,
+                            bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU6())
 
 
 class Inverted(nn.Module):
-    """1x1 up by `growth`, depthwise 3x3, 1x1 down without activation; a skip where the shape stays."""
+    """1x1 up by `growth`, depthwise 3x3, 1x1 down without activation.
+
+    A skip where the shape stays.
+    """
 
     def __init__(self, inputs: int, outputs: int, stride: int, growth: int) -> None:
         super().__init__()
@@ -94,6 +115,7 @@ class MobileNetV2(nn.Module):
         super().__init__()
         layers: list[nn.Module] = [_conv_bn6(inputs, 32, 3, 2)]
         before = 32
+        # growth, channels, blocks, stride: table 2 of the paper
         plan = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1))
         for growth, outputs, count, stride in plan:
             for number in range(count):
@@ -112,30 +134,40 @@ class MobileNetV2(nn.Module):
 
 
 def make_backbone(name: str, inputs: int) -> ResNet | MobileNetV2:
-    """'resnet50', 'resnet18' or 'mobilenetv2' for `inputs` channels. Raises ConfigError for another name."""
+    """'resnet50', 'resnet18' or 'mobilenetv2' for `inputs` channels.
+
+    Raises ConfigError for another name.
+    """
     if name == 'mobilenetv2':
         return MobileNetV2(inputs)
     plans = {'resnet50': ((3, 4, 6), True), 'resnet18': ((2, 2, 2), False)}
     if name not in plans:
-        raise ConfigError(f'unknown backbone "{name}": choose plain, mobilenetv2, {" or ".join(plans)}')
+        raise ConfigError(f'unknown backbone "{name}": '
+                          f'choose plain, mobilenetv2, {" or ".join(plans)}')
     return ResNet(inputs, *plans[name])
 
 
 def load_imagenet(backbone: nn.Module, path: Path) -> int:
-    """Copy a torchvision state dict (.pth, read as weights only, or .safetensors) into the backbone.
+    """Copy a torchvision state dict into the backbone; returns how many tensors fit.
 
-    Returns how many tensors fit. A first convolution for another number of channels keeps its random start. Raises
-    ConfigError if the file is not of this backbone.
+    From .pth, read as weights only, or .safetensors. A first convolution for another number of
+    channels keeps its random start. Raises ConfigError if the file is not of this backbone.
     """
     try:
-        state = load_file(path) if path.suffix == '.safetensors' else torch.load(path, 'cpu', weights_only=True)
+        if path.suffix == '.safetensors':
+            state = load_file(path)
+        else:
+            state = torch.load(path, 'cpu', weights_only=True)
     except (OSError, RuntimeError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
-        raise ConfigError(f'{path} is no readable state dict ({error}): give a .pth or .safetensors file') from error
+        raise ConfigError(f'{path} is no readable state dict ({error}): '
+                          'give a .pth or .safetensors file') from error
     mine = backbone.state_dict()
-    fits = {name: value for name, value in state.items() if name in mine and value.shape == mine[name].shape}
-    missing = [name for name in mine if name not in fits and mine[name].ndim < 4 and 'num_batches' not in name]
+    fits = {name: value for name, value in state.items()
+            if name in mine and value.shape == mine[name].shape}
+    missing = [name for name, value in mine.items()
+               if name not in fits and value.ndim < 4 and 'num_batches' not in name]
     if missing:
-        raise ConfigError(f'{path} lacks {len(missing)} tensors of this backbone ({missing[0]}, ...): it is of another '
-                          'network; give its torchvision weights')
+        raise ConfigError(f'{path} lacks {len(missing)} tensors of this backbone ({missing[0]}, '
+                          '...): it is of another network; give its torchvision weights')
     backbone.load_state_dict(fits, strict=False)
     return len(fits)

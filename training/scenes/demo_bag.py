@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mos_perception.bag import BagWriter, GroundTruth
-from mos_perception.datatypes import EventPacket, Events
+from mos_perception.datatypes import EventPacket, Events, GroundTruth
 from mos_perception.errors import BagError
 from mos_perception.events.encode import encode_evt3
+from mos_perception.recording.bag import BagWriter
 from training.scenes.catalog import render_clip
 from training.scenes.clip import Clip
 from training.scenes.presets import find_preset

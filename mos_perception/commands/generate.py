@@ -1,0 +1,109 @@
+"""`python -m mos_perception.commands.generate`: parameter file and reference pages, made from
+`config.py` and `mos_msgs/`.
+
+A test checks that the committed files equal what this makes.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from mos_perception.config import FIELDS
+
+ROOT = Path(__file__).resolve().parents[2]
+_NOTE = 'Made by `python -m mos_perception.commands.generate`; do not edit.'
+_TYPES = {bool: 'bool', int: 'int', float: 'double', str: 'string'}
+
+
+def parameter_file() -> str:
+    """config/dimos.yaml: every parameter with its default."""
+    lines = [
+        f'# All parameters of the node with their defaults. {_NOTE}',
+        '/**:',
+        '  ros__parameters:',
+    ]
+    for name, spec in FIELDS.items():
+        lines += [
+            f'    # {spec.metadata["text"]}{_bracket(name)}',
+            f'    {name}: {_value(spec.default)}',
+        ]
+    return '\n'.join(lines) + '\n'
+
+
+def parameter_page() -> str:
+    """docs/parameters.md: one table of all parameters."""
+    lines = [
+        '# Parameters',
+        '',
+        _NOTE,
+        '',
+        'Live parameters may be set while the node runs (`ros2 param set`); others '
+        'are read at start. A set with one wrong value is refused as a whole. Quality of service '
+        'of each topic: '
+        '`qos_overrides.<topic>.<publisher|subscription>.<history|depth|reliability>`.',
+        '',
+        '| name | type | default | range | unit | live | what it does |',
+        '|---|---|---|---|---|---|---|',
+    ]
+    for name, spec in FIELDS.items():
+        meta = spec.metadata
+        live = 'yes' if meta['live'] else ''
+        lines.append(
+            f'| `{name}` | {_TYPES[type(spec.default)]} | `{_value(spec.default)}` | '
+            f'{_range(name)} '
+            f'| {meta["unit"]} | {live} | {meta["text"].replace("|", "/")} |'
+        )
+    return '\n'.join(lines) + '\n'
+
+
+def message_page() -> str:
+    """docs/messages.md: the definitions of `mos_msgs`, as they are."""
+    lines = ['# Messages', '', _NOTE]
+    for path in sorted((ROOT / 'mos_msgs').glob('*/*.???')):
+        if path.suffix in ('.msg', '.srv'):
+            lines += ['', f'## mos_msgs/{path.stem}', '', '```', path.read_text().rstrip(), '```']
+    return '\n'.join(lines) + '\n'
+
+
+def files() -> dict[Path, str]:
+    """Every generated file, path from the root -> content."""
+    return {
+        Path('config/dimos.yaml'): parameter_file(),
+        Path('docs/parameters.md'): parameter_page(),
+        Path('docs/messages.md'): message_page(),
+    }
+
+
+def _value(value: object) -> str:
+    return json.dumps(value)
+
+
+def _range(name: str) -> str:
+    meta = FIELDS[name].metadata
+    if meta['choices']:
+        return ', '.join(f'`{choice}`' for choice in meta['choices'])
+    return (
+        '' if meta['low'] is None and meta['high'] is None else f'{meta["low"]} .. {meta["high"]}'
+    )
+
+
+def _bracket(name: str) -> str:
+    meta = FIELDS[name].metadata
+    parts = [_range(name).replace('`', ''), meta['unit']]
+    limits = ' '.join(part for part in parts if part)
+    return (f' [{limits}]' if limits else '') + (' (live)' if meta['live'] else '')
+
+
+def main() -> int:
+    """Write all generated files."""
+    for path, text in files().items():
+        (ROOT / path).parent.mkdir(exist_ok=True)
+        (ROOT / path).write_text(text)
+        print(path)
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,44 @@
+"""Where the sequences of a data set lie: finding them below a folder, and choosing one by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from mos_perception.errors import DatasetError
+
+Found = TypeVar('Found')
+
+
+def below(path: Path, pattern: str, levels: int) -> list[Path]:
+    """What matches `pattern` in the folder `path` and up to `levels` folders down."""
+    if not path.is_dir():
+        return []
+    depths = ('*/' * level for level in range(levels + 1))
+    return [file for depth in depths for file in sorted(path.glob(depth + pattern))]
+
+
+def by_relative_name(folders: Iterable[Path], path: Path) -> dict[str, Path]:
+    """Folders at or under `path` by their path from there; `path` itself by its own name."""
+    return {folder.name if folder == path else folder.relative_to(path).as_posix(): folder
+            for folder in folders}
+
+
+def chosen(found: Mapping[str, Found], name: str, path: str | Path, what: str,
+           nothing: str = 'none') -> Found:
+    """The sequence `name` of those found at `path`, the first one for ''.
+
+    `what` and `nothing` serve the DatasetError that is raised where there is none.
+    """
+    name_or_first = name or next(iter(found), '')
+    if name_or_first not in found:
+        raise DatasetError(
+            f'{path} has no {what} sequence {name}: it has {", ".join(found) or nothing}')
+    return found[name_or_first]
+
+
+def refuse_existing(path: Path, what: str) -> None:
+    """Raises DatasetError where `path` exists; `what` to name differently then."""
+    if path.exists():
+        raise DatasetError(f'{path} exists: name another {what}')

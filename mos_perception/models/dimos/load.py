@@ -1,0 +1,37 @@
+"""A DIMOS network on the backend that the configuration names."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from mos_perception.config import Config
+from mos_perception.engine import load_engine
+from mos_perception.engine.card import ModelCard
+from mos_perception.engine.interface import DeviceEngine
+from mos_perception.errors import EngineError
+from mos_perception.models.dimos.model import DimosModel
+
+log = logging.getLogger(__name__)
+
+
+def load_dimos(path: Path, card: ModelCard, config: Config) -> DimosModel:
+    """CUDA graphs where the tensors lie in GPU memory, else NumPy around the engine.
+
+    Raises EngineError; with `backend: auto` a GPU that cannot run our kernels falls back to voxels
+    and masks on the CPU, which is logged and reported.
+    """
+    engine = load_engine(path, config.backend, config.threads, config.cuda_driver)
+    model, fallback = None, ''
+    if isinstance(engine, DeviceEngine):
+        from mos_perception.models.dimos.cuda import DimosCuda
+        try:
+            model = DimosCuda(engine, card)
+        except EngineError as error:
+            if config.backend != 'auto':
+                raise
+            fallback = f'voxels and masks on the CPU ({error})'
+            log.warning('%s', fallback)
+    model = model or DimosModel(engine, card, fallback)
+    model.configure(config)
+    return model
