@@ -1,5 +1,6 @@
 """Training: every recipe learns a batch, the NaN stop, the accounting of frames, the smoke run."""
 
+import statistics
 from dataclasses import replace
 
 import numpy as np
@@ -47,7 +48,10 @@ def test_every_recipe_learns_one_batch(packed, monkeypatch, name):
     state = start(recipe)
     samples = np.array([0, 3, 6, 9][:recipe.batch])
     batch = packed.batch(samples, np.random.default_rng(0), None)
-    first, *_, last = [train_step(state, batch, recipe, 1e-3, 0.1) for _ in range(30)]
+    first, *later = [train_step(state, batch, recipe, 1e-3, 0.1) for _ in range(30)]
+    # the median of five steps: one alone jumps with dropout, the adversary and the last bits of the
+    # machine's arithmetic
+    last = {term: statistics.median(step[term] for step in later[-5:]) for term in first}
     assert last['loss'] < 0.7 * first['loss']
     falling = {'focal', 'flow', 'true_flow', 'foreground', 'contrast', 'translation'}
     for term in falling & set(first):
