@@ -1,8 +1,11 @@
 # Two commands on a fresh machine (no ROS, no GPU): `make demo` and `make test`. Both are idempotent.
+# `make constraints` writes requirements/constraints.txt anew; `make env-newest` tries the newest of all ranges.
 #
 #   PYTHON=python3.11        the interpreter of the virtual environment
 #   TORCH='torch==2.13.0'    what pip installs as torch (tests and training only). Where a plain install would
 #                            bring gigabytes of CUDA packages, add pip's option for a source of CPU builds here.
+#   CONSTRAINTS=             empty: the newest of the ranges in requirements/. The exact versions of constraints.txt
+#                            hold only for the Python that its first line names; any other gets the ranges by itself.
 #   BAG=path                 `make demo` on your own recording (rosbag2 folder, .mcap or .db3)
 #   ARGS='...'               more options for `mos demo`, see `mos demo --help`
 
@@ -11,13 +14,18 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BAG ?= test/bags/demo
 ARGS ?=
+BUILD := build
 VENV := $(CURDIR)/.venv
+PINNED := requirements/constraints.txt
+CONSTRAINTS ?= $(shell grep -qs "Python $$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')$$" \
+                 $(PINNED) && echo $(PINNED))
 RUN := . $(VENV)/bin/activate && AMENT_PREFIX_PATH=$(VENV)
-PIP := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check install
+PIP := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check install $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
+FREEZE := -m pip --disable-pip-version-check freeze --all --exclude torch --exclude-editable
 INTERFACES := mos_msgs test/ros/interfaces/event_camera_msgs test/ros/interfaces/dvs_msgs
 INTERFACE_FILES := $(foreach dir,$(INTERFACES),$(wildcard $(dir)/*.* $(dir)/msg/* $(dir)/srv/*))
 
-.PHONY: demo test env env-test generate lint clean
+.PHONY: demo test env env-test env-newest constraints generate lint clean
 demo: env
 	@$(RUN) mos demo $(BAG) --out out/demo $(ARGS)
 
@@ -31,31 +39,48 @@ $(VENV)/bin/python:
 	@$(PYTHON) .ci/check_machine.py
 	@echo '== virtual environment'
 	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) --upgrade pip wheel 'setuptools<80'
 
-$(VENV)/.done-ros: requirements/ros.txt requirements/run.txt | $(VENV)/bin/python
+$(VENV)/.done-ros: requirements/ros.txt requirements/run.txt $(CONSTRAINTS) | $(VENV)/bin/python
 	@echo '== ROS 2 and runtime packages (about a minute)'
 	@$(PIP) -r requirements/ros.txt -r requirements/run.txt
-	@command -v cmake >/dev/null || $(PIP) cmake
-	@command -v ninja >/dev/null || $(PIP) ninja
 	@touch $@
 
 $(VENV)/.done-messages: $(INTERFACE_FILES) .ci/ros_wheels.cmake $(VENV)/.done-ros
 	@echo '== messages, with colcon (about half a minute)'
-	@mkdir -p build && $(RUN) colcon --log-base build/log build --merge-install --install-base $(VENV) --build-base build \
+	@mkdir -p $(BUILD) && $(RUN) colcon --log-base $(BUILD)/log build --merge-install --install-base $(VENV) --build-base $(BUILD) \
 	  --base-paths $(INTERFACES) --event-handlers console_direct- console_cohesion- status- summary- --cmake-args -GNinja \
 	  -DCMAKE_BUILD_TYPE=Release -DBUILD_TESTING=OFF -DCMAKE_PROJECT_INCLUDE=$(CURDIR)/.ci/ros_wheels.cmake \
-	  > build/messages.log 2>&1 || { tail -n 40 build/messages.log; exit 1; }
+	  > $(BUILD)/messages.log 2>&1 || { tail -n 40 $(BUILD)/messages.log; exit 1; }
 	@touch $@
 
 $(VENV)/.done-package: setup.py setup.cfg package.xml $(VENV)/.done-ros
 	@$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/.done-test: requirements/test.txt $(VENV)/.done-package
+$(VENV)/.done-test: requirements/test.txt $(CONSTRAINTS) $(VENV)/.done-package
 	@echo '== torch and test packages (about a minute)'
 	@$(PIP) $(TORCH) 'setuptools<80'
 	@$(PIP) -r requirements/test.txt 'setuptools<80'
 	@touch $@
+
+# A fresh environment by the rules of env-test itself, only without the constraints.
+env-newest:
+	@rm -rf build/newest
+	@$(MAKE) --no-print-directory env-test BUILD=build/newest VENV=$(CURDIR)/build/newest/venv CONSTRAINTS=
+	@build/newest/venv/bin/python $(FREEZE) > build/newest/versions.txt
+	@diff <(grep -v '^#' $(PINNED)) build/newest/versions.txt && echo '== nothing newer' || true
+	@. build/newest/venv/bin/activate && AMENT_PREFIX_PATH=$$VIRTUAL_ENV \
+	  python -c 'import mos_perception.pipeline, mos_perception.ros.node, training.train; print("== it imports")'
+
+# The same without the messages, which no version hangs on.
+constraints: NEW := $(CURDIR)/build/constraints
+constraints:
+	@rm -rf $(NEW)
+	@$(MAKE) --no-print-directory $(NEW)/.done-test VENV=$(NEW) CONSTRAINTS=
+	@$(NEW)/bin/python -c 'import sys; print("# Python %d.%d" % sys.version_info[:2])' > $(NEW)/versions.txt
+	@$(NEW)/bin/python $(FREEZE) >> $(NEW)/versions.txt
+	@cp $(NEW)/versions.txt $(PINNED)
 
 generate: env
 	@$(RUN) python -m mos_perception.commands.generate

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numba
 import numpy as np
@@ -24,6 +24,7 @@ from mos_perception.datatypes import Events
 from mos_perception.events.arrays import EventArrays
 
 PARALLEL_FROM = 500_000  # events (3 ms); below, a busy second core costs more than it saves
+Result = TypeVar('Result')
 _HELPERS = ThreadPoolExecutor(thread_name_prefix='voxel')  # starts no thread before it is used
 
 
@@ -81,6 +82,15 @@ class ScatterRule(NamedTuple):
                  for plane in range(1, self.bins)]
         inner = np.searchsorted(t, np.array(edges, np.int64))
         return np.array([0, *inner, len(t)], np.int64)
+
+
+    def planes(self, t: np.ndarray) -> slice:
+        """The planes that events at times `t` (E,) ns can add to."""
+        if not len(t):
+            return slice(0, 0)
+        ends = np.array([t.min(), t.max()], np.int64) - self.t0
+        first, last = ((int(dt) * self.m >> self.shift) >> 16 for dt in ends.clip(0, self.span))
+        return slice(first, last + 2)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -196,7 +206,8 @@ def scatter(events: Events, rule: ScatterRule, layout: VoxelLayout, threads: int
             return _dense(grid, arrays, starts, first, last, rule)
 
         groups = threads if len(events) >= PARALLEL_FROM else 1
-        written, steps = share_planes(add_planes, layout.bins, groups)
+        results = in_threads(add_planes, layout.bins, groups)
+        written, steps = np.bitwise_or.reduce(np.array(results, np.int64), axis=0)
         if steps >= 0 and written < 1 << 30:
             return grid
         grid = np.zeros(layout.cells, np.int32)
@@ -208,20 +219,17 @@ def scatter(events: Events, rule: ScatterRule, layout: VoxelLayout, threads: int
     return narrow if np.array_equal(narrow, wide) else wide
 
 
-def share_planes(add_planes: Callable[[int, int], tuple[int, int]], bins: int,
-                 threads: int) -> tuple[int, int]:
-    """`add_planes(first, last)` for runs of planes of equal length; this thread takes the first.
+def in_threads(work: Callable[[int, int], Result], count: int, threads: int) -> list[Result]:
+    """`work(first, last)` for runs of equal length of `count` things; this thread takes the first.
 
     A run that no helper has begun when this thread is done is done here: on a busy machine, or in
-    a forked child where the helpers do not exist, the grid is late but never stuck. Returns the OR
-    of what the calls returned, number by number.
+    a forked child where the helpers do not exist, the result is late but never stuck.
     """
-    groups = min(threads, bins)
-    edges = [bins * group // groups for group in range(groups + 1)]
+    groups = max(min(threads, count), 1)
+    edges = [count * group // groups for group in range(groups + 1)]
     runs = list(zip(edges[:-1], edges[1:]))
-    helped = [_HELPERS.submit(add_planes, first, last) for first, last in runs[1:]]
-    outcomes = [add_planes(*runs[0])]
+    helped = [_HELPERS.submit(work, first, last) for first, last in runs[1:]]
+    results = [work(*runs[0])]
     for helper, run in zip(helped, runs[1:]):
-        outcomes.append(add_planes(*run) if helper.cancel() else helper.result())
-    written, steps = np.bitwise_or.reduce(np.array(outcomes, np.int64), axis=0)
-    return int(written), int(steps)
+        results.append(work(*run) if helper.cancel() else helper.result())
+    return results

@@ -42,18 +42,45 @@ extern "C" __global__ void voxel_events(int *grid, int *overflow, const unsigned
         voxel_event(grid, overflow, w, VoxelEvent{x[i], y[i], p[i], t[i]});
 }
 
-// The same from the words of one raw `mono` packet: dt 0..31 ns, x 32..47, y 48..62, polarity 63.
+// The same for events that are moved along `motion` first.
+extern "C" __global__ void voxel_moved_events(int *grid, int *overflow, const unsigned short *x,
+                                              const unsigned short *y, const unsigned char *p,
+                                              const long long *t, const int *count,
+                                              const VoxelWindow *window, const VoxelMotion *motion)
+{
+    const VoxelWindow w = *window;
+    const VoxelMotion k = *motion;
+    for (long long i = voxel_first(); i < *count; i += voxel_stride())
+        voxel_moved_event(grid, overflow, w, k, VoxelEvent{x[i], y[i], p[i], t[i]});
+}
+
+static inline __device__ VoxelEvent voxel_mono_event(unsigned long long word, long long time_base)
+{
+    return VoxelEvent{(int)(word >> 32 & 0xFFFF), (int)(word >> 48 & 0x7FFF), (int)(word >> 63),
+                      time_base + (long long)(word & 0xFFFFFFFFu)};
+}
+
+// `voxel_events` from the words of one raw `mono` packet: dt 0..31 ns, x 32..47, y 48..62,
+// polarity 63.
 extern "C" __global__ void voxel_mono(int *grid, int *overflow, const unsigned long long *words,
                                       const int *count, long long time_base,
                                       const VoxelWindow *window)
 {
     const VoxelWindow w = *window;
-    for (long long i = voxel_first(); i < *count; i += voxel_stride()) {
-        unsigned long long word = words[i];
-        voxel_event(grid, overflow, w,
-                    VoxelEvent{(int)(word >> 32 & 0xFFFF), (int)(word >> 48 & 0x7FFF),
-                               (int)(word >> 63), time_base + (long long)(word & 0xFFFFFFFFu)});
-    }
+    for (long long i = voxel_first(); i < *count; i += voxel_stride())
+        voxel_event(grid, overflow, w, voxel_mono_event(words[i], time_base));
+}
+
+// `voxel_moved_events` from the words of one raw `mono` packet.
+extern "C" __global__ void voxel_moved_mono(int *grid, int *overflow,
+                                            const unsigned long long *words, const int *count,
+                                            long long time_base, const VoxelWindow *window,
+                                            const VoxelMotion *motion)
+{
+    const VoxelWindow w = *window;
+    const VoxelMotion k = *motion;
+    for (long long i = voxel_first(); i < *count; i += voxel_stride())
+        voxel_moved_event(grid, overflow, w, k, voxel_mono_event(words[i], time_base));
 }
 
 // *largest (0 at first) = greatest magnitude of the grid. Blocks of VOXEL_THREADS.
@@ -87,4 +114,30 @@ extern "C" __global__ void voxel_normalise(const int *grid, int cells, const int
             ((unsigned short *)out)[i] = voxel_half((float)grid[i] * scale);
         else
             ((float *)out)[i] = (float)grid[i] * scale;
+}
+
+// out (2, area) = count and mean time of a `dimos` grid (2 bins, area), see `features.py`; `floor`
+// is its norm_floor in Q16. `half`: as for voxel_normalise.
+extern "C" __global__ void voxel_features(const int *grid, int area, int bins, float floor,
+                                          void *out, int half)
+{
+    for (long long i = voxel_first(); i < area; i += voxel_stride()) {
+        long long events = 0, moment = 0;
+        for (int plane = 0; plane < bins; ++plane) {
+            const int *cell = grid + (long long)plane * area + i;
+            long long both = (long long)cell[0] + cell[(long long)bins * area];
+            events += both, moment += both * (2 * plane - (bins - 1));
+        }
+        float count = __ll2float_rn(events), mean = 0;
+        if (events >= 2 * 65536)
+            mean = __fdiv_rn(__ll2float_rn(moment), __ll2float_rn(events * (bins - 1)));
+        count = __fdiv_rn(count, __fadd_rn(count, floor));
+        if (half) {
+            ((unsigned short *)out)[i] = voxel_half(count);
+            ((unsigned short *)out)[area + i] = voxel_half(mean);
+        } else {
+            ((float *)out)[i] = count;
+            ((float *)out)[area + i] = mean;
+        }
+    }
 }

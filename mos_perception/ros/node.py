@@ -1,7 +1,10 @@
-"""The lifecycle node: parameters, topics, states. What happens to the messages is in `feed.py` and `pipeline.py`.
+"""The lifecycle node: parameters, topics, states.
+
+What happens to the messages is in `feed.py` and `pipeline.py`.
 
 `configure` loads the model and proves that it runs; `activate` subscribes, so a player that waits for
-subscribers waits for an active node. One executor thread for callbacks, one worker thread for inference.
+subscribers waits for an active node. One executor thread for callbacks, one worker thread for
+inference.
 """
 
 from __future__ import annotations
@@ -31,7 +34,8 @@ from mos_perception.ros.feed import Feed, one_line
 from mos_perception.ros.inputs import Inputs, check_inputs
 from mos_perception.ros.transport import prepare_transport
 
-OUTPUTS = {'instances': Instances, 'instance_image': Image, 'motion': Motion, 'tracks': Tracks, 'overlay': Image}
+OUTPUTS = {'instances': Instances, 'instance_image': Image, 'motion': Motion, 'tracks': Tracks,
+           'overlay': Image}
 LOG_PERIOD_S = 5.0
 CLOCK_GRACE_S = 2.0  # without /clock, when it is asked for
 
@@ -53,7 +57,9 @@ class MosNode(LifecycleNode):
         self._logged: dict[str, float] = {}
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.add_on_set_parameters_callback(params.on_change(lambda: self.config, self._apply))
-        self._autostart = self.create_timer(0.01, self._start, clock=self._steady) if self.config.autostart else None
+        self._autostart = None
+        if self.config.autostart:
+            self._autostart = self.create_timer(0.01, self._start, clock=self._steady)
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model, compile, run once. FAILURE with one line in the log when it cannot work."""
@@ -70,7 +76,8 @@ class MosNode(LifecycleNode):
             publisher = self.create_lifecycle_publisher(kind, f'~/{name}', qos.output(),
                                                         qos_overriding_options=qos.overridable())
             self._outputs[name] = publisher
-            self._undo_configure.append(lambda publisher=publisher: self.destroy_lifecycle_publisher(publisher))
+            self._undo_configure.append(
+                lambda publisher=publisher: self.destroy_lifecycle_publisher(publisher))
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', qos.output())
         service = self.create_service(Reset, '~/reset', self._on_reset)
         self._undo_configure += [lambda: self.destroy_publisher(self._diagnostics),
@@ -78,7 +85,7 @@ class MosNode(LifecycleNode):
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Start the worker, then subscribe. FAILURE with one line in the log when a topic cannot be had."""
+        """Start the worker, then subscribe. FAILURE, one line in the log, if a topic cannot be had."""
         try:
             self._begin()
         except Exception as error:  # rclpy would swallow it
@@ -89,8 +96,9 @@ class MosNode(LifecycleNode):
         return super().on_activate(state)
 
     def _begin(self) -> None:
-        config, topics = self.config, {'frames': self.config.image_topic, 'events': self.config.events_topic}
-        topics = {role: topic for role, topic in topics.items() if topic}
+        config = self.config
+        roles = {'frames': config.image_topic, 'events': config.events_topic}
+        topics = {role: topic for role, topic in roles.items() if topic}
         self.monitor = Monitor(topics, round(config.stale_after_s * 1e9))
         self.pipeline.reset()
         self._active_since = time.monotonic()
@@ -179,7 +187,8 @@ class MosNode(LifecycleNode):
         if clock.ros_time_is_active and not clock.now().nanoseconds and waited_s > CLOCK_GRACE_S:
             self._warn('clock', 'use_sim_time is set but nothing comes on /clock: start the player '
                                 'with --clock')
-        message = self.monitor.message(self.get_fully_qualified_name(), time.monotonic_ns(), pipeline.status())
+        name, now = self.get_fully_qualified_name(), time.monotonic_ns()
+        message = self.monitor.message(name, now, pipeline.status())
         message.header.stamp = clock.now().to_msg()
         self._diagnostics.publish(message)
 

@@ -2,7 +2,7 @@
 
 similarity = (1 - w) x overlap + w x max(0, cosine). A track's mask is moved at constant velocity
 before it is compared. Pairs need IoU >= `track_min_iou`; tracks that are lost, or too young to have
-a velocity, may also match by nearness: a small fast object need not overlap itself one frame later.
+a velocity, may also match by proximity: a small fast object need not overlap itself one frame later.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def similarity(
         for n, new in enumerate(news):
             overlap = max(last.iou(new, *offset) for offset in offsets)
             if overlap == 0 or overlap < min_iou:
-                near = last.nearness(new, *shift) if reaches else 0.0
+                near = last.proximity(new, *shift) if reaches else 0.0
                 if near == 0:
                     continue
                 # never better than a pair that overlaps enough
@@ -98,7 +98,7 @@ class _Patch:
         common = np.count_nonzero(mine & theirs)
         return common / max(1, self.area + other.area - common)
 
-    def nearness(self, other: _Patch, dx: float, dy: float) -> float:
+    def proximity(self, other: _Patch, dx: float, dy: float) -> float:
         """1 at the predicted centre, falling to 0 at one mean box diagonal from it; 0 if the areas
         differ too much.
         """

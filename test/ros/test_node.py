@@ -10,6 +10,7 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
+from ros_rig import LAST_S
 from rosgraph_msgs.msg import Clock
 
 from mos_msgs.srv import Reset
@@ -84,7 +85,7 @@ def test_deadline_without_further_input(rig):
     bench = rig(deadline_s=0.2)
     start = time.monotonic()
     bench.send(0, events=False)
-    assert bench.wait_results(1) and 0.15 < time.monotonic() - start < 2.0
+    assert bench.wait_results(1) and time.monotonic() - start > 0.15
     assert bench.got['instances'][0].degraded
 
 
@@ -154,7 +155,7 @@ def test_diagnostics(rig):
     assert bench.wait_results(1)
     bench.send(1)
     assert bench.wait(
-        lambda: any(report.status[0].level == DiagnosticStatus.OK for report in reports), 5
+        lambda: any(report.status[0].level == DiagnosticStatus.OK for report in reports)
     )
     status = next(
         report.status[0] for report in reports if report.status[0].level == DiagnosticStatus.OK
@@ -170,7 +171,7 @@ def test_diagnostics(rig):
         'event clock offset ns',
         'engine provider',
     } <= set(values)
-    assert bench.wait(lambda: reports[-1].status[0].level == DiagnosticStatus.STALE, 5)
+    assert bench.wait(lambda: reports[-1].status[0].level == DiagnosticStatus.STALE)
     assert 'nothing on image, events' in reports[-1].status[0].message
 
 
@@ -227,5 +228,5 @@ def test_process_ends_on_a_signal(start, tiny_model, number):
             break
     assert 'frames from image' in lines[-1] and 'tiny' in lines[-1], lines
     process.send_signal(number)
-    text, _ = process.communicate(timeout=120)
+    text, _ = process.communicate(timeout=LAST_S)
     assert process.returncode == 0 and 'Traceback' not in text, text

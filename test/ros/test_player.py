@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import rclpy
+from ros_rig import LAST_S
 
 from mos_perception.recording.bag import BagWriter, open_bag
 from mos_perception.ros import convert
@@ -42,14 +43,14 @@ def test_recorded_bytes_equal_played_bytes(bag, tmp_path, start):
         'recorder', '--out', str(tmp_path / 'out'), '--count', str(2 * COUNT), '/image', '/events'
     )
     player = start('player', str(bag), '--topics', '/image', '/events', '--rate', '2')
-    text, _ = player.communicate(timeout=120)
+    text, _ = player.communicate(timeout=LAST_S)
     assert player.returncode == 0, text
     assert (
         f'played {COUNT} on /image' in text
         and f'played {COUNT} on /events' in text
         and 'lateness p50' in text
     )
-    log, _ = recorder.communicate(timeout=120)
+    log, _ = recorder.communicate(timeout=LAST_S)
     assert recorder.returncode == 0 and f'recorded {COUNT} of /image' in log, log
     for topic in ('/image', '/events'):
         for played, recorded in zip(
@@ -65,7 +66,7 @@ def test_clock_and_idle_timeout(bag, start, tmp_path):
         'recorder', '--out', str(tmp_path / 'out'), '--idle-timeout', '1', '/image', '/clock'
     )
     player = start('player', str(bag), '--clock', '--wait-for-subscribers', '1')
-    assert player.wait(120) == 0 and recorder.wait(60) == 0
+    assert player.wait(LAST_S) == 0 and recorder.wait(LAST_S) == 0
     with open_bag(tmp_path / 'out') as found:
         counts = {topic.name: topic.count for topic in found.topics}
     assert counts['/image'] == COUNT and counts['/clock'] >= 1
@@ -94,30 +95,30 @@ def test_schedule_is_absolute(bag, ros):
 
 def test_nobody_listens(bag, start):
     player = start('player', str(bag), '--topics', '/image', '--wait-timeout', '0.5')
-    text, _ = player.communicate(timeout=120)
+    text, _ = player.communicate(timeout=LAST_S)
     assert player.returncode == 1 and 'nobody subscribed to /image within 0.5 s' in text
     player = start(
         'player', str(bag), '--wait-for-subscribers', '0', '--start-delay', '0', '--rate', '10'
     )
-    assert player.wait(60) == 0
+    assert player.wait(LAST_S) == 0
 
 
 def test_missing_topic_and_missing_bag(bag, start):
     player = start('player', str(bag), '--topics', '/imge')
-    text, _ = player.communicate(timeout=120)
+    text, _ = player.communicate(timeout=LAST_S)
     assert (
         player.returncode == 1
         and 'no topic /imge' in text
         and '/image (sensor_msgs/msg/Image, 20)' in text
     )
     player = start('player', str(bag / 'nothing'))
-    text, _ = player.communicate(timeout=120)
+    text, _ = player.communicate(timeout=LAST_S)
     assert player.returncode == 1 and 'no such bag' in text and 'Traceback' not in text
 
 
 def test_recorder_refuses_an_existing_bag(bag, start):
     recorder = start('recorder', '--out', str(bag), '/image')
-    text, _ = recorder.communicate(timeout=120)
+    text, _ = recorder.communicate(timeout=LAST_S)
     assert recorder.returncode == 1 and 'exists' in text and 'Traceback' not in text
 
 
@@ -135,14 +136,14 @@ def test_player_node_recorder(bag, tmp_path, start, tiny_model):
     player = start(
         'player', str(bag), '--topics', '/image', '/events', '--rate', '0.25', '--start-delay', '4'
     )
-    text, _ = player.communicate(timeout=150)
+    text, _ = player.communicate(timeout=LAST_S)
     assert player.returncode == 0, text
     time.sleep(1)
     for process in (recorder, node):
         process.send_signal(signal.SIGINT)
-    log, _ = node.communicate(timeout=120)
+    log, _ = node.communicate(timeout=LAST_S)
     assert node.returncode == 0 and 'Traceback' not in log, log
-    assert recorder.wait(60) == 0
+    assert recorder.wait(LAST_S) == 0
     with open_bag(tmp_path / 'out') as found:
         stamps = [answer.stamp_ns for _, answer in found.items(['/mos_perception/instances'])]
     assert len(stamps) == len(set(stamps)) and stamps == sorted(stamps)

@@ -46,6 +46,8 @@ static inline unsigned long long atomicAdd(unsigned long long *where, unsigned l
 static inline float __fmul_rn(float a, float b) { return a * b; }
 static inline float __fadd_rn(float a, float b) { return a + b; }
 static inline float __fsub_rn(float a, float b) { return a - b; }
+static inline float __fdiv_rn(float a, float b) { return a / b; }
+static inline float __ll2float_rn(long long a) { return (float)a; }
 static inline int __float2int_rn(float a) { return (int)lrintf(a); }
 
 #ifdef SHIM_THREADS

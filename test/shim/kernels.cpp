@@ -30,7 +30,8 @@ template <class... A> static void bind(void (*kernel)(A...), void **arguments)
 extern "C" int shim_launch(const char *name, int blocks, int threads, int schedule,
                            void **arguments)
 {
-    TRY(voxel_events) TRY(voxel_mono) TRY(voxel_largest) TRY(voxel_normalise)
+    TRY(voxel_events) TRY(voxel_mono) TRY(voxel_moved_events) TRY(voxel_moved_mono)
+    TRY(voxel_largest) TRY(voxel_normalise) TRY(voxel_features)
     TRY(evt3_scan) TRY(evt3_join) TRY(evt3_scatter)
     TRY(frame_image) TRY(frame_quality) TRY(frame_claim)
     return 1;

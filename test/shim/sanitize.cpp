@@ -103,7 +103,17 @@ int main()
         voxel_events(grid->data(), &overflow, x.data(), y.data(), p.data(), t.data(), &count,
                      &window);
     });
+    std::vector<int> nodes(6);  // displacements of up to 20 px
+    for (auto &node : nodes)
+        node = (int)(rng() % 1280 - 640) << 16 | (rng() % 1280 - 640) & 0xFFFF;
+    VoxelMotion motion{1000, ((1LL << 60) + 999) / 1000, nodes.data(), 3, 46};
+    launch(4, 32, 0, [&] {
+        voxel_moved_events(grid->data(), &overflow, x.data(), y.data(), p.data(), t.data(), &count,
+                           &window, &motion);
+    });
     launch(2, VOXEL_THREADS, 0, [&] { voxel_largest(grid->data(), cells, &largest); });
+    std::vector<float> features(2 * area);
+    launch(4, 32, 0, [&] { voxel_features(grid->data(), area, bins, 65536, features.data(), 0); });
     delete grid;
     evt3(rng);
     frame(rng);

@@ -20,7 +20,7 @@ from training.losses.masks import LossWeights
 from training.nets.dimos_config import DimosConfig
 from training.recipes import Recipe
 from training.scenes import render_clip
-from training.scenes.mosis2d import Preset2D
+from training.scenes.moving_shapes import Preset2D
 from training.scenes.presets import find_preset
 from training.scenes.truth import flow_to_previous
 

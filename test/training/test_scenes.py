@@ -1,4 +1,5 @@
-"""Rendered clips: the same seed gives the same bytes, the truth is exact, the event sensor follows its rule."""
+"""Rendered clips: the same seed gives the same bytes, the truth is exact, the event sensor follows
+its rule."""
 
 import hashlib
 from dataclasses import replace
@@ -24,7 +25,7 @@ from training.scenes import (
     render_clip,
     textures,
 )
-from training.scenes.mosis2d import render_clip_2d
+from training.scenes.moving_shapes_clip import render_clip_2d
 from training.scenes.presets import EventSensor, find_preset
 from training.scenes.render import Renderer, fastest_px_s
 from training.scenes.splits import SPLITS, generator
@@ -38,7 +39,8 @@ SMALL = find_preset('train', size=(48, 64))
 
 def digest(clip):
     events = clip.events
-    arrays = (clip.frames, clip.stamps_ns, clip.ids, clip.moving, events.x, events.y, events.p, events.t)
+    arrays = (clip.frames, clip.stamps_ns, clip.ids, clip.moving, events.x, events.y, events.p,
+              events.t)
     return hashlib.sha256(b''.join(np.ascontiguousarray(a).tobytes() for a in arrays)).hexdigest()
 
 
@@ -48,7 +50,8 @@ def test_same_arguments_same_bytes(preset):
     first = digest(render_clip(small, 5))
     build_world.cache_clear()  # drawn anew, not remembered
     assert digest(render_clip(small, 5)) == first
-    assert len({digest(render_clip(small, seed, split)) for seed in (5, 6) for split in SPLITS}) == 2 * len(SPLITS)
+    assert len({digest(render_clip(small, seed, split)) for seed in (5, 6)
+                for split in SPLITS}) == 2 * len(SPLITS)
 
 
 @pytest.mark.parametrize('seed', range(4))
@@ -74,14 +77,17 @@ def world_of(points, track, half, value=0.9, ground=0.2, size=(60, 80)):
     preset = Preset('plain', size=size)
     base = build_world(preset, 0, 'train')
     times = track.times
-    plane = Surface(np.full((8, 8, 3), ground, np.float32), None, 4.0, paths.still(times, (0, 0, 3.0)), mirrored=True)
+    plane = Surface(np.full((8, 8, 3), ground, np.float32), None, 4.0,
+                    paths.still(times, (0, 0, 3.0)), mirrored=True)
     side = 64
-    sprite = Surface(np.full((side, side, 3), value, np.float32), outlines.raster(points, side), half, track, 1)
+    sprite = Surface(np.full((side, side, 3), value, np.float32), outlines.raster(points, side),
+                     half, track, 1)
     return World((plane, sprite), base.camera, (0.0, 0.0), 1.0, 0.001)
 
 
 def test_ids_match_the_projected_outline():
-    """Pixel centres inside the outline projected by hand (pinhole, focal length = width) carry the id."""
+    """Pixel centres inside the outline projected by hand (pinhole, focal length = width) carry the
+    id."""
     points = np.array([[-0.8, -0.6], [0.9, -0.5], [0.6, 0.8], [-0.7, 0.7]])
     times = paths.grid(0.2)
     position = np.stack([-0.2 + times, 0.05 - 0.3 * times, np.full_like(times, 1.1)], 1)
@@ -107,8 +113,9 @@ def test_ids_match_the_projected_outline():
         assert abs(int((image == 1).sum()) - int(inside.sum())) <= 0.05 * inside.sum()
 
 
-RICH = find_preset('mid', size=(96, 128), duration_s=0.2, articulated=0.4, deforming=0.4, shadows=1.0, specular=1.0,
-                   ground=1.0, vignette=1.0, occluders=1.0, clutter=(2, 2), light_step=1.0, light_ramp=1.0, empty=0.0)
+RICH = find_preset('mid', size=(96, 128), duration_s=0.2, articulated=0.4, deforming=0.4,
+                   shadows=1.0, specular=1.0, ground=1.0, vignette=1.0, occluders=1.0,
+                   clutter=(2, 2), light_step=1.0, light_ramp=1.0, empty=0.0)
 
 
 @pytest.mark.parametrize('seed', range(2))
@@ -122,7 +129,8 @@ def test_compiled_and_torch_pictures_agree(seed):
     assert (ours.ids(times) != other.ids(times)).mean() < 1e-3
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA device: CPU against CUDA is not compared')
+@pytest.mark.skipif(not torch.cuda.is_available(),
+                    reason='no CUDA device: CPU against CUDA is not compared')
 def test_cpu_and_cuda_masks_agree():
     kernel = np.ones((3, 3), np.uint8)
     for a, b in zip(render_clip(RICH, 0).ids, render_clip(RICH, 0, device='cuda').ids):
@@ -144,31 +152,43 @@ def test_dropped_frames_leave_a_gap_and_nothing_else():
     gappy = replace(whole, dropped_frames=0.2)
     clip, full = render_clip(gappy, 1), render_clip(whole, 1)
     kept = np.isin(full.stamps_ns, clip.stamps_ns)
-    assert len(clip) == gappy.frame_count == 12 and kept.sum() == 12 and clip.period_ns == full.period_ns
+    assert (
+        len(clip) == gappy.frame_count == 12
+        and kept.sum() == 12
+        and clip.period_ns == full.period_ns
+    )
     assert np.diff(clip.stamps_ns).max() > 1.5 * clip.period_ns
-    assert np.array_equal(clip.ids, full.ids[kept]) and np.array_equal(clip.moving, full.moving[kept])
+    assert np.array_equal(clip.ids, full.ids[kept]) and np.array_equal(
+        clip.moving, full.moving[kept]
+    )
     assert np.array_equal(clip.events.t, full.events.t)
 
 
 def test_light_alone_makes_events_but_nothing_moves():
-    preset = find_preset('easy', size=(48, 64), movers=(0, 0), look_alikes=(1, 1), sensor=QUIET, light_step=1.0)
+    preset = find_preset('easy', size=(48, 64), moving_objects=(0, 0), distractors=(1, 1),
+                         sensor=QUIET, light_step=1.0)
     clip = render_clip(preset, 3)
     assert len(clip.events) > 100 and not clip.moving.any()
-    shadowed = find_preset('easy', size=(48, 64), movers=(1, 1), shadows=1.0)
+    shadowed = find_preset('easy', size=(48, 64), moving_objects=(1, 1), shadows=1.0)
     plain = render_clip(replace(shadowed, shadows=0.0), 2)
     clip = render_clip(shadowed, 2)
     assert np.array_equal(clip.ids, plain.ids) and not np.array_equal(clip.frames, plain.frames)
 
 
 def test_epipolar_movers_follow_the_camera():
-    preset = find_preset('mid', epipolar=1.0, translation=(0.9, 1.0), start_stop=0.0, empty=0.0, articulated=0.0)
+    preset = find_preset('mid', epipolar=1.0, translation=(0.9, 1.0), start_stop=0.0, empty=0.0,
+                         articulated=0.0)
     found = [(world, s) for seed in range(4) for world in [build_world(preset, seed, 'train')]
              for s in world.objects() if s.degenerate]
     assert len(found) >= 4
     for world, surface in found:
         pace, camera = (np.diff(p, axis=0) for p in (surface.track.position, world.camera.position))
         cross = np.linalg.norm(np.cross(pace, camera), axis=1)
-        assert cross.max() < 1e-6 * np.linalg.norm(pace, axis=1).max() * np.linalg.norm(camera, axis=1).max() + 1e-15
+        assert (
+            cross.max()
+            < 1e-6 * np.linalg.norm(pace, axis=1).max() * np.linalg.norm(camera, axis=1).max()
+            + 1e-15
+        )
 
 
 def test_parts_stay_linked():
@@ -196,7 +216,8 @@ def test_frames_and_luma_agree_and_light_is_linear():
 
 
 def test_static_noise_free_scene_has_no_events():
-    preset = find_preset('easy', size=(48, 64), movers=(0, 0), look_alikes=(2, 2), sensor=QUIET)
+    preset = find_preset('easy', size=(48, 64), moving_objects=(0, 0), distractors=(2, 2),
+                         sensor=QUIET)
     clip = render_clip(preset, 3)
     assert len(clip.events) == 0 and not clip.moving.any() and set(np.unique(clip.ids)) == {0, 1, 2}
 
@@ -208,19 +229,23 @@ def test_events_follow_the_crossing_rule(threshold):
     shape = (6, 7)
     up, down = rng.uniform(0.0, 3, shape), rng.uniform(0, 3, shape)
     logs = np.stack([np.zeros(shape), up, up - down]).astype(np.float32)
-    packed = esim.crossings(logs, np.array([0, 1_000_000, 3_000_000]), esim.Pixels.ideal(shape, threshold))
+    packed = esim.crossings(logs, np.array([0, 1_000_000, 3_000_000]),
+                            esim.Pixels.ideal(shape, threshold))
     events = esim.unpack(packed, 0)
     for y, x in np.ndindex(shape):
         mine = (events.y == y) & (events.x == x)
         t, p = events.t[mine], events.p[mine]
         rise = int(up[y, x] / threshold)
         assert (p == 1).sum() == rise
-        assert np.abs(t[p == 1] - np.arange(1, rise + 1) * threshold / up[y, x] * 1e6).max(initial=0) < 20
-        # the reference stays at the last level crossed; the next event down is one threshold below it
+        assert np.abs(t[p == 1] - np.arange(1, rise + 1) * threshold / up[y, x] *
+                      1e6).max(initial=0) < 20
+        # the reference stays at the last level crossed; the next event down is one threshold below
+        # it
         levels = (rise - np.arange(1, 100)) * threshold
         levels = levels[levels >= up[y, x] - down[y, x]]
         assert (p == 0).sum() == len(levels)
-        assert np.abs(t[p == 0] - (1e6 + (up[y, x] - levels) / down[y, x] * 2e6)).max(initial=0) < 40
+        assert np.abs(t[p == 0] - (1e6 + (up[y, x] - levels) / down[y, x] *
+                                   2e6)).max(initial=0) < 40
 
 
 def test_refractory_time_and_leak():
@@ -248,7 +273,7 @@ def test_noise_rate():
 def test_moving_flag_is_speed_in_the_world():
     """Against finite differences of the object's centre, away from the threshold."""
     preset = find_preset('mid', size=(48, 64), spin_rad_s=0.0, articulated=0.0, deforming=0.0,
-                         look_alikes=(3, 3), empty=0.0)
+                         distractors=(3, 3), empty=0.0)
     for seed in range(4):
         world = build_world(preset, seed, 'train')
         clip = render_clip(preset, seed)
@@ -256,9 +281,13 @@ def test_moving_flag_is_speed_in_the_world():
         for surface in world.objects():
             fine = at[:, None] + np.linspace(-1 / 30, 0, 34)
             position = surface.track.at(fine.ravel())[0].reshape(len(at), 34, 3)
-            length = np.linalg.norm(np.diff(position, axis=1), axis=2).sum(1) / np.median(position[..., 2])
+            length = np.linalg.norm(np.diff(position, axis=1),
+                                    axis=2).sum(1) / np.median(position[..., 2])
             speed, flag = length * 30, clip.moving[:, surface.number]
-            assert flag[speed > 1.5 * paths.MOVING_SPEED].all() and not flag[speed < 0.5 * paths.MOVING_SPEED].any()
+            assert (
+                flag[speed > 1.5 * paths.MOVING_SPEED].all()
+                and not flag[speed < 0.5 * paths.MOVING_SPEED].any()
+            )
     assert sum(s.track.still for s in world.objects()) == 3
 
 
@@ -266,7 +295,7 @@ def test_start_and_stop_inside_the_clip():
     times = paths.grid(1.5)
     kinds = set()
     for seed in range(30):
-        gate = paths.gate(np.random.default_rng(seed), times, 1.0)
+        gate = paths.stop_and_go(np.random.default_rng(seed), times, 1.0)
         inside = gate[(times > 0) & (times < 1.5)]
         assert gate.min() == 0 and gate.max() == 1 and np.abs(np.diff(gate)).max() < 0.03
         kinds.add((inside[0] > 0.5, inside[-1] > 0.5))
@@ -283,7 +312,8 @@ def test_object_area_and_speed_follow_the_preset():
             area = (Renderer(alone, preset.size).ids(np.array([0.0])) > 0).mean()
             assert 0.8 * preset.area[0] < area < 1.2 * preset.area[1]
         fastest = fastest_px_s(world, preset.size, np.linspace(0, 0.2, 9)) / preset.size[1]
-        assert preset.object_speed[0] * 0.8 < fastest < preset.object_speed[1] * 1.8  # depth and spin add to it
+        # depth and spin add to it
+        assert preset.object_speed[0] * 0.8 < fastest < preset.object_speed[1] * 1.8
 
 
 @pytest.mark.parametrize('split', SPLITS)
@@ -319,7 +349,9 @@ def test_cache_round_trip(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ['a.npz']
     back = cache.load_clips(tmp_path)
     assert [digest(clip) for clip in back] == [digest(clip) for clip in clips]
-    assert [clip.preset for clip in back] == ['train'] * 3 and len(cache.load_clips(tmp_path, 2)) == 2
+    assert [clip.preset for clip in back] == ['train'] * 3 and len(
+        cache.load_clips(tmp_path, 2)
+    ) == 2
     (tmp_path / 'a.npz').write_bytes(b'no shard')
     with pytest.raises(BagError, match='run the cache command again'):
         cache.load_clips(tmp_path)
@@ -336,7 +368,8 @@ def test_two_dimensional_scenes_by_the_same_name_and_commands(tmp_path):
     """`mosis2d` is drawn, cached and rendered like every other preset."""
     clip, direct = render_clip('mosis2d', 2), render_clip_2d('mosis2d', 2)
     assert digest(clip) == digest(direct) and clip.preset == 'mosis2d'
-    gallery.main(['--preset', 'mosis2d', '--count', '1', '--seed', '2', '--out', str(tmp_path / 'sheet.png')])
+    gallery.main(['--preset', 'mosis2d', '--count', '1', '--seed', '2', '--out',
+                  str(tmp_path / 'sheet.png')])
     sheet = cv2.imread(str(tmp_path / 'sheet.png'))[..., ::-1]
     assert np.array_equal(sheet[:128, :128], clip.frames[0])
     cache.make_cache('mosis2d', 'train', 1, 2, tmp_path / 'shards', 1)
@@ -358,11 +391,13 @@ def test_bag_of_a_clip(tmp_path):
     for index, stamp in enumerate(clip.stamps_ns.tolist()):
         assert np.array_equal(truth[stamp].ids, clip.ids[index])
         # nothing in a truth message is said of an object that is hidden
-        assert all(clip.moving[index, number] == moves for number, moves in truth[stamp].moving.items())
+        assert all(clip.moving[index, number] == moves
+                   for number, moves in truth[stamp].moving.items())
 
 
 def test_every_photograph_has_its_licence_noted():
     text = (Path(__file__).parents[2] / 'docs' / 'photographs.md').read_text()
     for split, names in textures._PHOTOS.items():
         for name in names:
-            assert any(line.startswith(f'| {split} ') and name in line for line in text.splitlines()), name
+            assert any(line.startswith(f'| {split} ') and name in line
+                       for line in text.splitlines()), name

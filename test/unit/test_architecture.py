@@ -1,6 +1,7 @@
 """The walls and habits of the house, read from the syntax trees of all our files."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ RUNTIME = sorted((ROOT / 'mos_perception').rglob('*.py'))
 TRAINING = sorted((ROOT / 'training').rglob('*.py'))
 BENCH = sorted((ROOT / 'bench').rglob('*.py'))
 LAUNCH = sorted((ROOT / 'launch').rglob('*.py'))
+TESTS = sorted((ROOT / 'test').rglob('*.py'))
+WRITTEN = {'ablation.md', 'levels.md', 'x.md'}  # by commands, wherever they are told to
 LIBRARY = RUNTIME + TRAINING + BENCH + LAUNCH + [ROOT / 'setup.py']
 MAX_FUNCTION_LINES = 60
 MAX_FILE_LINES = 400
@@ -121,3 +124,50 @@ def test_pipeline_fits_a_screen_or_three():
     assert len((ROOT / 'mos_perception/pipeline.py').read_text().splitlines()) <= 150
     node = ROOT / 'mos_perception/ros/node.py'
     assert not node.exists() or len(node.read_text().splitlines()) <= 250
+
+
+def test_few_files_at_the_root():
+    assert len(list((ROOT / 'mos_perception').glob('*.py'))) <= 12
+
+
+def modules() -> dict[str, Path]:
+    """Module name -> file, of everything but tests and launch files."""
+    found = {}
+    for path in RUNTIME + TRAINING + BENCH:
+        parts = path.relative_to(ROOT).with_suffix('').parts
+        found['.'.join(parts[:-1] if parts[-1] == '__init__' else parts)] = path
+    return found
+
+
+def imported_modules(path: Path, known: dict[str, Path]) -> set[str]:
+    """The modules of ours that a file imports, inside functions too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = {f'{node.module}.{alias.name}' for alias in node.names}
+            found |= {name if name in known else node.module for name in names}
+    return found & known.keys()
+
+
+def test_no_import_circle():
+    known = modules()
+    left = {module: imported_modules(path, known) - {module} for module, path in known.items()}
+    while free := [module for module, needs in left.items() if not needs & left.keys()]:
+        for module in free:
+            del left[module]
+    assert not left, 'these import each other, or what does'
+
+
+def test_lines_are_short():
+    lines = [line for path in LIBRARY + TESTS for line in path.read_text().splitlines()]
+    assert sum(len(line) > 100 for line in lines) < 0.01 * len(lines)
+
+
+@pytest.mark.parametrize('path', LIBRARY + TESTS, ids=name)
+def test_no_citation_of_pages_that_are_not_here(path):
+    pages = set(re.findall(r'[\w/]+\.md', path.read_text()))
+    known = {str(page.relative_to(ROOT)) for page in ROOT.rglob('*.md') if '.venv' not in page.parts}
+    known |= {page.rpartition('/')[2] for page in known}
+    assert pages <= known | WRITTEN

@@ -3,27 +3,30 @@
 What this cannot see: a GPU's memory model, alignment, launch limits, speed.
 """
 
+import faulthandler
 import importlib.util
+import itertools
+import os
 import shutil
 import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shim_driver import KERNEL_FILES, SHIM, SOURCES, ShimDriver, compile_shim
+from shim_driver import KERNEL_FILES, SOURCES, ShimDriver, compile_shim
 
 from mos_perception.datatypes import Events
 from mos_perception.engine.kernels import compile_cubin
 from mos_perception.events import evt3
 from mos_perception.events.arrays import EventArrays
+from mos_perception.events.features import time_features
+from mos_perception.events.moved import MOTION_HEADER, MotionRule
 from mos_perception.events.scatter import ScatterRule
-from mos_perception.events.voxel import accumulate, channels, layout_of, voxelize
+from mos_perception.events.voxel import accumulate, layout_of, sums, voxelize
 from mos_perception.models.dimos.cuda_input import HEADER
+from mos_perception.motion.event_compensation import from_displacement, node_count
 
-ROOT = Path(__file__).resolve().parents[2]
 ARCHITECTURES = ('sm_87', 'sm_90', 'sm_110', 'sm_120')  # Orin, Hopper, Thor, Blackwell desktops
 SIZE, BINS = (12, 20), 5
 EVT3_INTS = 'known', 'row', 'low', 'base', 'polarity', 'first_high', 'high', 'events'
@@ -51,21 +54,41 @@ class Kernels:
         values |= {name: getattr(rule, name).ctypes.data for name in ('columns', 'rows')}
         for name, value in values.items():
             window[0][name] = value
-        return window, np.zeros((channels(formulation, BINS), *out_size), np.int32)
+        return window, np.zeros((sums(formulation, BINS), *out_size), np.int32)
 
-    def events(self, events, t0, t1, formulation='dimos', closed=False, out_size=SIZE,
+    def events(self, events, t0, t1, formulation='dimos', closed=False, out_size=SIZE, motion=None,
                shape=(3, 32, 0)):
         window, grid = self.window(formulation, t0, t1, closed, out_size)
         overflow, count = np.zeros(1, np.int32), np.array([len(events)], np.int32)
         arrays = [np.ascontiguousarray(getattr(events, name)) for name in 'xypt']
-        self.launch(shape, 'voxel_events', grid, overflow, *arrays, count, window)
+        kernel, extra = self.moving('events', motion, t0, t1)
+        self.launch(shape, kernel, grid, overflow, *arrays, count, window, *extra)
         return grid, overflow[0]
 
-    def mono(self, words, time_base, t0, t1, shape=(3, 32, 0)):
+    def mono(self, words, time_base, t0, t1, motion=None, shape=(3, 32, 0)):
         window, grid = self.window('dimos', t0, t1, False, SIZE)
         overflow, count = np.zeros(1, np.int32), np.array([len(words)], np.int32)
-        self.launch(shape, 'voxel_mono', grid, overflow, words, count, np.int64(time_base), window)
+        kernel, extra = self.moving('mono', motion, t0, t1)
+        self.launch(shape, kernel, grid, overflow, words, count, np.int64(time_base), window,
+                    *extra)
         return grid
+
+    def moving(self, kind, motion, t0, t1):
+        """Name of the kernel, and the further argument that it takes with a motion."""
+        if motion is None:
+            return f'voxel_{kind}', []
+        self.motion = MotionRule.of(motion, t0, t1, SIZE)  # its nodes are pointed at
+        header = np.zeros(1, MOTION_HEADER)
+        values = self.motion._asdict() | {'nodes': self.motion.nodes.ctypes.data}
+        for name, value in values.items():
+            header[0][name] = value
+        return f'voxel_moved_{kind}', [header]
+
+    def features(self, grid, norm_floor, shape=(3, 32, 0), half=False):
+        out = np.empty((2, *grid.shape[1:]), np.float16 if half else np.float32)
+        self.launch(shape, 'voxel_features', grid, np.int32(grid[0].size), np.int32(len(grid) // 2),
+                    np.float32(65536 * norm_floor), out, np.int32(half))
+        return out
 
     def normalised(self, grid, floor, shape=(3, 32, 0), half=False):
         largest = np.zeros(1, np.int32)
@@ -107,24 +130,45 @@ CASES = {'random': random_events(np.random.default_rng(0), 2000),
          'outside': Events(np.array([20, 65535, 3], np.uint16), np.array([3, 3, 12], np.uint16),
                            np.ones(3, np.uint8),
                            np.full(3, 2000, np.int64))}
+def random_motion(seed, t_ns=3000, span_ns=2000, reach_px=6):
+    """Displacements of any direction at each node, so that every pixel's differs."""
+    rng = np.random.default_rng(seed)
+    displacement = rng.uniform(-reach_px, reach_px, (*node_count(SIZE), 2))
+    return from_displacement(displacement, t_ns, span_ns)
+
+
+MOTIONS = {'at rest': None, 'to the end': random_motion(5), 'to the begin': random_motion(6, 1000),
+           'to the middle, of a longer span': random_motion(7, 2000, 5000, 20)}
 SHAPES = [(1, 1, 0), (3, 32, 0), (3, 32, 1), (2, 64, 2)]
 
 
 def differences(kernels, shapes=SHAPES):
     """Names of the checks that do not give the CPU path's bits."""
     found = []
-    for name, events in CASES.items():
-        for formulation in ('dimos', 'e2vid', 'counts'):
-            wanted = accumulate(events, 1000, 3000, formulation=formulation, bins=BINS, size=SIZE)
-            for shape in shapes:
-                grid, overflow = kernels.events(events, 1000, 3000, formulation, shape=shape)
-                if not np.array_equal(grid, wanted) or overflow:
-                    found.append(f'{formulation} {name} {shape}')
+    cases = itertools.product(CASES.items(), ('dimos', 'e2vid', 'counts'), MOTIONS.items())
+    for (name, events), formulation, (moved, motion) in cases:
+        wanted = accumulate(events, 1000, 3000, formulation=formulation, bins=BINS, size=SIZE,
+                            motion=motion)
+        for shape in shapes if name == 'random' else shapes[1:2]:
+            grid, overflow = kernels.events(events, 1000, 3000, formulation, motion=motion,
+                                            shape=shape)
+            if not np.array_equal(grid, wanted) or overflow:
+                found.append(f'{formulation} {name} {moved} {shape}')
     wide = Events(*(getattr(CASES['random'], name) for name in 'xyp'),
                   CASES['random'].t * 10**9)  # a window of 2000 s
     wanted = accumulate(wide, 1000 * 10**9, 3000 * 10**9, formulation='dimos', bins=BINS, size=SIZE)
     if not np.array_equal(kernels.events(wide, 1000 * 10**9, 3000 * 10**9)[0], wanted):
         found.append('long window')
+    for motion in MOTIONS.values():  # several pixels of a cell
+        wanted = accumulate(CASES['random'], 1000, 3000, formulation='dimos', bins=BINS, size=SIZE,
+                            out_size=(5, 9), motion=motion)
+        grid, _ = kernels.events(CASES['random'], 1000, 3000, out_size=(5, 9), motion=motion)
+        if not np.array_equal(grid, wanted):
+            found.append('shrunk')
+    for events in CASES.values():
+        grid = accumulate(events, 1000, 3000, formulation='dimos', bins=BINS, size=SIZE)
+        if kernels.features(grid, 4.0).tobytes() != time_features(grid, 4.0).tobytes():
+            found.append('features')
     grid = np.random.default_rng(3).integers(-10**6, 10**6, 3000).astype(np.int32)
     for place in (0, 700, 2999):
         grid[place] = -(2_000_000 + place)
@@ -147,14 +191,15 @@ def test_grids_are_the_cpu_path_s_bit_by_bit(kernels):
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), count=st.integers(0, 300), closed=st.booleans(),
        shape=st.sampled_from(SHAPES),
-       formulation=st.sampled_from(['dimos', 'e2vid', 'counts']))
-def test_any_events_any_launch(kernels, seed, count, formulation, closed, shape):
+       formulation=st.sampled_from(['dimos', 'e2vid', 'counts']),
+       out_size=st.sampled_from([(6, 11), SIZE, (13, 40), (5, 20), (1, 1)]), moves=st.booleans())
+def test_any_events_any_launch(kernels, seed, count, formulation, closed, shape, out_size, moves):
     events = random_events(np.random.default_rng(seed), count)
+    motion = random_motion(seed, 1000 + seed % 2001) if moves else None
     wanted = accumulate(events, 1000, 3000, formulation=formulation, bins=BINS, size=SIZE,
-                        out_size=(6, 11),
-                        closed=closed)
-    assert np.array_equal(kernels.events(events, 1000, 3000, formulation, closed, (6, 11),
-                                         shape)[0], wanted)
+                        out_size=out_size, closed=closed, motion=motion)
+    found, _ = kernels.events(events, 1000, 3000, formulation, closed, out_size, motion, shape)
+    assert np.array_equal(found, wanted)
 
 
 def test_raw_mono_packets_give_the_grid_of_their_events(kernels):
@@ -163,9 +208,11 @@ def test_raw_mono_packets_give_the_grid_of_their_events(kernels):
     words = dt | x << np.uint64(32) | y << np.uint64(48) | p << np.uint64(63)
     events = Events(x.astype(np.uint16), y.astype(np.uint16), p.astype(np.uint8),
                     900 + dt.astype(np.int64))
-    wanted = accumulate(events, 1000, 3000, formulation='dimos', bins=BINS, size=SIZE)
-    for shape in SHAPES:
-        assert np.array_equal(kernels.mono(words, 900, 1000, 3000, shape), wanted)
+    for motion in MOTIONS.values():
+        wanted = accumulate(events, 1000, 3000, formulation='dimos', bins=BINS, size=SIZE,
+                            motion=motion)
+        for shape in SHAPES:
+            assert np.array_equal(kernels.mono(words, 900, 1000, 3000, motion, shape), wanted)
 
 
 @pytest.mark.parametrize('floor', [0.5, 4.0, 1000.0])
@@ -176,6 +223,18 @@ def test_normalised_input_is_the_cpu_path_s(kernels, floor):
         for shape in SHAPES:
             assert kernels.normalised(grid, floor, shape)[0].tobytes() == wanted.tobytes()
             half = kernels.normalised(grid, floor, shape, True)[0]
+            assert half.tobytes() == wanted.astype(np.float16).tobytes()
+
+
+@pytest.mark.parametrize('floor', [0.5, 4.0])
+def test_counts_and_mean_times_are_the_cpu_path_s(kernels, floor):
+    for events, motion in itertools.product(CASES.values(), MOTIONS.values()):
+        grid, _ = kernels.events(events, 1000, 3000, motion=motion)
+        wanted = voxelize(events, 1000, 3000, formulation='compensated', bins=BINS, size=SIZE,
+                          norm_floor=floor, motion=motion)[-2:]
+        for shape in SHAPES:
+            assert kernels.features(grid, floor, shape).tobytes() == wanted.tobytes()
+            half = kernels.features(grid, floor, shape, True)
             assert half.tobytes() == wanted.astype(np.float16).tobytes()
 
 
@@ -256,7 +315,11 @@ def test_sanitizers_find_nothing(tmp_path, kind):
 MUTANTS = {  # name: (file, what stands there, the bug)
     'no bug': ('voxel.h', '#pragma once', '#pragma once'),
     'missing barrier': ('voxel.cu', '        __syncthreads();\n', ''),
-    'missing guard': ('voxel.h', ' || e.x >= w.width || e.y >= w.height)', ')'),
+    'missing guard': ('voxel.h', """ || e.x >= w.width || e.y >= w.height)
+        return;
+    long long q""", """)
+        return;
+    long long q"""),
     'dropped stride': ('voxel.cu', 'return (long long)gridDim.x * blockDim.x;',
                        'return blockDim.x;'),
     'wrong sign': ('voxel.h', 'int dark = e.p <= 0;', 'int dark = e.p > 0;'),
@@ -266,7 +329,32 @@ MUTANTS = {  # name: (file, what stands there, the bug)
     'plain += for atomicAdd': ('voxel.h', 'atomicAdd(&grid[cell], value) + value',
                                '(grid[cell] += value)'),
     'swapped x and y': ('voxel.h', 'w.rows[e.y] + w.columns[e.x]',
-                        'w.rows[e.x % w.height] + w.columns[e.y]')}
+                        'w.rows[e.x % w.height] + w.columns[e.y]'),
+    'moved: wrong sign': ('voxel.h', '(k.t - e.t)', '(e.t - k.t)'),
+    'moved: wrong span': ('voxel.h', '(k.t - e.t) * k.m) >> k.shift)',
+                          '(k.t - e.t) * w.m) >> (w.shift + 2))'),
+    'moved: from the begin': ('voxel.h', '(k.t - e.t)', '(w.t0 - e.t)'),
+    'moved: corner for centre': ('voxel.h', '* 16 + 128 +', '* 16 +'),
+    'moved: no rounding': ('voxel.h', 'age * right + 1024', 'age * right'),
+    'moved: unsigned half': ('voxel.h', '(short)a, (short)b, (short)c, (short)d',
+                             'a & 0xFFFF, b & 0xFFFF, c & 0xFFFF, d & 0xFFFF'),
+    'moved: rows for columns': ('voxel.h', 'node[k.columns + 1]', 'node[2]'),
+    'moved: swapped x and y': ('voxel.h', 'd >> 16, e.x & 15, e.y & 15)',
+                               'd >> 16, e.y & 15, e.x & 15)'),
+    'moved: dropped clamp left': ('voxel.h', 'bool before = pixel >= 0',
+                                  'bool before = pixel >= -1'),
+    'moved: dropped clamp right': ('voxel.h', 'after = pixel + 1 < count;', 'after = true;'),
+    'moved: dropped clamp': ('voxel.h', ' || y < -256 || y >= w.height * 256)', ')'),
+    'moved: whole vote for each': ('voxel.h', 'axis.weight[0] = 256, axis.weight[1] = 0;',
+                                   'axis.weight[0] = axis.weight[1] = 256;'),
+    'moved: share of the event': ('voxel.h', 'unsigned int)weight * share >> 16',
+                                  'unsigned int)weight * (share >> 8) >> 8'),
+    'moved: last bin': ('voxel.h', 'plane = q >> 16 > w.bins - 1 ? w.bins - 1 : q >> 16;',
+                        'plane = q >> 16;'),
+    'features: one polarity': ('voxel.cu', '(long long)cell[0] + cell[(long long)bins * area]',
+                               'cell[0]'),
+    'features: from the begin': ('voxel.cu', '(2 * plane - (bins - 1))', '(2 * plane)'),
+    'features: any count': ('voxel.cu', 'events >= 2 * 65536', 'events >= 65536')}
 
 
 @pytest.mark.parametrize('name', MUTANTS)
@@ -278,14 +366,13 @@ def test_every_planted_bug_is_caught(tmp_path, name):
     text = (tmp_path / file).read_text()
     assert text.count(there) == 1, f'{file} has no "{there}" any more: plant the bug anew'
     (tmp_path / file).write_text(text.replace(there, bug))
-    script = ('import sys; sys.path[:0] = sys.argv[2:]; import test_kernels as k; '
-              'sys.exit(1 if k.differences(k.Kernels(sys.argv[1])) else 0)')
     library = compile_shim(tmp_path / 'kernels.so', sources=[tmp_path])
-    # A bug may crash: not in this process.
-    folders = [str(Path(__file__).parent), str(SHIM), str(ROOT)]
-    compared = subprocess.run([sys.executable, '-c', script, str(library), *folders],
-                              capture_output=True, check=False, timeout=120)
-    caught = 'comparison' if compared.returncode else next(
+    child = os.fork()  # a bug may crash
+    if child == 0:
+        faulthandler.disable()
+        os._exit(bool(differences(Kernels(library))))
+    differs = os.waitpid(child, 0)[1]
+    caught = 'comparison' if differs else next(
         (kind for kind in ('address', 'thread') if sanitized(tmp_path, kind, [tmp_path])), '')
     print(f'{name}: caught by {caught or "nothing"}')
     assert bool(caught) == (name != 'no bug')

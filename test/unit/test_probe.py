@@ -99,7 +99,7 @@ def test_named_backend_without_a_driver(no_driver, backend):
         EngineError, match=f'backend {backend}: no NVIDIA driver.*"backend: onnxruntime"'
     ):
         load_engine(MODEL, backend)
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 60
     assert 'tensorrt' not in sys.modules
 
 

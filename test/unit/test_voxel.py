@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from mos_perception.datatypes import Events, EventWindow
 from mos_perception.errors import ConfigError
 from mos_perception.events import scatter
-from mos_perception.events.voxel import FORMULATIONS, accumulate, channels, voxelize
+from mos_perception.events.voxel import FORMULATIONS, accumulate, sums, voxelize
 
 ONE = 65536
 
@@ -27,7 +27,7 @@ def random_events(count, size, t0, t1, seed=0):
 def exact(events, t0, t1, formulation, bins, size, out_size):
     """The formulas of voxel.py in Python integers: q within one unit of 2^-16."""
     height, width = out_size
-    grid = np.zeros((channels(formulation, bins), height, width), object)
+    grid = np.zeros((sums(formulation, bins), height, width), object)
     grid[:] = 0
     span, nearest = t1 - t0, formulation == 'counts'
     k = bins if nearest else bins - 1

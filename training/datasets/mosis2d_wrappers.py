@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from mos_perception.errors import ConfigError
-from training.scenes.mosis2d import THESIS, Preset2D, Scene, build_scene
+from training.scenes.moving_shapes import THESIS, Preset2D, Scene, build_scene
 
 VIDEOS = 24  # the comparison set of section 4.1
 SHARES = (0.70, 0.15, 0.15)

@@ -22,8 +22,8 @@ from training.datasets.arrays import clip_arrays
 from training.datasets.batches import make_batch, neighbour
 from training.datasets.source import Batch, Source
 from training.recipes import RECIPES, Augmentation, Recipe
-from training.scenes.cache import load_shard
 from training.scenes.clip import Clip
+from training.scenes.shards import load_shard
 
 
 def pack(clips: Iterable[Clip], count: int, folder: Path, recipe: Recipe, about: str = '') -> int:

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from training.nets.convolution import StridedPointwise
+
 
 def conv_bn(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     """conv3x3 without bias, then batch norm; no activation."""
@@ -25,7 +27,7 @@ class ResidualBlock(nn.Module):
         if inputs == outputs and stride == 1:
             self.skip: nn.Module = nn.Identity()
         else:
-            self.skip = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False),
+            self.skip = nn.Sequential(StridedPointwise(inputs, outputs, stride),
                                       nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:

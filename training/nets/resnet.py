@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mos_perception.errors import ConfigError
+from training.nets.convolution import StridedPointwise
 
 
 class Residual(nn.Module):
@@ -36,7 +37,7 @@ class Residual(nn.Module):
             setattr(self, f'bn{number}', nn.BatchNorm2d(after))
         self.downsample = None
         if stride != 1 or inputs != outputs:
-            self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False),
+            self.downsample = nn.Sequential(StridedPointwise(inputs, outputs, stride),
                                             nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
-"""What stands still behind, under and before the objects: planes with holes, the ground, clutter, poles."""
+"""What stands still behind, under and before the objects: planes with holes, the ground, clutter,
+poles."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ import numpy as np
 from mos_perception.errors import ConfigError
 from training.scenes import natural, nature, outlines, paths
 from training.scenes.geometry import Surface
-from training.scenes.presets import Preset
+from training.scenes.settings import Preset
 from training.scenes.textures import texture, value_noise
 
 FAR = (3.0, 5.0)
@@ -21,8 +22,8 @@ NATURAL = 0.8  # share of a natural clip's surfaces that are; the rest are any t
 
 @dataclass(frozen=True)
 class Stage:
-    """What a clip is set in: `natural` surfaces or plain textures; `low`, the height (y) of the ground its objects
-    stand on, None where they fly; `wet`, that ground is water."""
+    """What a clip is set in: `natural` surfaces or plain textures; `low`, the height (y) of the
+    ground its objects stand on, None where they fly; `wet`, that ground is water."""
 
     natural: bool = False
     low: float | None = None
@@ -41,14 +42,17 @@ def layers(rng: np.random.Generator, preset: Preset, split: str, times: np.ndarr
            stage: Stage = Stage()) -> list[Surface]:
     """A far plane and, in front of it, planes with holes, far to near."""
     count = int(rng.integers(preset.layers[0], preset.layers[1] + 1)) - 1
-    depths = np.sort(NEAR[0] + (NEAR[1] - NEAR[0]) * (np.arange(count) + rng.random(count)) / max(count, 1))[::-1]
+    depths = np.sort(NEAR[0] + (NEAR[1] - NEAR[0]) * (np.arange(count) + rng.random(count)) /
+                     max(count, 1))[::-1]
     far = layer(rng, preset, split, times, rng.uniform(*FAR), 0.0, stage)
-    return [far] + [layer(rng, preset, split, times, depth, rng.uniform(0.55, 0.7), stage) for depth in depths]
+    return [far] + [layer(rng, preset, split, times, depth, rng.uniform(0.55, 0.7), stage)
+                    for depth in depths]
 
 
-def layer(rng: np.random.Generator, preset: Preset, split: str, times: np.ndarray, depth: float, holes: float,
-          stage: Stage = Stage()) -> Surface:
-    """A static plane as large as the view and more; what is below `holes` in a smooth noise is open."""
+def layer(rng: np.random.Generator, preset: Preset, split: str, times: np.ndarray, depth: float,
+          holes: float, stage: Stage = Stage()) -> Surface:
+    """A static plane as large as the view and more; what is below `holes` in a smooth noise is
+    open."""
     side = int(np.ceil(preset.size[1] * 1.24))
     if stage.natural and rng.random() < NATURAL:
         return _natural_layer(rng, preset, split, times, depth, holes, side)
@@ -59,8 +63,8 @@ def layer(rng: np.random.Generator, preset: Preset, split: str, times: np.ndarra
     return Surface(colour, alpha, 0.62 * depth, paths.still(times, (0, 0, depth)), mirrored=True)
 
 
-def _natural_layer(rng: np.random.Generator, preset: Preset, split: str, times: np.ndarray, depth: float,
-                   holes: float, side: int) -> Surface:
+def _natural_layer(rng: np.random.Generator, preset: Preset, split: str, times: np.ndarray,
+                   depth: float, holes: float, side: int) -> Surface:
     """Leaves that sway, or a wall or landscape."""
     leafy, alpha, waves = rng.random() < preset.foliage, None, None
     if holes:  # leaves have finer rims
@@ -69,7 +73,8 @@ def _natural_layer(rng: np.random.Generator, preset: Preset, split: str, times: 
     colour = natural.foliage(rng, split, side) if leafy else natural.backdrop(rng, split, side)
     if leafy:
         waves = nature.wind(rng, times, rng.uniform(*preset.foliage_px) / (0.62 * preset.size[1]))
-    return Surface(colour, alpha, 0.62 * depth, paths.still(times, (0, 0, depth)), mirrored=True, waves=waves)
+    return Surface(colour, alpha, 0.62 * depth, paths.still(times, (0, 0, depth)), mirrored=True,
+                   waves=waves)
 
 
 def floor(rng: np.random.Generator, preset: Preset, split: str, times: np.ndarray, far: float,
@@ -89,12 +94,14 @@ def floor(rng: np.random.Generator, preset: Preset, split: str, times: np.ndarra
     colour = _foreshortened(colour, z, half, stage.low, preset.size[1])
     if stage.wet:
         return nature.water(rng, times, colour, half, (0.0, stage.low, far - half))
-    return Surface(colour, np.ones((side, side), np.float32), half, paths.still(times, (0, stage.low, far - half)),
-                   tilt=np.pi / 2)
+    return Surface(colour, np.ones((side, side), np.float32), half,
+                   paths.still(times, (0, stage.low, far - half)), tilt=np.pi / 2)
 
 
-def _foreshortened(colour: np.ndarray, z: np.ndarray, half: float, low: float, width: int) -> np.ndarray:
-    """A ground's texture blurred by what one pixel spans of it: z^2 / (low W) along the rows' `z`, z / W across."""
+def _foreshortened(colour: np.ndarray, z: np.ndarray, half: float, low: float,
+                   width: int) -> np.ndarray:
+    """A ground's texture blurred by what one pixel spans of it: z^2 / (low W) along the rows' `z`,
+    z / W across."""
     blurred, side = colour.copy(), len(colour)
     z = np.maximum(z, 0.2)
     reach = z * z / (low * width) * side / (2 * half)
@@ -109,7 +116,8 @@ def _foreshortened(colour: np.ndarray, z: np.ndarray, half: float, low: float, w
     return blurred
 
 
-def poles(rng: np.random.Generator, preset: Preset, split: str, times: np.ndarray, stage: Stage) -> list[Surface]:
+def poles(rng: np.random.Generator, preset: Preset, split: str, times: np.ndarray,
+          stage: Stage) -> list[Surface]:
     """Posts and trunks on the ground, near and far."""
     if stage.low is None or stage.wet:
         return []
@@ -120,23 +128,29 @@ def poles(rng: np.random.Generator, preset: Preset, split: str, times: np.ndarra
         alpha = np.zeros((side, side), np.float32)
         edge = max(1, round(side * wide / 2))
         alpha[1:-1, side // 2 - edge:side // 2 + edge] = 1
-        track = paths.still(times, (rng.uniform(-0.5, 0.5) * depth, stage.low - half, depth), rng.uniform(-0.03, 0.03))
+        track = paths.still(times, (rng.uniform(-0.5, 0.5) * depth, stage.low - half, depth),
+                            rng.uniform(-0.03, 0.03))
         found.append(Surface(natural.skin(rng, side), alpha, half, track))
     return found
 
 
-def ground(rng: np.random.Generator, preset: Preset, split: str, times: np.ndarray, far: float) -> Surface:
+def ground(rng: np.random.Generator, preset: Preset, split: str, times: np.ndarray,
+           far: float) -> Surface:
     """A floor that meets the far plane; blurred along its depth in step with its foreshortening."""
     side, half = int(np.ceil(preset.size[1] * 2.5)), far
-    low = rng.uniform(0.5, 0.62) * 1.45 * preset.size[0] / preset.size[1]  # below every object at its nearest
+    # below every object at its nearest
+    low = rng.uniform(0.5, 0.62) * 1.45 * preset.size[0] / preset.size[1]
     colour = texture(rng, split, side, photo_share=0.3)
     z = np.linspace(-half, far, side, endpoint=False)  # by row; a pixel spans z^2 / (low W) along z
     reach = np.clip(z * z / (low * preset.size[1]) * side / (2 * half), 1, side / 4)
     total = np.concatenate([np.zeros((1, side, 3)), np.cumsum(colour, 0, dtype=np.float64)])
-    start, end = (np.clip(np.arange(side) + 0.5 + sign * reach / 2, 0, side).astype(int) for sign in (-1, 1))
+    start, end = (np.clip(np.arange(side) + 0.5 + sign * reach / 2, 0, side).astype(int)
+                  for sign in (-1, 1))
     end = np.maximum(end, start + 1)
-    colour = ((total[np.minimum(end, side)] - total[np.minimum(start, side - 1)]) /
-              (np.minimum(end, side) - np.minimum(start, side - 1))[:, None, None]).astype(np.float32)
+    colour = (
+        (total[np.minimum(end, side)] - total[np.minimum(start, side - 1)])
+        / (np.minimum(end, side) - np.minimum(start, side - 1))[:, None, None]
+    ).astype(np.float32)
     track = paths.still(times, (0, low, far - half))
     return Surface(colour, np.ones((side, side), np.float32), half, track, tilt=np.pi / 2)
 
@@ -147,9 +161,9 @@ def above(layer: Surface, ground: float) -> Surface:
     return replace(layer, alpha=layer.alpha * np.float32(y <= ground)[:, None])
 
 
-def clutter(rng: np.random.Generator, preset: Preset, split: str, times: np.ndarray, behind: np.ndarray,
-            stage: Stage = Stage()) -> Surface:
-    """Something static of the movers' shapes and textures that is part of the background."""
+def clutter(rng: np.random.Generator, preset: Preset, split: str, times: np.ndarray,
+            behind: np.ndarray, stage: Stage = Stage()) -> Surface:
+    """Something static of the objects' shapes and textures that is part of the background."""
     depth = rng.uniform(OBJECTS[0], NEAR[1])
     shape = outlines.outline(rng, split)
     half, side = extent_of(rng, preset, shape, depth)
@@ -157,12 +171,14 @@ def clutter(rng: np.random.Generator, preset: Preset, split: str, times: np.ndar
     y, angle = y * preset.size[0] / preset.size[1], rng.uniform(0, 6.283)
     if stage.low is not None:
         y = stage.low - half * outlines.below(shape, angle)
-    return Surface(skin(rng, preset, split, side, behind, stage), outlines.raster(shape, side), half,
-                   paths.still(times, (x, y, depth), angle))
+    return Surface(skin(rng, preset, split, side, behind, stage), outlines.raster(shape, side),
+                   half, paths.still(times, (x, y, depth), angle))
 
 
-def extent_of(rng: np.random.Generator, preset: Preset, shape: np.ndarray, depth: float) -> tuple[float, int]:
-    """(half extent in world units, texture side) of an outline that covers a share `area` of the image."""
+def extent_of(rng: np.random.Generator, preset: Preset, shape: np.ndarray,
+              depth: float) -> tuple[float, int]:
+    """(half extent in world units, texture side) of an outline that covers a share `area` of the
+    image."""
     aspect = preset.size[0] / preset.size[1]
     half = float(np.sqrt(rng.uniform(*preset.area) * aspect / outlines.area(shape)) * depth)
     return half, int(np.clip(np.ceil(2.3 * half / depth * preset.size[1]), 12, 1024))

@@ -1,7 +1,9 @@
-"""Clips on disk: `python -m training.scenes.cache --preset train --count 4000 --out runs/clips --workers 2 --seed 0`.
+"""Clips on disk: `python -m training.scenes.cache --preset train --count 4000 --out runs/clips
+--workers 2 --seed 0`.
 
-A shard holds up to 50 clips of consecutive seeds, uncompressed. It is written under another name and renamed when
-complete, and one that exists is not made again, so a command that was stopped goes on where it was.
+A shard holds up to 50 clips of consecutive seeds, uncompressed. It is written under another name
+and renamed when complete, and one that exists is not made again, so a command that was stopped goes
+on where it was.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 from mos_perception.errors import ConfigError
-from training.scenes.catalog import SCENES, render_clip
+from training.scenes.catalog import render_clip, scene_name
 from training.scenes.shards import load_clips, load_shard, save_clips
 from training.scenes.splits import SPLITS
 
@@ -35,7 +37,8 @@ def _make(path: Path, preset: str, split: str, seeds: range) -> int:
 
 
 def make_cache(preset: str, split: str, count: int, seed: int, folder: Path, workers: int) -> int:
-    """Render the clips of seeds [seed, seed + count) that are not in `folder` yet, with progress; returns how many.
+    """Render the clips of seeds [seed, seed + count) that are not in `folder` yet, with progress;
+    returns how many.
 
     Raises ConfigError for a count or a number of workers below 1.
     """
@@ -54,9 +57,13 @@ def make_cache(preset: str, split: str, count: int, seed: int, folder: Path, wor
     columns = (*Progress.get_default_columns()[:-1], MofNCompleteColumn(), TimeRemainingColumn(),
                TextColumn('{task.fields[rate]}'))
     context = multiprocessing.get_context('spawn')
-    with Progress(*columns) as progress, ProcessPoolExecutor(workers, context, initializer=_one_thread) as pool:
+    with (
+        Progress(*columns) as progress,
+        ProcessPoolExecutor(workers, context, initializer=_one_thread) as pool,
+    ):
         bar = progress.add_task(f'clips {preset}/{split}', total=total, rate='')
-        for done in as_completed([pool.submit(_make, path, preset, split, seeds) for path, seeds in jobs.items()]):
+        for done in as_completed([pool.submit(_make, path, preset, split, seeds)
+                                  for path, seeds in jobs.items()]):
             progress.advance(bar, done.result())
             speed = progress.tasks[0].speed
             progress.update(bar, rate=f'{speed:.1f} clips/s' if speed else '')
@@ -66,15 +73,19 @@ def make_cache(preset: str, split: str, count: int, seed: int, folder: Path, wor
 def main(arguments: list[str] | None = None) -> None:
     """Command line; see the module's docstring."""
     parser = argparse.ArgumentParser(description='Render clips into a folder of shards.')
-    parser.add_argument('--preset', default='train', choices=SCENES)
+    parser.add_argument('--preset', default='train', type=scene_name)
     parser.add_argument('--split', default='train', choices=SPLITS)
     parser.add_argument('--count', type=int, default=1000)
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--out', type=Path, default=Path('runs/clips'))
-    parser.add_argument('--workers', type=int, default=os.cpu_count() or 1, help='processes (default: every core)')
+    parser.add_argument('--workers', type=int, default=os.cpu_count() or 1,
+                        help='processes (default: every core)')
     options = parser.parse_args(arguments)
-    made = make_cache(options.preset, options.split, options.count, options.seed, options.out, options.workers)
-    print(f'{made} clips rendered; {options.out} holds {len(list(options.out.glob("*.npz")))} shards')
+    made = make_cache(options.preset, options.split, options.count, options.seed, options.out,
+                      options.workers)
+    print(
+        f'{made} clips rendered; {options.out} holds {len(list(options.out.glob("*.npz")))} shards'
+    )
 
 
 if __name__ == '__main__':

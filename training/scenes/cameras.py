@@ -9,7 +9,7 @@ import numpy as np
 
 from training.scenes import paths
 from training.scenes.geometry import Camera, Surface
-from training.scenes.presets import Preset
+from training.scenes.settings import Preset
 
 
 def draw_camera(rng: np.random.Generator, preset: Preset, times: np.ndarray) -> Camera:
@@ -18,7 +18,9 @@ def draw_camera(rng: np.random.Generator, preset: Preset, times: np.ndarray) -> 
     if rng.random() < preset.static_camera:
         return Camera(times, position, turn)
     if preset.camera_stops:  # its own clock stops
-        times_of = times[0] + np.cumsum(paths.gate(rng, times, preset.camera_stops)) * paths.STEP_S
+        times_of = (
+            times[0] + np.cumsum(paths.stop_and_go(rng, times, preset.camera_stops)) * paths.STEP_S
+        )
     else:
         times_of = times
     speed, pan = rng.uniform(*preset.camera_speed), 1 - rng.uniform(*preset.translation)
@@ -30,7 +32,8 @@ def draw_camera(rng: np.random.Generator, preset: Preset, times: np.ndarray) -> 
     turn[:, 2] = paths.sway(rng, times_of, rng.uniform(0, 0.15))
     if rng.random() < preset.camera_shake:  # hand-held
         for axis in (0, 1):
-            turn[:, axis] += paths.sway(rng, times_of, rng.uniform(*preset.camera_bob_rad_s), (2, 8))
+            turn[:, axis] += paths.sway(rng, times_of, rng.uniform(*preset.camera_bob_rad_s),
+                                        (2, 8))
     return Camera(times, position, turn)
 
 
@@ -45,8 +48,10 @@ def shaken(rng: np.random.Generator, preset: Preset, camera: Camera) -> Camera:
     return replace(camera, turn=turn, position=position)
 
 
-def following(rng: np.random.Generator, preset: Preset, camera: Camera, objects: list[Surface]) -> Camera:
-    """The camera held on one moving object, late and not quite right: it pans, or goes along, or some of both."""
+def following(rng: np.random.Generator, preset: Preset, camera: Camera,
+              objects: list[Surface]) -> Camera:
+    """The camera held on one moving object, late and not quite right: it pans, or goes along, or
+    some of both."""
     bodies = [body for body in objects if not body.track.still]
     if rng.random() >= preset.follows or not bodies or any(body.degenerate for body in objects):
         return camera

@@ -1,25 +1,22 @@
-"""The crossing rule of esim.py in torch, for images that already lie on a GPU: loops over samples, never over pixels.
+"""The crossing rule of esim.py in torch, for images that already lie on a GPU: loops over samples,
+never over pixels.
 
 Legend: S samples, E events, H W pixels. Equal to the Numba rule up to float32 rounding.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 
-if TYPE_CHECKING:
-    from training.scenes.esim import Pixels
+from training.scenes.pixels import DARK, LOG_EPS, Pixels
 
-LOG_EPS = 0.01     # the front end's floor: linear light below this makes ever fewer events
-DARK = 20 / 255    # v2e: the low-pass corner follows (light + DARK) / (1 + DARK)
 _AT_ONCE = 64      # samples between two looks at the event counts
 
 
 def crossings(logs: torch.Tensor, stamps_ns: np.ndarray, pixels: Pixels) -> np.ndarray:
-    """(E,) int64 packed events, unsorted, of log images (S + 1, H, W) float32 at `stamps_ns` (S + 1,) from 0."""
+    """(E,) int64 packed events, unsorted, of log images (S + 1, H, W) float32 at `stamps_ns` (S +
+    1,) from 0."""
     device = logs.device
     on, off, drift, state = (torch.from_numpy(np.ascontiguousarray(value)).to(device)
                              for value in (pixels.on, pixels.off, pixels.drift, pixels.state))
@@ -39,20 +36,30 @@ def crossings(logs: torch.Tensor, stamps_ns: np.ndarray, pixels: Pixels) -> np.n
             counts.append(count)
             state = after - torch.where(count > 0, count * on, count * off)
             passed = light
-        parts.append(_events(torch.stack(befores), torch.stack(afters), torch.stack(counts).int(), on, off, first,
-                             torch.from_numpy(np.asarray(stamps_ns, np.int64)).to(device)))
+        parts.append(
+            _events(
+                torch.stack(befores),
+                torch.stack(afters),
+                torch.stack(counts).int(),
+                on,
+                off,
+                first,
+                torch.from_numpy(np.asarray(stamps_ns, np.int64)).to(device),
+            )
+        )
     packed = torch.cat(parts) if parts else torch.empty(0, dtype=torch.int64, device=device)
     return refractory(packed, pixels.refractory_ns).cpu().numpy()
 
 
 def low_pass(x0: torch.Tensor, x1: torch.Tensor, y0: torch.Tensor, turns: float) -> torch.Tensor:
-    """Log light behind a 1-pole low-pass after a ramp from `x0` to `x1`, from `y0`. `turns` = 2 pi f dt at white."""
+    """Log light behind a 1-pole low-pass after a ramp from `x0` to `x1`, from `y0`. `turns` = 2 pi
+    f dt at white."""
     a = ((x1.clamp(-20, 20).exp() + (DARK - LOG_EPS)) * (turns / (1 + DARK))).clamp(1e-6, 60)
     return x1 + (y0 - x0) * torch.exp(-a) + (x1 - x0) * torch.expm1(-a) / a
 
 
-def _events(before: torch.Tensor, after: torch.Tensor, count: torch.Tensor, on: torch.Tensor, off: torch.Tensor,
-            first: int, stamps: torch.Tensor) -> torch.Tensor:
+def _events(before: torch.Tensor, after: torch.Tensor, count: torch.Tensor, on: torch.Tensor,
+            off: torch.Tensor, first: int, stamps: torch.Tensor) -> torch.Tensor:
     """(E,) int64 packed, from the signed number of crossings (S, H, W) between two samples."""
     k, y, x = count.nonzero(as_tuple=True)
     signed = count[k, y, x]
@@ -70,8 +77,9 @@ def _events(before: torch.Tensor, after: torch.Tensor, count: torch.Tensor, on: 
 def refractory(packed: torch.Tensor, dead_ns: int) -> torch.Tensor:
     """(E',) the events whose pixel did not fire within `dead_ns` before.
 
-    References move on during dead time, so this is a filter. An event `dead_ns` or more after its pixel's last
-    crossing always passes; only the runs of closer ones must be walked, all runs at once.
+    References move on during dead time, so this is a filter. An event `dead_ns` or more after its
+    pixel's last crossing always passes; only the runs of closer ones must be walked, all runs at
+    once.
     """
     if dead_ns <= 0 or not len(packed):
         return packed

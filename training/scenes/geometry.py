@@ -1,4 +1,5 @@
-"""What a scene is made of: textured planes in 3-D, a camera path, the light. S times, N surfaces."""
+"""What a scene is made of: textured planes in 3-D, a camera path, the light. S times, N
+surfaces."""
 
 from __future__ import annotations
 
@@ -8,15 +9,17 @@ import numpy as np
 
 from training.scenes import paths
 
-DEFORM_TURNS = np.array([2.1, 2.7])  # spatial frequency (rad per half extent) of the warp of x by y, and of y by x
+# spatial frequency (rad per half extent) of the warp of x by y, and of y by x
+DEFORM_TURNS = np.array([2.1, 2.7])
 
 
 @dataclass(frozen=True)
 class Waves:
     """M waves that run over a surface and move what it shows: water, leaves in the wind.
 
-    `lift` (M, 2) displacement in half extents, `turns` (M, 2) rad per half extent, `phases` (G, M) rad at each of the
-    track's times. The point (u, v) shows the texture at (u, v) + sum of lift sin(turns . (u, v) + phase).
+    `lift` (M, 2) displacement in half extents, `turns` (M, 2) rad per half extent, `phases` (G, M)
+    rad at each of the track's times. The point (u, v) shows the texture at (u, v) + sum of lift
+    sin(turns . (u, v) + phase).
     """
 
     lift: np.ndarray
@@ -24,9 +27,11 @@ class Waves:
     phases: np.ndarray
 
     def at(self, times: np.ndarray, grid_s: np.ndarray) -> np.ndarray:
-        """(S, 5 M): lift, turns and phase of each wave at `times` (S,) s; `grid_s` (G,) s is the track's grid."""
+        """(S, 5 M): lift, turns and phase of each wave at `times` (S,) s; `grid_s` (G,) s is the
+        track's grid."""
         phases = np.stack([np.interp(times, grid_s, phase) for phase in self.phases.T], 1)
-        fixed = np.broadcast_to(np.concatenate([self.lift, self.turns], 1), (len(times), len(self.lift), 4))
+        fixed = np.broadcast_to(np.concatenate([self.lift, self.turns], 1),
+                                (len(times), len(self.lift), 4))
         return np.concatenate([fixed, phases[..., None]], 2).reshape(len(times), -1)
 
 
@@ -34,11 +39,12 @@ class Waves:
 class Surface:
     """A plane, facing the resting camera unless `tilt` (rad about x) turns it.
 
-    `colour` (n, n, 3) linear light over [-1, 1] x [-1, 1], mirrored beyond if `mirrored`; `alpha` (n, n) coverage, None
-    = opaque; `half` its half extent in world units; `number` of the object, 0 = background. `unseen` marks light
-    (shadow, highlight): it has no place in the truth. `deform` (amplitude in half extents, phase rad about x, y at
-    each of the track's times (G, 2)) bends a deforming one; `waves` run over it (after the bend).
-    `degenerate`: it moves along the camera's own direction.
+    `colour` (n, n, 3) linear light over [-1, 1] x [-1, 1], mirrored beyond if `mirrored`; `alpha`
+    (n, n) coverage, None = opaque; `half` its half extent in world units; `number` of the object, 0
+    = background. `unseen` marks light (shadow, highlight): it has no place in the truth. `deform`
+    (amplitude in half extents, phase rad about x, y at each of the track's times (G, 2)) bends a
+    deforming one; `waves` run over it (after the bend). `degenerate`: it moves along the camera's
+    own direction.
     """
 
     colour: np.ndarray
@@ -59,10 +65,11 @@ class Surface:
         return float(np.median(self.track.position[:, 2]))
 
     def bend(self, times: np.ndarray) -> np.ndarray:
-        """(S, 3 + 5 M) amplitude and the two phases of its bend at `times` s, zeros for a rigid one, then its waves.
+        """(S, 3 + 5 M) amplitude and the two phases of its bend at `times` s, zeros for a rigid
+        one, then its waves.
 
-        The point (u, v) of the plane shows the texture at u + a sin(k0 v + p0), v + a sin(k1 u + p1), moved by the
-        waves there.
+        The point (u, v) of the plane shows the texture at u + a sin(k0 v + p0), v + a sin(k1 u +
+        p1), moved by the waves there.
         """
         bend = np.zeros((len(times), 3))
         if self.deform is not None:
@@ -76,7 +83,8 @@ class Surface:
 
 @dataclass(frozen=True)
 class Camera:
-    """Pinhole whose focal length is the image width. `position` (G, 3), `turn` (G, 3) rad about x, y, z."""
+    """Pinhole whose focal length is the image width. `position` (G, 3), `turn` (G, 3) rad about x,
+    y, z."""
 
     times: np.ndarray
     position: np.ndarray
@@ -100,15 +108,16 @@ class Camera:
 
 
 def intrinsics(size: tuple[int, int]) -> np.ndarray:
-    """(3, 3) pinhole matrix of an image (height, width): focal length = width, centre in the middle."""
+    """(3, 3) pinhole matrix of an image (height, width): focal length = width, centre in the
+    middle."""
     height, width = size
     return np.array([[width, 0, (width - 1) / 2], [0, width, (height - 1) / 2], [0, 0, 1.0]])
 
 
 @dataclass(frozen=True)
 class Light:
-    """Changes of the light: `flicker` (share, hertz), `ramp` (share gained over `span_s`), `step` (time s, factor),
-    `vignette` (share lost in the corners)."""
+    """Changes of the light: `flicker` (share, hertz), `ramp` (share gained over `span_s`), `step`
+    (time s, factor), `vignette` (share lost in the corners)."""
 
     flicker: tuple[float, float] = (0.0, 0.0)
     ramp: tuple[float, float] = (0.0, 1.0)
@@ -131,7 +140,8 @@ class Light:
 
 @dataclass(frozen=True)
 class World:
-    """Everything drawn for a clip. `surfaces` from far to near; `flicker` (share, hertz) of the light."""
+    """Everything drawn for a clip. `surfaces` from far to near; `flicker` (share, hertz) of the
+    light."""
 
     surfaces: tuple[Surface, ...]
     camera: Camera
@@ -141,7 +151,8 @@ class World:
     changes: Light = field(default_factory=Light)
 
     def objects(self) -> list[Surface]:
-        """Movers and static look-alikes by number; an articulated one's parts follow each other."""
+        """Moving objects and distractors by number; an articulated one's parts follow each
+        other."""
         return sorted((s for s in self.surfaces if s.number), key=lambda s: s.number)
 
     @property
@@ -160,13 +171,19 @@ class World:
         axes = [np.stack([c, s, nil], 1), np.stack([-s, c, nil], 1), position]
         if surface.tilt:  # turn the two axes about x
             for axis in axes[:2]:
-                axis[:, 1], axis[:, 2] = axis[:, 1] * np.cos(surface.tilt), axis[:, 1] * np.sin(surface.tilt)
+                axis[:, 1], axis[:, 2] = (
+                    axis[:, 1] * np.cos(surface.tilt),
+                    axis[:, 1] * np.sin(surface.tilt),
+                )
         return np.stack(axes, 2)
 
-    def homographies(self, surface: Surface, times: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        """(T, 3, 3) from plane coordinates ([-1, 1] is the texture) to pixels: K R [h e1, h e2, P - C].
+    def homographies(self, surface: Surface, times: np.ndarray,
+                     size: tuple[int, int]) -> np.ndarray:
+        """(T, 3, 3) from plane coordinates ([-1, 1] is the texture) to pixels: K R [h e1, h e2, P -
+        C].
 
-        The third homogeneous coordinate is the depth; that of the inverse, applied to (x, y, 1), is 1 / depth.
+        The third homogeneous coordinate is the depth; that of the inverse, applied to (x, y, 1), is
+        1 / depth.
         """
         centre, rotation = self.camera.at(times)
         plane = self.poses(surface, times)

@@ -1,10 +1,12 @@
-"""Compiled loops of the CPU renderer: a plane sweep per image row, near to far, that stops where the view is full.
+"""Compiled loops of the CPU renderer: a plane sweep per image row, near to far, that stops where
+the view is full.
 
-Legend: S samples, N surfaces (far to near), H W pixels, C colours. A surface's texture is C + 1 numbers a texel (colour
-times alpha, alpha) in one flat float32 array; `kinds` has one number a texel; `shapes` (N, 4) int64 holds its first
-texel, its side, whether it is mirrored and whether it is light only; `inverse` (S, N, 3, 3) goes from pixels to its
-plane, `bends` (S, N, 3 + 5 M) is its warp (a bend, then M waves: `geometry.Surface.bend`), `boxes` (S, N, 4) the x0, y0, x1, y1 that hold it. All kernels release the GIL and
-never touch a row that is not theirs.
+Legend: S samples, N surfaces (far to near), H W pixels, C colours. A surface's texture is C + 1
+numbers a texel (colour times alpha, alpha) in one flat float32 array; `kinds` has one number a
+texel; `shapes` (N, 4) int64 holds its first texel, its side, whether it is mirrored and whether it
+is light only; `inverse` (S, N, 3, 3) goes from pixels to its plane, `bends` (S, N, 3 + 5 M) is its
+warp (a bend, then M waves: `geometry.Surface.bend`), `boxes` (S, N, 4) the x0, y0, x1, y1 that hold
+it. All kernels release the GIL and never touch a row that is not theirs.
 """
 
 from __future__ import annotations
@@ -18,19 +20,8 @@ f32, i32 = np.float32, np.int32
 K0, K1 = f32(2.1), f32(2.7)  # geometry.DEFORM_TURNS
 EMPTY, MIXED, FULL = 0, 1, 2  # whether the four texels from one on are all transparent, all opaque
 _FAST = {'contract', 'nsz', 'arcp', 'reassoc'}
-_NEAR_FULL = f32(1e-3)  # light behind this little transmittance is left out (a quarter of a grey level)
-
-
-@numba.njit(nogil=True, cache=True, inline='always')
-def _texel(u, v, mirrored, side):
-    """(column, row) in texels of plane coordinates, or a column below -1e8 outside of the texture."""
-    if mirrored:
-        u = abs((u - 1) - 4 * math.floor((u - 1) * 0.25) - 2) - 1
-        v = abs((v - 1) - 4 * math.floor((v - 1) * 0.25) - 2) - 1
-    elif not (-1 <= u <= 1 and -1 <= v <= 1):
-        return -1e9, 0.0
-    top = side - 1.0
-    return (min(max((u + 1) * 0.5 * side - 0.5, 0.0), top), min(max((v + 1) * 0.5 * side - 0.5, 0.0), top))
+# light behind this little transmittance is left out (a quarter of a grey level)
+_NEAR_FULL = f32(1e-3)
 
 
 @numba.njit(nogil=True, cache=True, error_model='numpy', fastmath=_FAST)
@@ -47,25 +38,15 @@ def _ripple(bend, us, vs):
 
 
 @numba.njit(nogil=True, cache=True, error_model='numpy', inline='always')
-def _rippled(bend, u, v):
-    """(u, v) moved by the waves of a warp."""
-    du, dv = 0.0, 0.0
-    for at in range(3, len(bend), 5):
-        height = math.sin(bend[at + 2] * u + bend[at + 3] * v + bend[at + 4])
-        du += bend[at] * height
-        dv += bend[at + 1] * height
-    return du, dv
-
-
-@numba.njit(nogil=True, cache=True, error_model='numpy', inline='always')
-def _wavy(bend):
+def wavy(bend: np.ndarray) -> bool:
     """Whether a warp has waves; a surface with fewer than others has zeros at the end."""
     return len(bend) > 3 and (bend[3] != 0 or bend[4] != 0)
 
 
 @numba.njit(nogil=True, cache=True, error_model='numpy', fastmath=_FAST)
 def _aim(m, bend, mirrored, side, y, xs, at, wx, wy):
-    """Where the pixels (`xs`, y) of a row meet a surface: `at` the texel (-1: nowhere), its weights `wx`, `wy`."""
+    """Where the pixels (`xs`, y) of a row meet a surface: `at` the texel (-1: nowhere), its weights
+    `wx`, `wy`."""
     one, half, two, four = f32(1), f32(0.5), f32(2), f32(4)
     top, last, scale = f32(side - 1), i32(side - 2), f32(side * 0.5)
     a0, b0, c0 = m[0, 1] * y + m[0, 2], m[1, 1] * y + m[1, 2], m[2, 1] * y + m[2, 2]
@@ -80,7 +61,7 @@ def _aim(m, bend, mirrored, side, y, xs, at, wx, wy):
         for x in range(len(xs)):
             near = one / (c0 + c1 * xs[x])
             wx[x], wy[x] = (a0 + a1 * xs[x]) * near, (b0 + b1 * xs[x]) * near
-    if _wavy(bend):
+    if wavy(bend):
         _ripple(bend, wx, wy)
     limit = f32(1e30) if mirrored else one
     if mirrored:
@@ -100,7 +81,8 @@ def _aim(m, bend, mirrored, side, y, xs, at, wx, wy):
 
 @numba.njit(nogil=True, cache=True, error_model='numpy', fastmath=_FAST)
 def _lay(row, left, texture, kinds, side, channels, at, wx, wy):
-    """Add a surface's light to `row` (C, w) where the view is not full, and take its cover from `left` (w,)."""
+    """Add a surface's light to `row` (C, w) where the view is not full, and take its cover from
+    `left` (w,)."""
     stride = channels + 1
     pitch = side * stride
     for x in range(len(at)):
@@ -120,20 +102,27 @@ def _lay(row, left, texture, kinds, side, channels, at, wx, wy):
         else:
             left[x] = rest - (w00 * texture[p + channels] + w10 * texture[p + stride + channels] +
                               w01 * texture[q + channels] + w11 * texture[q + stride + channels])
-        row[0, x] += w00 * texture[p] + w10 * texture[p + stride] + w01 * texture[q] + w11 * texture[q + stride]
+        row[0, x] += (
+            w00 * texture[p]
+            + w10 * texture[p + stride]
+            + w01 * texture[q]
+            + w11 * texture[q + stride]
+        )
         if channels == 3:
-            row[1, x] += (w00 * texture[p + 1] + w10 * texture[p + 5] + w01 * texture[q + 1] + w11 * texture[q + 5])
-            row[2, x] += (w00 * texture[p + 2] + w10 * texture[p + 6] + w01 * texture[q + 2] + w11 * texture[q + 6])
+            row[1, x] += (w00 * texture[p + 1] + w10 * texture[p + 5] + w01 * texture[q + 1] + w11 *
+                          texture[q + 5])
+            row[2, x] += (w00 * texture[p + 2] + w10 * texture[p + 6] + w01 * texture[q + 2] + w11 *
+                          texture[q + 6])
 
 
 @numba.njit(nogil=True, cache=True, error_model='numpy')
-def composite(out: np.ndarray, row0: int, textures: np.ndarray, kinds: np.ndarray, shapes: np.ndarray,
-              inverse: np.ndarray, bends: np.ndarray, boxes: np.ndarray, skip: np.ndarray, base: np.ndarray,
-              cover: np.ndarray, gain: np.ndarray) -> None:
+def composite(out: np.ndarray, row0: int, textures: np.ndarray, kinds: np.ndarray,
+              shapes: np.ndarray, inverse: np.ndarray, bends: np.ndarray, boxes: np.ndarray,
+              skip: np.ndarray, base: np.ndarray, cover: np.ndarray, gain: np.ndarray) -> None:
     """Fill `out` (C, S, rows, W), the image rows from `row0` on.
 
-    Surfaces with `skip` (N,) are in `base` (C, rows, W) already: it is copied wherever no other surface's box reaches.
-    `cover` (rows, W) and `gain` (S,) scale the light (vignette, flicker).
+    Surfaces with `skip` (N,) are in `base` (C, rows, W) already: it is copied wherever no other
+    surface's box reaches. `cover` (rows, W) and `gain` (S,) scale the light (vignette, flicker).
     """
     channels, samples, rows, width = out.shape
     left, at = np.empty(width, np.float32), np.empty(width, np.int32)
@@ -158,45 +147,19 @@ def composite(out: np.ndarray, row0: int, textures: np.ndarray, kinds: np.ndarra
                 if x0 < x1 and boxes[k, n, 1] <= y < boxes[k, n, 3]:
                     texel, side = shapes[n, 0], shapes[n, 1]
                     here, u, v = at[x0:x1], wx[x0:x1], wy[x0:x1]
-                    _aim(inverse[k, n], bends[k, n], shapes[n, 2] > 0, side, f32(y), xs[x0:x1], here, u, v)
-                    _lay(row[:, x0:x1], left[x0:x1], textures[texel * (channels + 1):], kinds[texel:], side, channels,
+                    _aim(inverse[k, n], bends[k, n], shapes[n, 2] > 0, side, f32(y), xs[x0:x1],
                          here, u, v)
+                    _lay(row[:, x0:x1], left[x0:x1], textures[texel * (channels + 1):],
+                         kinds[texel:], side, channels, here, u, v)
             for c in range(channels):
                 for x in range(width):
                     out[c, k, r, x] = row[c, x] * (cover[r, x] * gain[k])
 
 
-@numba.njit(nogil=True, cache=True, error_model='numpy', inline='always')
-def coverage(alphas: np.ndarray, shape: np.ndarray, m: np.ndarray, bend: np.ndarray, x: float,
-             y: float) -> tuple[float, float, float, float]:
-    """(alpha, u, v, 1 / depth) of one surface at the pixel; alpha 0 outside. `alphas` flat (one number a texel)."""
-    depth = m[2, 0] * x + m[2, 1] * y + m[2, 2]
-    if depth <= 0:
-        return 0.0, 0.0, 0.0, 0.0
-    u, v = (m[0, 0] * x + m[0, 1] * y + m[0, 2]) / depth, (m[1, 0] * x + m[1, 1] * y + m[1, 2]) / depth
-    tu, tv = u, v
-    if bend[0] > 0:
-        tu, tv = u + bend[0] * math.sin(K0 * v + bend[1]), v + bend[0] * math.sin(K1 * u + bend[2])
-    if _wavy(bend):
-        du, dv = _rippled(bend, tu, tv)
-        tu, tv = tu + du, tv + dv
-    side = shape[1]
-    fx, fy = _texel(tu, tv, shape[2], side)
-    if fx < 0:
-        return 0.0, u, v, depth
-    x0, y0 = int(fx), int(fy)
-    wx, wy = fx - x0, fy - y0
-    right, below = (1 if x0 + 1 < side else 0), (side if y0 + 1 < side else 0)
-    at = shape[0] + y0 * side + x0
-    value = ((1 - wx) * (1 - wy) * alphas[at] + wx * (1 - wy) * alphas[at + right] +
-             (1 - wx) * wy * alphas[at + below] + wx * wy * alphas[at + right + below])
-    return value, u, v, depth
-
-
 @numba.njit(nogil=True, cache=True, error_model='numpy', fastmath=_FAST)
 def _hit(row, extent, n, alphas, kinds, side, at, wx, wy):
-    """`row` (w,) <- n where nothing nearer is and the surface's bilinear alpha is a half or more; `extent` (w or 0,)
-    <- True wherever it is."""
+    """`row` (w,) <- n where nothing nearer is and the surface's bilinear alpha is a half or more;
+    `extent` (w or 0,) <- True wherever it is."""
     whole = len(extent) > 0
     for x in range(len(row)):
         if at[x] < 0 or not (whole or row[x] < 0):
@@ -217,10 +180,12 @@ def _hit(row, extent, n, alphas, kinds, side, at, wx, wy):
 
 
 @numba.njit(nogil=True, cache=True, error_model='numpy')
-def first_hit(index: np.ndarray, amodal: np.ndarray, alphas: np.ndarray, kinds: np.ndarray, shapes: np.ndarray,
-              numbers: np.ndarray, inverse: np.ndarray, bends: np.ndarray, boxes: np.ndarray) -> None:
-    """`index` (T, H, W) int16 <- nearest surface half covering each pixel; `amodal` (T, K + 1, H, W) |= each object's
-    own extent where its second axis is not empty. Surfaces whose shape says light only are passed by."""
+def first_hit(index: np.ndarray, amodal: np.ndarray, alphas: np.ndarray, kinds: np.ndarray,
+              shapes: np.ndarray, numbers: np.ndarray, inverse: np.ndarray, bends: np.ndarray,
+              boxes: np.ndarray) -> None:
+    """`index` (T, H, W) int16 <- nearest surface half covering each pixel; `amodal` (T, K + 1, H,
+    W) |= each object's own extent where its second axis is not empty. Surfaces whose shape says
+    light only are passed by."""
     times, height, width = index.shape
     at, xs = np.empty(width, np.int32), np.arange(width).astype(np.float32)
     wx, wy = np.empty(width, np.float32), np.empty(width, np.float32)
@@ -234,132 +199,19 @@ def first_hit(index: np.ndarray, amodal: np.ndarray, alphas: np.ndarray, kinds: 
             whole = amodal.shape[1] > 0 and numbers[n] > 0
             here, u, v = at[x0:x1], wx[x0:x1], wy[x0:x1]
             for y in range(boxes[k, n, 1], boxes[k, n, 3]):
-                _aim(inverse[k, n], bends[k, n], shapes[n, 2] > 0, side, f32(y), xs[x0:x1], here, u, v)
+                _aim(inverse[k, n], bends[k, n], shapes[n, 2] > 0, side, f32(y), xs[x0:x1], here, u,
+                     v)
                 extent = amodal[k, numbers[n], y, x0:x1] if whole else nowhere
                 _hit(index[k, y, x0:x1], extent, n, alphas[first:], kinds[first:], side, here, u, v)
 
 
 @numba.njit(nogil=True, cache=True, error_model='numpy')
-def hit_events(labels: np.ndarray, x: np.ndarray, y: np.ndarray, slot: np.ndarray, alphas: np.ndarray,
-               shapes: np.ndarray, numbers: np.ndarray, inverse: np.ndarray, bends: np.ndarray,
-               boxes: np.ndarray) -> None:
-    """`labels` (E,) <- object number of the nearest surface half covering pixel (x, y) at table entry `slot` (E,)."""
-    for e in range(len(labels)):
-        k = slot[e]
-        for n in range(len(shapes) - 1, -1, -1):
-            box = boxes[k, n]
-            if shapes[n, 3] or not (box[0] <= x[e] < box[2] and box[1] <= y[e] < box[3]):
-                continue
-            if coverage(alphas, shapes[n], inverse[k, n], bends[k, n], x[e], y[e])[0] >= 0.5:
-                labels[e] = numbers[n]
-                break
-
-
-@numba.njit(nogil=True, cache=True)
-def extents(boxes: np.ndarray, ids: np.ndarray) -> None:
-    """`boxes` (T, K + 1, 4) int64 of zeros <- x0 y0 x1 y1, ends exclusive, of each number in `ids` (T, H, W)."""
-    for k in range(len(ids)):
-        for y in range(ids.shape[1]):
-            for x in range(ids.shape[2]):
-                n = ids[k, y, x]
-                if n == 0:
-                    continue
-                box = boxes[k, n]
-                if box[3] == 0:
-                    box[0], box[1], box[2] = x, y, x + 1
-                box[0], box[2], box[3] = min(box[0], x), max(box[2], x + 1), y + 1
-
-
-@numba.njit(nogil=True, cache=True, error_model='numpy')
-def carry(u: float, v: float, a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
-    """Plane coordinates that show with the warp `b` (3 + 5 M,) the texture point that (u, v) shows with the warp `a`."""
-    wavy = _wavy(a)
-    if a[0] == 0 and not wavy:
-        return u, v
-    tu, tv = u + a[0] * math.sin(K0 * v + a[1]), v + a[0] * math.sin(K1 * u + a[2])
-    if wavy:
-        du, dv = _rippled(a, tu, tv)
-        tu, tv = tu + du, tv + dv
-        wu, wv = tu, tv  # before the waves of then: a contraction, see nature.waves
-        for _ in range(40):
-            du, dv = _rippled(b, wu, wv)
-            wu, wv = tu - du, tv - dv
-        tu, tv = wu, wv
-        u, v = tu, tv
-    if a[0] == 0:
-        return u, v
-    for _ in range(30):  # a contraction: amplitude times K1 is under 0.4
-        u, v = tu - b[0] * math.sin(K0 * v + b[1]), tv - b[0] * math.sin(K1 * u + b[2])
-    return u, v
-
-
-@numba.njit(nogil=True, cache=True, error_model='numpy')
-def _times(m: np.ndarray, x: float, y: float) -> tuple[float, float, float]:
-    """m (3, 3) times (x, y, 1)."""
-    return (m[0, 0] * x + m[0, 1] * y + m[0, 2], m[1, 0] * x + m[1, 1] * y + m[1, 2],
-            m[2, 0] * x + m[2, 1] * y + m[2, 2])
-
-
-@numba.njit(nogil=True, cache=True, error_model='numpy')
-def geometry(depth: np.ndarray, points: np.ndarray, flow: np.ndarray, valid: np.ndarray, index: np.ndarray,
-             inverse: np.ndarray, rays: np.ndarray, forward: np.ndarray, steps: np.ndarray, bends: np.ndarray) -> None:
-    """Of one time: `depth` (H, W), world `points` (H, W, 3), `flow` (1 or 0, H, W, 2) to the next time and `valid`: the
-    point lands inside, among four pixels that show the same surface.
-
-    `index`, `bends` hold this time and the next, where there is one. (N, 3, 3): `inverse` of now; `rays`, from pixels
-    to world points at depth 1; `forward` of the next time; `steps` = forward . inverse, from pixels now to pixels then.
-    """
-    height, width = index.shape[1:]
-    for y in range(height):
-        end = 0
-        while end < width:  # runs of one surface
-            x, n = end, index[0, y, end]
-            while end < width and index[0, y, end] == n:
-                end += 1
-            if n < 0:
-                continue
-            _depth_run(depth[y], points[y], x, end, y, inverse[n], rays[n])
-            if len(flow):
-                _flow_run(flow[0, y], valid[0, y], x, end, y, n, index[1], inverse[n], forward[n], steps[n],
-                          bends[0, n], bends[1, n])
-
-
-@numba.njit(nogil=True, cache=True, error_model='numpy')
-def _depth_run(depth, points, start, end, y, m, ray):
-    """Depth and points of the pixels from `start` to `end` of row y."""
-    for x in range(start, end):
-        away = 1 / (m[2, 0] * x + m[2, 1] * y + m[2, 2])
-        depth[x] = away
-        for axis in range(3):
-            points[x, axis] = (ray[axis, 0] * x + ray[axis, 1] * y + ray[axis, 2]) * away
-
-
-@numba.njit(nogil=True, cache=True, error_model='numpy')
-def _flow_run(flow, valid, start, end, y, n, after, m, forward, step, bend, then):
-    """Flow and its validity of the pixels from `start` to `end` of row y, which show the surface n."""
-    height, width = after.shape
-    for x in range(start, end):
-        if bend[0] == 0 and not _wavy(bend):
-            a, b, far = _times(step, x, y)
-        else:
-            a, b, c = _times(m, x, y)
-            u, v = carry(a / c, b / c, bend, then)
-            a, b, far = _times(forward, u, v)
-        if far <= 0:
-            continue
-        a, b = a / far, b / far
-        flow[x, 0], flow[x, 1] = a - x, b - y
-        if 0 <= a <= width - 1 and 0 <= b <= height - 1:
-            i, j = min(int(a), width - 2), min(int(b), height - 2)
-            valid[x] = after[j, i] == n and after[j, i + 1] == n and after[j + 1, i] == n and after[j + 1, i + 1] == n
-
-
-@numba.njit(nogil=True, cache=True, error_model='numpy')
 def develop(frame: np.ndarray, light: np.ndarray, draws: np.ndarray, well: float, read_noise: float,
             curve: np.ndarray) -> None:
-    """`frame` (H, W, 3) uint8 <- linear `light` (3, S, H, W), its mean over S with shot and read noise, through `curve`
-    (n,) of 8-bit levels over sqrt(light) in [0, 1]. `draws` (3, H, W) standard normal; read noise takes the next
-    channel's: independent within a channel, half the random numbers."""
+    """`frame` (H, W, 3) uint8 <- linear `light` (3, S, H, W), its mean over S with shot and read
+    noise, through `curve` (n,) of 8-bit levels over sqrt(light) in [0, 1]. `draws` (3, H, W)
+    standard normal; read noise takes the next channel's: independent within a channel, half the
+    random numbers."""
     samples, height, width = light.shape[1:]
     top = f32(len(curve) - 1)
     for y in range(height):
@@ -372,5 +224,6 @@ def develop(frame: np.ndarray, light: np.ndarray, draws: np.ndarray, well: float
                 value += draws[c, y, x] * math.sqrt(value / well)
                 level = math.sqrt(min(max(value, f32(0)), f32(1))) * top
                 i = min(i32(level), i32(len(curve) - 2))
-                value = curve[i] + (level - i) * (curve[i + 1] - curve[i]) + draws[c - 1, y, x] * read_noise
+                value = curve[i] + (level - i) * (curve[i + 1] -
+                                                  curve[i]) + draws[c - 1, y, x] * read_noise
                 frame[y, x, c] = np.uint8(min(max(value + f32(0.5), f32(0)), f32(255)))

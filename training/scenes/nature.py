@@ -10,13 +10,14 @@ from training.scenes import paths
 from training.scenes.geometry import Surface, Waves
 from training.scenes.textures import value_noise
 
-_STEEP = 0.5  # summed slope of the waves that truth follows: below 1, what they show has one place only
+# summed slope of the waves that truth follows: below 1, what they show has one place only
+_STEEP = 0.5
 
 
-def waves(rng: np.random.Generator, times: np.ndarray, lift: np.ndarray, turns: np.ndarray, hertz: np.ndarray,
-          steep: float = _STEEP) -> Waves:
-    """Waves of M lifts (M, 2), wave vectors (M, 2) and frequencies (M,), on the grid `times`; flattened where they
-    are steeper than `steep`."""
+def waves(rng: np.random.Generator, times: np.ndarray, lift: np.ndarray, turns: np.ndarray,
+          hertz: np.ndarray, steep: float = _STEEP) -> Waves:
+    """Waves of M lifts (M, 2), wave vectors (M, 2) and frequencies (M,), on the grid `times`;
+    flattened where they are steeper than `steep`."""
     slope = (np.abs(lift).max(1) * np.abs(turns).sum(1)).sum()
     phases = rng.uniform(0, 2 * np.pi, len(hertz)) + 2 * np.pi * hertz * times[:, None]
     return Waves(lift * min(1.0, steep / max(slope, 1e-9)), turns, phases)
@@ -32,7 +33,9 @@ def wind(rng: np.random.Generator, times: np.ndarray, lift: float) -> Waves:
     count = 4
     lifts = _directions(rng, count) * (lift * rng.uniform(0.3, 1, (count, 1)) / 2)
     turns = _directions(rng, count) * (2 * np.pi / rng.uniform(0.15, 0.8, (count, 1)))
-    return waves(rng, times, lifts, turns, rng.uniform(0.4, 2.5, count) * rng.choice([-1, 1], count))
+    return waves(
+        rng, times, lifts, turns, rng.uniform(0.4, 2.5, count) * rng.choice([-1, 1], count)
+    )
 
 
 def water(rng: np.random.Generator, times: np.ndarray, colour: np.ndarray, half: float,
@@ -44,7 +47,8 @@ def water(rng: np.random.Generator, times: np.ndarray, colour: np.ndarray, half:
     turns = ways * (2 * np.pi * half / lengths)[:, None]
     steep = rng.uniform(0.1, _STEEP)
     lift = ways * (steep / count / np.abs(turns).sum(1))[:, None] * rng.uniform(0.3, 2, (count, 1))
-    hertz = rng.uniform(0.6, 1.4, count) * 0.8 / np.sqrt(lengths)  # long waves are slower: deep water
+    # long waves are slower: deep water
+    hertz = rng.uniform(0.6, 1.4, count) * 0.8 / np.sqrt(lengths)
     speed = rng.uniform(0, 0.25)
     way = _directions(rng, 1)[0] * speed
     track = paths.drift(times, place, (way[0], 0.0, way[1]))
@@ -65,10 +69,12 @@ def glint(rng: np.random.Generator, times: np.ndarray, side: int, half: float,
 
 def mirrored(rng: np.random.Generator, times: np.ndarray, bodies: list[Surface], low: float,
              far: Surface) -> list[Surface]:
-    """What water at the height `low` mirrors: the far plane and the bodies, far to near, upside down, darker, wavy."""
+    """What water at the height `low` mirrors: the far plane and the bodies, far to near, upside
+    down, darker, wavy."""
     strength = rng.uniform(0.25, 0.85)
     side = len(far.colour)
-    rows = (np.arange(side) + 0.5) * 2 / side - 1  # of the image upside down: it shows below the ground's far edge
+    # of the image upside down: it shows below the ground's far edge
+    rows = (np.arange(side) + 0.5) * 2 / side - 1
     alpha = np.where(rows * far.half > -low, strength * np.linspace(1.2, 0.3, side), 0)
     alpha = np.broadcast_to(np.clip(alpha, 0, 1)[:, None], (side, side)).astype(np.float32)
     back = replace(far, colour=far.colour[::-1], alpha=alpha, mirrored=False)
@@ -86,16 +92,20 @@ def mirrored(rng: np.random.Generator, times: np.ndarray, bodies: list[Surface],
             colour = back.colour * np.float32(0.8)
         track = replace(body.track, position=position, angle=-body.track.angle)
         grow = far.half / body.half * body.depth / far.depth  # waves of one size in the image
-        found.append(replace(body, colour=np.ascontiguousarray(colour), alpha=cover * scale, track=track, number=0,
-                             unseen=True, deform=deform, degenerate=False, waves=_scaled(wave, grow)))
+        found.append(replace(body, colour=np.ascontiguousarray(colour), alpha=cover * scale,
+                             track=track, number=0, unseen=True, deform=deform, degenerate=False,
+                             waves=_scaled(wave, grow)))
     return found
 
 
 def _ripples(rng: np.random.Generator, times: np.ndarray) -> Waves:
-    """Waves of a mirror image in half extents of the far plane: long across, short and strong along the height."""
+    """Waves of a mirror image in half extents of the far plane: long across, short and strong along
+    the height."""
     count = 4
     turns = np.stack([rng.uniform(-8, 8, count), rng.uniform(20, 90, count)], 1)
-    lift = rng.uniform(0.3, 1, (count, 2)) * [0.5, 1] * rng.uniform(0.002, 0.012) * 20 / turns[:, 1:]
+    lift = (
+        rng.uniform(0.3, 1, (count, 2)) * [0.5, 1] * rng.uniform(0.002, 0.012) * 20 / turns[:, 1:]
+    )
     return waves(rng, times, lift, turns, rng.uniform(0.6, 3, count), steep=4.0)
 
 

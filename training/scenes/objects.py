@@ -1,4 +1,5 @@
-"""Moving objects and distractors (static ones that look alike): outlines, skins, limbs and paths."""
+"""Moving objects and distractors (static ones that look alike): outlines, skins, limbs and
+paths."""
 
 from __future__ import annotations
 
@@ -9,33 +10,39 @@ import numpy as np
 from training.scenes import figures, outlines, paths
 from training.scenes.backdrop import OBJECTS, Stage, extent_of, skin
 from training.scenes.geometry import Camera, Surface
-from training.scenes.presets import Preset
+from training.scenes.settings import Preset
 from training.scenes.splits import pick
 
 
-def objects(rng: np.random.Generator, preset: Preset, split: str, camera: Camera, behind: np.ndarray,
-            stage: Stage) -> list[Surface]:
-    """Movers and look-alikes, far to near. Numbers are drawn so that a low number says nothing about motion."""
-    movers = 0 if rng.random() < preset.empty else int(rng.integers(preset.movers[0], preset.movers[1] + 1))
-    count = movers + int(rng.integers(preset.look_alikes[0], preset.look_alikes[1] + 1))
+def objects(rng: np.random.Generator, preset: Preset, split: str, camera: Camera,
+            behind: np.ndarray, stage: Stage) -> list[Surface]:
+    """Moving objects and distractors, far to near. Numbers are drawn so that a low one says nothing
+    about motion."""
+    moving = (
+        0
+        if rng.random() < preset.empty
+        else int(rng.integers(preset.moving_objects[0], preset.moving_objects[1] + 1))
+    )
+    count = moving + int(rng.integers(preset.distractors[0], preset.distractors[1] + 1))
     numbers = rng.permutation(count) + 1
     depths = np.sort(rng.uniform(*OBJECTS, count))[::-1]
-    moves = rng.permutation(count) < movers
+    moves = rng.permutation(count) < moving
     surfaces: list[Surface] = []
-    for number, depth, mover in zip(numbers, depths, moves):
-        going = None
+    for number, depth, goes in zip(numbers, depths, moves):
         if preset.figures and rng.random() < preset.figures:
-            surfaces += _figure(rng, preset, split, camera, behind, stage, int(number), float(depth), bool(mover))
+            surfaces += _figure(rng, preset, split, camera, behind, stage, int(number),
+                                float(depth), bool(goes))
             continue
         shape = outlines.outline(rng, split)
         half, side = extent_of(rng, preset, shape, depth)
-        going = paths.gate(rng, camera.times, preset.start_stop) if mover else np.zeros_like(camera.times)
+        going = paths.stop_and_go(rng, camera.times,
+                                  preset.start_stop) if goes else np.zeros_like(camera.times)
         if stage.low is None:
             track, degenerate = _track(rng, preset, camera, going, depth, half, surfaces)
         else:
             track, degenerate = _standing(rng, preset, going, depth, stage.low, half, shape), False
-        body = Surface(skin(rng, preset, split, side, behind, stage), outlines.raster(shape, side), half, track,
-                       int(number), degenerate=degenerate)
+        body = Surface(skin(rng, preset, split, side, behind, stage), outlines.raster(shape, side),
+                       half, track, int(number), degenerate=degenerate)
         kind = rng.random()
         if kind < preset.articulated:
             surfaces += _limbs(rng, split, body, going)
@@ -46,38 +53,48 @@ def objects(rng: np.random.Generator, preset: Preset, split: str, camera: Camera
     return surfaces
 
 
-def _standing(rng: np.random.Generator, preset: Preset, going: np.ndarray, depth: float, low: float, half: float,
-              shape: np.ndarray) -> paths.Track:
+def _standing(rng: np.random.Generator, preset: Preset, going: np.ndarray, depth: float, low: float,
+              half: float, shape: np.ndarray) -> paths.Track:
     """A path on the ground at `low` for an outline that has been turned anyhow."""
     angle = rng.uniform(0, 6.283)
-    return paths.stroll(rng, paths.grid(preset.duration_s), going, rng.uniform(*preset.object_speed), depth,
+    return paths.stroll(rng, paths.grid(preset.duration_s), going,
+                        rng.uniform(*preset.object_speed), depth,
                         low - half * outlines.below(shape, angle), 0.36, angle)
 
 
-def _figure(rng: np.random.Generator, preset: Preset, split: str, camera: Camera, behind: np.ndarray, stage: Stage,
-            number: int, depth: float, mover: bool) -> list[Surface]:
+def _figure(rng: np.random.Generator, preset: Preset, split: str, camera: Camera,
+            behind: np.ndarray, stage: Stage, number: int, depth: float,
+            goes: bool) -> list[Surface]:
     """A walker or vehicle; some of them rest and only move their limbs."""
     parts, reach = pick(rng, figures.FIGURES)(rng)
     aspect = preset.size[0] / preset.size[1]
     half = figures.half_of(parts, rng.uniform(*preset.area), aspect) * depth
-    going = paths.gate(rng, camera.times, preset.start_stop) if mover else np.zeros_like(camera.times)
+    going = (
+        paths.stop_and_go(rng, camera.times, preset.start_stop)
+        if goes
+        else np.zeros_like(camera.times)
+    )
     swings = any(part.swing for part in parts)
     walking = np.zeros_like(going) if swings and rng.random() < preset.partial else going
     low = rng.uniform(0.1, 0.9) * aspect / 2 if stage.low is None else stage.low
-    track = paths.stroll(rng, camera.times, walking, rng.uniform(*preset.object_speed), depth, low - reach * half,
-                         0.36, 0.0)
+    track = paths.stroll(rng, camera.times, walking, rng.uniform(*preset.object_speed), depth,
+                         low - reach * half, 0.36, 0.0)
     body = Surface(np.zeros((2, 2, 3), np.float32), None, half, track, number)
-    return figures.surfaces(rng, parts, body, going, lambda n: skin(rng, preset, split, n, behind, stage),
+    return figures.surfaces(rng, parts, body, going,
+                            lambda n: skin(rng, preset, split, n, behind, stage),
                             half / depth * preset.size[1])
 
 
 def _limbs(rng: np.random.Generator, split: str, body: Surface, going: np.ndarray) -> list[Surface]:
-    """The body, made smaller, and one or two parts that swing about joints on its rim while it goes."""
+    """The body, made smaller, and one or two parts that swing about joints on its rim while it
+    goes."""
     small = replace(body, half=body.half * 0.72)
     parts, moved = [], np.cumsum(going) * paths.STEP_S
     for way in rng.uniform(0, 6.283) + np.arange(int(rng.integers(1, 3))) * rng.uniform(2, 4):
         half = body.half * rng.uniform(0.38, 0.5)
-        swing = rng.uniform(0.3, 0.9) * np.sin(6.283 * rng.uniform(0.5, 2) * moved + rng.uniform(0, 6.283))
+        swing = rng.uniform(0.3, 0.9) * np.sin(
+            6.283 * rng.uniform(0.5, 2) * moved + rng.uniform(0, 6.283)
+        )
         joint, angle = small.track.angle + way, small.track.angle + way + swing
         offset = (0.75 * small.half * np.stack([np.cos(joint), np.sin(joint), 0 * joint], 1) +
                   0.7 * half * np.stack([np.cos(angle), np.sin(angle), 0 * angle], 1))
@@ -98,20 +115,23 @@ def _soft(rng: np.random.Generator, body: Surface, going: np.ndarray) -> Surface
     return replace(body, track=track, deform=(amplitude, phases))
 
 
-def _track(rng: np.random.Generator, preset: Preset, camera: Camera, going: np.ndarray, depth: float, half: float,
-           others: list[Surface]) -> tuple[paths.Track, bool]:
+def _track(rng: np.random.Generator, preset: Preset, camera: Camera, going: np.ndarray,
+           depth: float, half: float, others: list[Surface]) -> tuple[paths.Track, bool]:
     """(path, whether it follows the camera's direction).
 
-    Where the preset has no occlusion, a path that keeps clear of the others if one of 40 draws does.
+    Where the preset has no occlusion, a path that keeps clear of the others if one of 40 draws
+    does.
     """
     limits = (0.42, 0.42 * preset.size[0] / preset.size[1])
     times = camera.times
     if going.any() and rng.random() < preset.epipolar:
-        track = paths.follow(rng, times, going, camera.position, rng.uniform(*preset.object_speed), depth, limits)
+        track = paths.follow(rng, times, going, camera.position, rng.uniform(*preset.object_speed),
+                             depth, limits)
         if track is not None:
             return track, True
     for _ in range(1 if preset.occlusion else 40):
-        track = paths.roam(rng, times, going, rng.uniform(*preset.object_speed), preset.spin_rad_s, depth, limits, half)
+        track = paths.roam(rng, times, going, rng.uniform(*preset.object_speed), preset.spin_rad_s,
+                           depth, limits, half)
         if all(_apart(track, half, other) for other in others):
             break
     if others and going.any() and rng.random() < preset.occluders:

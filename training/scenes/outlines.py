@@ -1,4 +1,5 @@
-"""Outlines of objects: closed polygons inside the unit circle, by family, split between train, val and test."""
+"""Outlines of objects: closed polygons inside the unit circle, by family, split between train, val
+and test."""
 
 from __future__ import annotations
 
@@ -12,14 +13,18 @@ _ANGLES = np.linspace(0, 2 * np.pi, 96, endpoint=False)
 
 def _superellipse(rng: np.random.Generator) -> np.ndarray:
     power, aspect = rng.uniform(1.6, 5), rng.uniform(0.5, 1)
-    return (np.abs(np.cos(_ANGLES)) ** power + np.abs(np.sin(_ANGLES) / aspect) ** power) ** (-1 / power)
+    return (np.abs(np.cos(_ANGLES)) ** power + np.abs(np.sin(_ANGLES) / aspect) ** power) ** (
+        -1 / power
+    )
 
 
 def _fourier(rng: np.random.Generator) -> np.ndarray:
     orders = np.arange(2, 6)
     weights = rng.normal(0, 0.3, 4) / orders
     phases = rng.uniform(0, 2 * np.pi, 4)
-    return np.maximum(1 + (weights[:, None] * np.cos(orders[:, None] * _ANGLES + phases[:, None])).sum(0), 0.35)
+    return np.maximum(
+        1 + (weights[:, None] * np.cos(orders[:, None] * _ANGLES + phases[:, None])).sum(0), 0.35
+    )
 
 
 def _polygon(rng: np.random.Generator) -> np.ndarray:
@@ -49,7 +54,8 @@ def _lobes(rng: np.random.Generator) -> np.ndarray:
 
 
 def _radius_of(points: np.ndarray) -> np.ndarray:
-    """(96,) radius over angle of the star-shaped polygon `points` (N, 2), by intersecting each ray with its edge."""
+    """(96,) radius over angle of the star-shaped polygon `points` (N, 2), by intersecting each ray
+    with its edge."""
     a, b = points, np.roll(points, -1, 0)
     ray = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], 1)[:, None]
     edge = (b - a)[None]
@@ -57,13 +63,15 @@ def _radius_of(points: np.ndarray) -> np.ndarray:
     det = np.where(np.abs(det) < 1e-9, 1e-9, det)
     radius = (a[:, 0] * edge[..., 1] - a[:, 1] * edge[..., 0]) / det
     along = (a[:, 0] * ray[..., 1] - a[:, 1] * ray[..., 0]) / det
-    return np.where((along >= -1e-9) & (along <= 1 + 1e-9) & (radius > 0), radius, np.inf).min(1).clip(max=1.0)
+    return np.where((along >= -1e-9) & (along <= 1 + 1e-9) & (radius > 0), radius,
+                    np.inf).min(1).clip(max=1.0)
 
 
 def _letter(rng: np.random.Generator) -> np.ndarray:
     """(96, 2) outer contour of a capital letter."""
     page = np.zeros((256, 256), np.uint8)
-    cv2.putText(page, 'CEFHKLMNSTVXYZ'[int(rng.integers(14))], (40, 210), cv2.FONT_HERSHEY_DUPLEX, 7, 255, 34)
+    cv2.putText(page, 'CEFHKLMNSTVXYZ'[int(rng.integers(14))], (40, 210), cv2.FONT_HERSHEY_DUPLEX,
+                7, 255, 34)
     contours, _ = cv2.findContours(page, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     contour = max(contours, key=cv2.contourArea)[:, 0].astype(np.float64)
     points = contour[np.linspace(0, len(contour), 96, endpoint=False).astype(int)]
@@ -71,12 +79,13 @@ def _letter(rng: np.random.Generator) -> np.ndarray:
     return points / np.linalg.norm(points, axis=1).max()
 
 
-_FAMILIES = {'train': (_superellipse, _fourier, _polygon), 'val': (_star,), 'test': (_gear, _petals),
-             'other': (_letter, _lobes)}
+_FAMILIES = {'train': (_superellipse, _fourier, _polygon), 'val': (_star,),
+             'test': (_gear, _petals), 'other': (_letter, _lobes)}
 
 
 def outline(rng: np.random.Generator, split: str) -> np.ndarray:
-    """(96, 2) float64 points of a random outline of the split's families, farthest point at radius 1."""
+    """(96, 2) float64 points of a random outline of the split's families, farthest point at radius
+    1."""
     radius = pick(rng, _FAMILIES[split])(rng)
     if radius.ndim == 2:  # points already
         return radius
@@ -101,5 +110,6 @@ def area(points: np.ndarray) -> float:
 
 
 def below(points: np.ndarray, angle: float) -> float:
-    """How far the outline reaches down (y) from its centre when turned by `angle` rad, in half extents."""
+    """How far the outline reaches down (y) from its centre when turned by `angle` rad, in half
+    extents."""
     return float((points[:, 0] * np.sin(angle) + points[:, 1] * np.cos(angle)).max() * 0.97)

@@ -1,161 +1,201 @@
-"""Named difficulty levels: every knob of a scene with its range.
+"""Named presets: levels of difficulty, one factor off `mid` at a time, video, and scenes like those
+of real data sets.
 
-(low, high) pairs are drawn uniformly per clip or object. Speeds are image widths per second at the object's depth:
-"2 % of the width per frame at 30 Hz" is 0.6.
+| factor | easy | mid | hard |
+|---|---|---|---|
+| area: object area, % of the image | 3-12 | 0.6-3 | 0.05-0.6 |
+| count: moving objects / distractors | 1-2 / 0 | 3-5 / 3 | 6-8 / 8 |
+| camera: background motion, % of the width per frame at 30 Hz | 0 | 0.5-1.5 | 2-6 |
+| speed: object motion, likewise | 2-5 | 0.5-2 | 0.1-0.5 |
+| parallax: mean residue of static surfaces, px per frame (160 px width) | 0 | 0.5-2 | 2-6 |
+| light: gain of the frames' photons | 1 | 0.2 | 0.03, events: noise 1-5 Hz, cut-off 30 Hz |
+| exposure, ms | 1 | 8 | 20 |
+| occlusion: camouflage / occlusion, share of objects | 0 / 0 | 0.2 / 0.2 | 0.6 / 0.5 |
+
+`camera_speed` is in image widths per second, of which the share `translation` moves the camera by
+as much at depth 1 and the rest pans: a far plane at depth 4 shifts by speed x (1 - 3/4
+translation). Camera and parallax therefore share these two fields: each level sets both, so that
+the other's row stays at mid.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Any
 
 from mos_perception.errors import ConfigError
+from training.scenes.settings import MAX_DURATION_S, EventSensor, Preset, Range
 
-Range = tuple[float, float]
-MAX_DURATION_S = 16.0  # event stamps are packed in 34 bits of nanoseconds
+__all__ = ['FACTORS', 'MAX_DURATION_S', 'PRESETS', 'EventSensor', 'Preset', 'Range', 'find_preset',
+           'renamed']
+
+# the median mid clip makes 3-15 events per pixel per second
+_SENSOR = EventSensor(threshold=(0.3, 0.6))
+_DARK = replace(_SENSOR, shot_hz=(1.0, 5.0), cutoff_hz=(30.0, 30.0))
+FACTORS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
+    'area': ({'area': (0.03, 0.12)}, {'area': (0.006, 0.03)}, {'area': (0.0005, 0.006)}),
+    'count': (
+        {'moving_objects': (1, 2), 'distractors': (0, 0)},
+        {'moving_objects': (3, 5), 'distractors': (3, 3)},
+        {'moving_objects': (6, 8), 'distractors': (8, 8)},
+    ),
+    'camera': (
+        {'static_camera': 1.0},
+        {'static_camera': 0.0, 'camera_speed': (0.6, 1.35), 'translation': (0.75, 0.95)},
+        {'static_camera': 0.0, 'camera_speed': (1.2, 2.8), 'translation': (0.45, 0.6)},
+    ),
+    'speed': (
+        {'object_speed': (0.6, 1.5)},
+        {'object_speed': (0.15, 0.6)},
+        {'object_speed': (0.03, 0.15)},
+    ),
+    'parallax': (
+        {'translation': (0.0, 0.0), 'camera_speed': (0.25, 0.65)},
+        {},
+        {'translation': (0.95, 1.0), 'camera_speed': (1.6, 2.8)},
+    ),
+    'light': (
+        {'light': (1.0, 1.0)},
+        {'light': (0.2, 0.2)},
+        {'light': (0.03, 0.03), 'sensor': _DARK},
+    ),
+    'exposure': (
+        {'exposure_s': (0.001, 0.001)},
+        {'exposure_s': (0.008, 0.008)},
+        {'exposure_s': (0.02, 0.02)},
+    ),
+    'occlusion': (
+        {'camouflage': 0.0, 'occlusion': False, 'occluders': 0.0},
+        {'camouflage': 0.2, 'occlusion': True, 'occluders': 0.2},
+        {'camouflage': 0.6, 'occlusion': True, 'occluders': 0.5},
+    ),
+}
+"""Per difficulty factor, what `easy`, `mid` and `hard` set."""
 
 
-@dataclass(frozen=True)
-class EventSensor:
-    """Ranges of the event sensor. `threshold` (natural log units) and the noise rates are drawn log-uniformly.
-
-    `cutoff_hz`: corner of the low-pass at white, `bandwidth_hz` events per second the read-out carries,
-    `threshold_mismatch` sigma of the clip's factor OFF / ON. `shot_unevenness`: natural log by which shot noise may
-    differ over the sensor. Rates are per pixel of the rendered size: a sensor of 4 x 4 as many pixels, binned down,
-    brings 16 times its own.
-    """
-
-    threshold: Range = (0.15, 0.6)
-    threshold_sigma: float = 0.03
-    refractory_s: Range = (0.0, 1e-3)
-    leak_hz: Range = (0.01, 0.2)
-    shot_hz: Range = (0.01, 0.5)
-    shot_unevenness: float = 0.0
-    hot_share: Range = (0.0, 1e-3)
-    cutoff_hz: Range | None = None
-    bandwidth_hz: float | None = None
-    threshold_mismatch: float = 0.0
+def _level(level: int) -> dict[str, Any]:
+    """All factors at one level; a later one overrules an earlier one."""
+    return {field: value for factor in FACTORS.values() for field, value in factor[level].items()}
 
 
-@dataclass(frozen=True)
-class Preset:
-    """How scenes of this level are drawn and seen.
+def _presets() -> dict[str, Preset]:
+    easy = Preset('easy')  # the table's easy column is what a Preset is by default
+    mid = Preset('mid', start_stop=0.4, empty=0.2, layers=(3, 5), clutter=(2, 4), articulated=0.2,
+                 deforming=0.2, shadows=0.2, sensor=_SENSOR, **_level(1))
+    # camera and parallax hard at once
+    both = {'camera_speed': (2.4, 4.5), 'translation': (0.6, 0.75)}
+    hard = replace(mid, name='hard', **_level(2) | both)
+    changed = [replace(mid, name=f'{factor}-{level}', **changes)
+               for factor, (low, _, high) in FACTORS.items()
+               for level, changes in (('easy', low), ('hard', high))]
+    return {preset.name: preset for preset in (easy, mid, hard, *changed, _train(), _still(),
+                                               _video(), _video_still(), _demo(), _other(mid),
+                                               *_like_data_sets())}
 
-    `size` (height, width); counts are inclusive; `area` is the share of the image one object covers. Numbers between 0
-    and 1 are probabilities: per clip for `empty`, `static_camera`, `camera_stops`, `camera_shake`, `ground`, `flicker`,
-    `light_ramp`, `light_step`, `vignette`, `specular`, `shadows`; per object for `start_stop`, `camouflage`,
-    `articulated`, `deforming`, `occluders` (also: per clip, a layer in front of the objects) and `epipolar` (movers
-    along the camera's own direction). `clutter` counts static objects without an id; `translation` is the share of the
-    camera's speed that is no pan; `camera_bob_rad_s` the pace of shake; `shadow_depth` the share of light it takes;
-    `dropped_frames` the share of frames missing; `frame_event_offset_s` how late events are; `light` scales the
-    photons of the frames, `read_noise` is in 8-bit levels; `lens_px` is the
-    standard deviation of lens and pixel aperture together; the events' samples are at most `step_px` of image motion
-    and 1 / `sample_hz` apart.
-    """
 
-    name: str
-    size: tuple[int, int] = (120, 160)
-    fps: float = 30.0
-    duration_s: float = 8 / 30
-    movers: tuple[int, int] = (1, 2)
-    look_alikes: tuple[int, int] = (0, 0)
-    clutter: tuple[int, int] = (0, 0)
-    empty: float = 0.0
-    area: Range = (0.03, 0.12)
-    object_speed: Range = (0.6, 1.5)
-    spin_rad_s: float = 1.5
-    start_stop: float = 0.0
-    articulated: float = 0.0
-    deforming: float = 0.0
-    epipolar: float = 0.0
-    static_camera: float = 1.0
-    camera_speed: Range = (0.0, 0.0)
-    translation: Range = (0.0, 1.0)
-    camera_stops: float = 0.0
-    camera_shake: float = 0.3
-    camera_bob_rad_s: Range = (0.0, 0.06)
-    layers: tuple[int, int] = (1, 1)
-    ground: float = 0.0
-    camouflage: float = 0.0
-    occlusion: bool = False
-    occluders: float = 0.0
-    light: Range = (1.0, 1.0)
-    flicker: float = 0.0
-    flicker_hz: Range = (1.0, 50.0)
-    flicker_share: Range = (0.02, 0.2)
-    light_ramp: float = 0.0
-    light_step: float = 0.0
-    vignette: float = 0.0
-    specular: float = 0.0
-    shadows: float = 0.0
-    shadow_depth: Range = (0.3, 0.7)
-    read_noise: float = 1.5
-    exposure_s: Range = (0.001, 0.001)
-    dropped_frames: float = 0.0
-    frame_event_offset_s: Range = (0.0, 0.0)
-    lens_px: float = 0.7
-    step_px: float = 0.5
-    sample_hz: float = 700.0
-    sensor: EventSensor = EventSensor()
-    events: bool = True
-    """Whether an event sensor looks on; without one a clip's `events` are empty."""
-    natural: float = 0.0
-    """Share of clips whose surfaces look like outdoor video: see `natural`."""
-    standing: float = 0.0
-    """Share of clips whose objects stand and go on a ground in view, beside poles and clutter that stand there too."""
-    water: float = 0.0
-    """Share of the standing clips whose ground is water: it ripples, drifts and mirrors what is above it."""
-    foliage: float = 0.0
-    """Share of a natural clip's background planes that are leaves, which sway in the wind; no object, no id."""
-    foliage_px: Range = (0.3, 3.0)
-    """How far leaves sway, px."""
-    figures: float = 0.0
-    """Share of objects that are walkers or vehicles: a body with thin limbs or wheels."""
-    partial: float = 0.0
-    """Share of figures whose body rests while the limbs move."""
-    poles: tuple[int, int] = (0, 0)
-    """Thin static things per standing clip, also before the objects."""
-    follows: float = 0.0
-    """Share of clips whose camera is held on a moving object."""
-    roll_shake_rad_s: Range = (0.0, 0.0)
-    """Pace at which a carried camera rolls."""
-    sharpening: Range = (0.0, 0.0)
-    """Strength of the camera's unsharp mask."""
-    compressed: float = 0.0
-    """Share of clips whose frames went through lossy compression."""
-    jpeg_quality: Range = (50.0, 95.0)
-    """Quality of that compression."""
+def _train() -> Preset:
+    """What models learn from: covers easy and mid, and some of hard."""
+    return Preset('train', moving_objects=(1, 5), distractors=(0, 4), clutter=(0, 4), empty=0.15,
+                  area=(0.005, 0.12), object_speed=(0.1, 1.5), start_stop=0.35, articulated=0.2,
+                  deforming=0.2, epipolar=0.05, static_camera=0.4, camera_speed=(0.03, 0.9),
+                  camera_stops=0.1, layers=(1, 5), ground=0.3, camouflage=0.15, occlusion=True,
+                  occluders=0.1, light=(0.1, 1.0), flicker=0.1, light_ramp=0.1, light_step=0.05,
+                  vignette=0.2, specular=0.1, shadows=0.2, exposure_s=(0.001, 0.01), step_px=1.0,
+                  sample_hz=120.0, sensor=EventSensor(shot_hz=(0.01, 8.0), shot_unevenness=3.0))
 
-    def __post_init__(self) -> None:
-        if not 0 < self.duration_s <= MAX_DURATION_S:
-            raise ConfigError(f'duration_s {self.duration_s} of preset {self.name} is outside (0, {MAX_DURATION_S}]: '
-                              'shorten the clip')
-        if min(self.size) < 16 or max(self.size) > 16383:
-            raise ConfigError(f'size {self.size} of preset {self.name} is outside 16 to 16383 px a side: '
-                              'choose another size')
 
-    @property
-    def frame_slots(self) -> int:
-        """Frames a clip would have if none were dropped."""
-        return max(1, round(self.duration_s * self.fps))
+def _still() -> Preset:
+    """What a robot sees where nothing moves by itself: every kind of sensor noise, mostly at rest.
+    For false alarms."""
+    return replace(_train(), name='still', empty=1.0, static_camera=0.6, flicker=0.2,
+                   light_ramp=0.2, sensor=EventSensor(shot_hz=(0.1, 8.0), shot_unevenness=3.0))
 
-    @property
-    def frame_count(self) -> int:
-        """Frames of a clip."""
-        return self.frame_slots - self.dropped_count
 
-    @property
-    def dropped_count(self) -> int:
-        """Frames missing from a clip; the first two always stay."""
-        return min(round(self.dropped_frames * self.frame_slots), max(0, self.frame_slots - 2))
+def _video() -> Preset:
+    """Ordinary hand-held outdoor video without events: objects as large as DAVIS', most of them
+    bend or walk, the camera moves, and so do water and leaves."""
+    return replace(_train(), name='video', size=(144, 256), fps=24.0, duration_s=9 / 24,
+                   moving_objects=(1, 3), distractors=(0, 2), clutter=(0, 3), empty=0.1,
+                   area=(0.008, 0.18), object_speed=(0.04, 1.2), articulated=0.4, deforming=0.5,
+                   epipolar=0.1, static_camera=0.12, camera_speed=(0.02, 1.6), camera_shake=0.6,
+                   camera_bob_rad_s=(0.02, 0.25), roll_shake_rad_s=(0.0, 0.12), ground=0.4,
+                   light=(0.3, 3.0), exposure_s=(0.001, 0.018), lens_px=0.55, natural=0.75,
+                   standing=0.55, water=0.25, foliage=0.4, figures=0.45, partial=0.15, poles=(0, 4),
+                   follows=0.45, sharpening=(0.0, 0.8), compressed=0.5, shadows=0.5, events=False)
+
+
+def _video_still() -> Preset:
+    """Video of a static world under every motion of the camera, water and leaves aside: for false
+    alarms."""
+    return replace(_video(), name='video-still', empty=1.0, static_camera=0.0, distractors=(1, 5))
+
+
+def _demo() -> Preset:
+    """Sized so that its bag stays under 8 MB: little frame noise (well lit) and a less sensitive
+    event sensor."""
+    return Preset('demo', size=(192, 256), duration_s=3.3, moving_objects=(3, 3),
+                  distractors=(1, 1), area=(0.02, 0.05), object_speed=(0.15, 0.4), start_stop=0.6,
+                  light=(200.0, 200.0), read_noise=0.08, exposure_s=(0.004, 0.004),
+                  sensor=EventSensor(threshold=(0.4, 0.5), shot_hz=(0.05, 0.1),
+                                     leak_hz=(0.01, 0.05), hot_share=(0.0, 1e-4)))
+
+
+def _other(mid: Preset) -> Preset:
+    """Mid as other sensors see it; score it on split `other`, whose renderer differs too."""
+    return replace(mid, name='other', exposure_s=(0.004, 0.016), read_noise=3.0, vignette=1.0,
+                   flicker=0.3, dropped_frames=0.05, frame_event_offset_s=(0.0, 0.002),
+                   sensor=EventSensor(threshold=(0.1, 0.9), threshold_sigma=0.08,
+                                      refractory_s=(0.0, 5e-4), leak_hz=(0.1, 1.0),
+                                      shot_hz=(0.1, 5.0), hot_share=(0.0, 2e-3),
+                                      cutoff_hz=(60.0, 300.0), threshold_mismatch=0.2))
+
+
+def _like_data_sets() -> tuple[Preset, ...]:
+    """Sensor shape, camera, object count and size and event rate of a real set, at a smaller
+    size."""
+    mousesis = Preset('like-mousesis', size=(180, 320), duration_s=4.0, moving_objects=(3, 7),
+                      area=(0.004, 0.012), object_speed=(0.1, 0.8), start_stop=0.8, articulated=0.3,
+                      deforming=0.7, camouflage=0.2, occlusion=True, occluders=0.2,
+                      light=(0.3, 1.0), shadows=0.5, shadow_depth=(0.1, 0.4), vignette=0.5,
+                      exposure_s=(0.005, 0.015), sensor=EventSensor(shot_hz=(0.1, 0.5)))
+    # CARLA's DVS has no noise
+    simulator = EventSensor(threshold=(0.3, 0.3), threshold_sigma=0.0, refractory_s=(0.0, 0.0),
+                            leak_hz=(0.0, 0.0), shot_hz=(0.0, 0.0), hot_share=(0.0, 0.0))
+    sevd = Preset('like-sevd', size=(192, 256), fps=10.0, duration_s=4.0, moving_objects=(3, 8),
+                  distractors=(2, 6), clutter=(2, 6), area=(0.0008, 0.02), object_speed=(0.05, 0.5),
+                  spin_rad_s=0.1, start_stop=0.4, layers=(2, 4), ground=1.0, occlusion=True,
+                  occluders=0.2, light=(0.3, 1.0), shadows=0.7, exposure_s=(0.001, 0.005),
+                  sensor=simulator)
+    evimo = Preset('like-evimo', size=(260, 346), fps=40.0, duration_s=2.0, moving_objects=(1, 3),
+                   clutter=(2, 6), area=(0.01, 0.2), object_speed=(0.2, 1.2), start_stop=0.2,
+                   static_camera=0.0, camera_speed=(0.3, 1.2), translation=(0.3, 1.0),
+                   camera_shake=1.0, camera_bob_rad_s=(0.05, 0.3), layers=(3, 5), occlusion=True,
+                   light=(0.2, 0.6), exposure_s=(0.004, 0.015),
+                   sensor=EventSensor(threshold=(0.15, 0.4), shot_hz=(0.1, 1.0)))
+    return mousesis, sevd, evimo
+
+
+PRESETS = _presets()
+_RENAMED = {'hiding-easy': 'occlusion-easy', 'hiding-hard': 'occlusion-hard'}
+_RENAMED_FIELDS = {'movers': 'moving_objects', 'look_alikes': 'distractors'}
+
+
+def renamed(name: str) -> str:
+    """A sentence that says what the preset `name` is called now, or nothing."""
+    return f'; "{name}" is called "{_RENAMED[name]}" now' if name in _RENAMED else ''
 
 
 def find_preset(preset: Preset | str, **changes: object) -> Preset:
-    """The preset of that name, or the one given, with fields replaced. Raises ConfigError for an unknown name."""
+    """The preset of that name, or the one given, with fields replaced.
+
+    Raises ConfigError for an unknown name or a field that has another name now.
+    """
     if isinstance(preset, str):
         if preset not in PRESETS:
-            raise ConfigError(f'unknown preset "{preset}": choose one of {", ".join(PRESETS)}')
+            raise ConfigError(f'unknown preset "{preset}"{renamed(preset)}: '
+                              f'choose one of {", ".join(PRESETS)}')
         preset = PRESETS[preset]
+    for old in changes:
+        if old in _RENAMED_FIELDS:
+            raise ConfigError(f'presets have no field {old}: it is {_RENAMED_FIELDS[old]} now')
     return replace(preset, **changes) if changes else preset
-
-
-from training.scenes.levels import PRESETS  # noqa: E402  (the named presets are made of the classes above)

@@ -1,7 +1,7 @@
 """Pixels of a world at any times, by warping textured planes. S samples, C channels.
 
-On the CPU compiled loops (`kernels`) sweep the image row by row; on other devices PyTorch warps whole surfaces far to
-near. Both compute the same picture (a test compares them).
+On the CPU compiled loops (`kernels`) sweep the image row by row; on other devices PyTorch warps
+whole surfaces far to near. Both compute the same picture (a test compares them).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ BAND = 4     # image rows per task on the CPU
 S, T = TypeVar('S'), TypeVar('T')
 
 
-def spread(work: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
+def parallel_map(work: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
     """`map(work, items)` on as many threads as PyTorch may use."""
     threads = torch.get_num_threads()
     if threads == 1:
@@ -34,20 +34,24 @@ def spread(work: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
 
 
 def in_bands(height: int, work: Callable[[slice], T]) -> Iterator[T]:
-    """`work(rows)` of consecutive bands of the image, on as many threads as PyTorch may use, in order of rows."""
-    yield from spread(work, [slice(first, min(first + BAND, height)) for first in range(0, height, BAND)])
+    """`work(rows)` of consecutive bands of the image, on as many threads as PyTorch may use, in
+    order of rows."""
+    yield from parallel_map(work, [slice(first, min(first + BAND, height))
+                                   for first in range(0, height, BAND)])
 
 
 class Painter:
-    """Linear light of one world at fixed times on the CPU, any rows at a time; safe to call from several threads."""
+    """Linear light of one world at fixed times on the CPU, any rows at a time; safe to call from
+    several threads."""
 
-    def __init__(self, world: World, times: np.ndarray, size: tuple[int, int], textures: Textures) -> None:
+    def __init__(self, world: World, times: np.ndarray, size: tuple[int, int],
+                 textures: Textures) -> None:
         self._channels = len(textures.flat) // len(textures.kinds) - 1
         self._width = size[1]
         placement = Placement.of(world, times, size)
         self._textures = textures
-        self._view = (np.ascontiguousarray(placement.inverse, np.float32), placement.bends.astype(np.float32),
-                      placement.boxes)
+        self._view = (np.ascontiguousarray(placement.inverse, np.float32),
+                      placement.bends.astype(np.float32), placement.boxes)
         self._cover = world.changes.fall(size)
         self._gain = world.gain(times)
         self._skip = np.array([world.resting(surface) for surface in world.surfaces])
@@ -61,21 +65,23 @@ class Painter:
         if self._skip.any():
             still = np.empty((self._channels, 1, *shape[2:]), np.float32)
             few = np.flatnonzero(self._skip)
-            kernels.composite(still, rows.start, textures.flat, textures.kinds, textures.shapes[few],
-                              np.ascontiguousarray(inverse[:1, few]), np.ascontiguousarray(bends[:1, few]),
+            kernels.composite(still, rows.start, textures.flat, textures.kinds,
+                              textures.shapes[few], np.ascontiguousarray(inverse[:1, few]),
+                              np.ascontiguousarray(bends[:1, few]),
                               np.ascontiguousarray(boxes[:1, few]), np.zeros(len(few), bool), base,
                               np.ones(shape[2:], np.float32), np.ones(1, np.float32))
             base = still[:, 0]
         out = np.empty(shape, np.float32)
-        kernels.composite(out, rows.start, textures.flat, textures.kinds, textures.shapes, inverse, bends, boxes,
-                          self._skip, base, self._cover[rows], self._gain[samples])
+        kernels.composite(out, rows.start, textures.flat, textures.kinds, textures.shapes, inverse,
+                          bends, boxes, self._skip, base, self._cover[rows], self._gain[samples])
         return out
 
 
 class Renderer:
     """Renders one world at one size. `images` in linear light, `ids` as the objects' numbers."""
 
-    def __init__(self, world: World, size: tuple[int, int], device: str = 'cpu', compiled: bool = True) -> None:
+    def __init__(self, world: World, size: tuple[int, int], device: str = 'cpu',
+                 compiled: bool = True) -> None:
         self.world = world
         self.size = size
         self.device = torch.device(device)
@@ -113,7 +119,8 @@ class Renderer:
         return image.transpose(0, 1).mul_(gain[:, None, None, None]).mul_(cover)
 
     def ids(self, times: np.ndarray) -> np.ndarray:
-        """(S, H, W) uint16 number of the object seen at each pixel (half covered or more), 0 = background."""
+        """(S, H, W) uint16 number of the object seen at each pixel (half covered or more), 0 =
+        background."""
         if self.compiled:
             numbers = np.array([surface.number for surface in self.world.surfaces], np.uint16)
             return numbers[self.hits(times)[0]]
@@ -127,8 +134,8 @@ class Renderer:
         return ids.cpu().numpy().astype(np.uint16)
 
     def hits(self, times: np.ndarray, amodal: bool = False) -> tuple[np.ndarray, np.ndarray]:
-        """((S, H, W) int16 index of the nearest surface half covering each pixel, -1 = none; (S, K + 1 or 0, H, W) bool
-        each object's own extent, column 0 empty), on the CPU."""
+        """((S, H, W) int16 index of the nearest surface half covering each pixel, -1 = none; (S, K
+        + 1 or 0, H, W) bool each object's own extent, column 0 empty), on the CPU."""
         world, textures = self.world, self.textures(0)
         numbers = np.array([surface.number for surface in world.surfaces], np.int64)
         index = np.full((len(times), *self.size), -1, np.int16)
@@ -138,25 +145,30 @@ class Renderer:
 
         def work(at: int) -> None:
             part = slice(at, at + 4)
-            kernels.first_hit(index[part], extents[part], textures.flat, textures.kinds, textures.shapes, numbers,
-                              inverse[part], bends[part], place.boxes[part])
+            kernels.first_hit(index[part], extents[part], textures.flat, textures.kinds,
+                              textures.shapes, numbers, inverse[part], bends[part],
+                              place.boxes[part])
 
-        list(spread(work, range(0, len(times), 4)))
+        list(parallel_map(work, range(0, len(times), 4)))
         return index, extents
 
     def _texture(self, surface: Surface, channels: int) -> torch.Tensor:
-        """(1, C or C + 1, n, n): colour, or colour times alpha and then alpha; alpha alone for 0 channels."""
+        """(1, C or C + 1, n, n): colour, or colour times alpha and then alpha; alpha alone for 0
+        channels."""
         texture = torch.from_numpy(packed_texture(surface, channels)).to(self.device).movedim(-1, 0)
         return (texture if surface.alpha is not None or not channels else texture[:-1])[None]
 
     def _view(self, surface: Surface, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """((S, 3, 3) float64 from pixels to plane coordinates, (S, 3) warp); S = 1 where nothing ever moves."""
+        """((S, 3, 3) float64 from pixels to plane coordinates, (S, 3) warp); S = 1 where nothing
+        ever moves."""
         times = times[:1] if self.world.resting(surface) else times
-        return np.linalg.inv(self.world.homographies(surface, times, self.size)), surface.bend(times)
+        maps = self.world.homographies(surface, times, self.size)
+        return np.linalg.inv(maps), surface.bend(times)
 
     def _warp(self, surface: Surface, texture: torch.Tensor,
               view: tuple[np.ndarray, np.ndarray]) -> tuple[tuple[slice, slice], torch.Tensor]:
-        """((rows, columns), (C, S, h, w)): the texture seen inside the box that holds it at all S times."""
+        """((rows, columns), (C, S, h, w)): the texture seen inside the box that holds it at all S
+        times."""
         inverse, bend = view
         rows, columns = self._box(surface, inverse)
         m = torch.from_numpy(inverse.astype(np.float32)).to(self.device)
@@ -165,7 +177,8 @@ class Renderer:
         near = _plane(m[:, 2], x, y)
         grid = torch.stack([_plane(m[:, axis], x, y) for axis in (0, 1)], -1).div_(near[..., None])
         if bend[:, :3].any():
-            a, p0, p1 = torch.from_numpy(bend[:, :3].T.astype(np.float32)).to(self.device)[:, :, None, None]
+            shape = torch.from_numpy(bend[:, :3].T.astype(np.float32)).to(self.device)
+            a, p0, p1 = shape[:, :, None, None]
             u, v = grid.unbind(-1)
             k0, k1 = map(float, DEFORM_TURNS)
             grid = torch.stack([u + a * torch.sin(k0 * v + p0), v + a * torch.sin(k1 * u + p1)], -1)
@@ -179,7 +192,7 @@ class Renderer:
     def _box(self, surface: Surface, inverse: np.ndarray) -> tuple[slice, slice]:
         """Rows and columns of the image that the plane's square covers at any of the times."""
         height, width = self.size
-        corners = np.array([[-1, 1, 1, -1], [-1, -1, 1, 1], [1, 1, 1, 1]]) * np.array([[1.2], [1.2], [1]])
+        corners = np.array([[-1.2, 1.2, 1.2, -1.2], [-1.2, -1.2, 1.2, 1.2], [1, 1, 1, 1]])
         x, y, w = np.moveaxis(np.linalg.inv(inverse) @ corners, 1, 0)
         if surface.mirrored or surface.alpha is None or w.min() <= 0.01:
             return slice(0, height), slice(0, width)
@@ -197,7 +210,8 @@ def _plane(m: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 def _rippled(grid: torch.Tensor, waves: torch.Tensor) -> torch.Tensor:
     """Plane coordinates (S, h, w, 2) moved by the waves (S, 5 M) of `geometry.Waves.at`."""
     moved = grid.clone()
-    for lift_u, lift_v, turns_u, turns_v, phase in waves.T.reshape(-1, 5, len(waves))[..., None, None]:
+    every = waves.T.reshape(-1, 5, len(waves))[..., None, None]
+    for lift_u, lift_v, turns_u, turns_v, phase in every:
         height = torch.sin(turns_u * grid[..., 0] + turns_v * grid[..., 1] + phase)
         moved[..., 0] += lift_u * height
         moved[..., 1] += lift_v * height
@@ -205,7 +219,8 @@ def _rippled(grid: torch.Tensor, waves: torch.Tensor) -> torch.Tensor:
 
 
 def _paint(canvas: torch.Tensor, box: tuple[slice, slice], sample: torch.Tensor) -> None:
-    """Lay a warped texture (C or C + 1, S or 1, h, w) over the box of `canvas` (C, S, H, W), in place."""
+    """Lay a warped texture (C or C + 1, S or 1, h, w) over the box of `canvas` (C, S, H, W), in
+    place."""
     region = canvas[(slice(None), slice(None), *box)]
     if len(sample) == len(canvas):
         region.copy_(sample.expand_as(region))
@@ -214,10 +229,12 @@ def _paint(canvas: torch.Tensor, box: tuple[slice, slice], sample: torch.Tensor)
 
 
 def speeds_px_s(world: World, size: tuple[int, int], times: np.ndarray) -> np.ndarray:
-    """(S,) pixels per second of the fastest surface point at each time: image points carried on by their plane."""
+    """(S,) pixels per second of the fastest surface point at each time: image points carried on by
+    their plane."""
     step = 1e-3
     height, width = size
-    frame = np.array([[0, width - 1, width - 1, 0], [0, 0, height - 1, height - 1], [1, 1, 1, 1]]) * 1.0
+    frame = np.array([[0, width - 1, width - 1, 0], [0, 0, height - 1, height - 1],
+                      [1, 1, 1, 1]]) * 1.0
     rim = np.array([[-0.7, 0.7, 0.7, -0.7], [-0.7, -0.7, 0.7, 0.7], [1, 1, 1, 1]])
     fastest = np.zeros(len(times))
     for surface in world.surfaces:

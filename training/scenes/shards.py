@@ -1,7 +1,8 @@
 """Clips in files: a shard holds some tens of clips of one preset as one uncompressed .npz.
 
-A clip with events keeps its frames as they are. One without events (ordinary video) keeps them as a camera's video
-would be: JPEG of quality 95 in 4:2:0, an eighth of the bytes; its ids are lossless (PNG).
+A clip with events keeps its frames as they are. One without events (ordinary video) keeps them as a
+camera's video would be: JPEG of quality 95 in 4:2:0, an eighth of the bytes; its ids are lossless
+(PNG).
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ def save_clips(path: Path, clips: list[Clip]) -> None:
     if any(len(clip.events) for clip in clips):
         arrays |= {'frames': frames, 'ids': ids}
     else:
-        arrays |= _encoded('frames', [frame[..., ::-1] for clip in frames for frame in clip], '.jpg')
+        arrays |= _encoded('frames', [frame[..., ::-1] for clip in frames for frame in clip],
+                           '.jpg')
         arrays |= _encoded('ids', [image for clip in ids for image in clip], '.png')
     part = path.with_name(path.name + f'.{os.getpid()}.part')
     with open(part, 'wb') as file:
@@ -54,11 +56,13 @@ def _encoded(name: str, images: list[np.ndarray], suffix: str) -> dict[str, np.n
     """The images' bytes end to end, and where each one ends."""
     options = [cv2.IMWRITE_JPEG_QUALITY, _QUALITY] if suffix == '.jpg' else []
     files = [cv2.imencode(suffix, np.ascontiguousarray(image), options)[1] for image in images]
-    return {f'{name}_bytes': np.concatenate(files), f'{name}_ends': np.cumsum([len(file) for file in files])}
+    return {f'{name}_bytes': np.concatenate(files),
+            f'{name}_ends': np.cumsum([len(file) for file in files])}
 
 
 def _decoded(data: dict[str, np.ndarray], name: str, shape: tuple[int, int]) -> np.ndarray:
-    """(clips, frames, H, W or H, W, 3): the images of `_encoded`, or the array that was stored as it is."""
+    """(clips, frames, H, W or H, W, 3): the images of `_encoded`, or the array that was stored as
+    it is."""
     if name in data:
         return data[name]
     images = [cv2.imdecode(part, cv2.IMREAD_UNCHANGED)
@@ -75,16 +79,18 @@ def load_shard(path: Path) -> list[Clip]:
         starts = np.concatenate([[0], data['event_ends'][:-1]])
         frames, ids = (_decoded(data, name, data['stamps_ns'].shape) for name in ('frames', 'ids'))
         return [Clip(frames[i], data['stamps_ns'][i],
-                     esim.unpack(data['events'][starts[i]:data['event_ends'][i]], int(data['zero_ns'][i])),
-                     ids[i].astype(np.uint16), data['moving'][i, :, :data['objects'][i]],
-                     int(data['seed'][i]), str(data['preset'][i])) for i in range(len(starts))]
+                     esim.unpack(data['events'][starts[i]:data['event_ends'][i]],
+                                 int(data['zero_ns'][i])), ids[i].astype(np.uint16),
+                     data['moving'][i, :, :data['objects'][i]], int(data['seed'][i]),
+                     str(data['preset'][i])) for i in range(len(starts))]
     except (OSError, KeyError, ValueError, cv2.error) as error:
         raise BagError(f'{path} is not a readable shard of clips ({error}): '
                        'delete it and run the cache command again') from error
 
 
 def load_clips(folder: Path | str, limit: int | None = None) -> list[Clip]:
-    """All clips (or the first `limit`) of a folder's shards, in order of seed. Raises BagError where there is none."""
+    """All clips (or the first `limit`) of a folder's shards, in order of seed. Raises BagError
+    where there is none."""
     paths = sorted(Path(folder).glob('*.npz'))
     if not paths:
         raise BagError(f'{folder} holds no shard (*.npz): '

@@ -14,12 +14,15 @@ T = TypeVar('T')
 
 
 def generator(seed: int, split: str, stream: int) -> np.random.Generator:
-    """An independent random stream for (seed, split, stream). Raises ConfigError for another split or a seed < 0."""
+    """An independent random stream for (seed, split, stream). Raises ConfigError for another split
+    or a seed < 0."""
     if split not in SPLITS:
         raise ConfigError(f'unknown split "{split}": choose one of {", ".join(SPLITS)}')
     if seed < 0:
         raise ConfigError(f'seed {seed} is negative: use 0 or more')
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, SPLITS.index(split), stream])))
+    return np.random.Generator(
+        np.random.PCG64(np.random.SeedSequence([seed, SPLITS.index(split), stream]))
+    )
 
 
 def pick(rng: np.random.Generator, options: Sequence[T]) -> T:

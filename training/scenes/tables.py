@@ -1,4 +1,5 @@
-"""A world as flat arrays for the compiled loops (`kernels`). S times, N surfaces far to near, C colours."""
+"""A world as flat arrays for the compiled loops (`kernels`). S times, N surfaces far to near, C
+colours."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def packed_texture(surface: Surface, channels: int) -> np.ndarray:
-    """(n, n, C + 1) float32: colour (3) or luma (1) times alpha, then alpha; for 0 channels, alpha alone."""
+    """(n, n, C + 1) float32: colour (3) or luma (1) times alpha, then alpha; for 0 channels, alpha
+    alone."""
     side = len(surface.colour)
     alpha = np.ones((side, side), np.float32) if surface.alpha is None else surface.alpha
     if channels == 0:
@@ -23,18 +25,23 @@ def packed_texture(surface: Surface, channels: int) -> np.ndarray:
 
 
 def _kinds(surface: Surface) -> np.ndarray:
-    """(n * n,) uint8: EMPTY, MIXED or FULL of each texel and its neighbours to the right and below."""
+    """(n * n,) uint8: EMPTY, MIXED or FULL of each texel and its neighbours to the right and
+    below."""
     if surface.alpha is None:
         return np.full(len(surface.colour) ** 2, FULL, np.uint8)
     alpha = np.pad(surface.alpha, (0, 1), mode='edge')
     four = np.stack([alpha[:-1, :-1], alpha[1:, :-1], alpha[:-1, 1:], alpha[1:, 1:]])
-    return np.where(four.max(0) <= 0, EMPTY, np.where(four.min(0) >= 1, FULL, MIXED)).astype(np.uint8).ravel()
+    return (
+        np.where(four.max(0) <= 0, EMPTY, np.where(four.min(0) >= 1, FULL, MIXED))
+        .astype(np.uint8)
+        .ravel()
+    )
 
 
 @dataclass(frozen=True)
 class Textures:
-    """All textures, texel by texel: `flat` float32 with C + 1 numbers a texel, `kinds` uint8 (see `kernels`), `shapes`
-    (N, 4) int64: first texel, side, mirrored, light only."""
+    """All textures, texel by texel: `flat` float32 with C + 1 numbers a texel, `kinds` uint8 (see
+    `kernels`), `shapes` (N, 4) int64: first texel, side, mirrored, light only."""
 
     flat: np.ndarray
     kinds: np.ndarray
@@ -45,14 +52,16 @@ class Textures:
         """Of `channels` colours (0: alpha alone)."""
         flat = np.concatenate([packed_texture(surface, channels).ravel() for surface in surfaces])
         starts = np.cumsum([0] + [len(surface.colour) ** 2 for surface in surfaces])
-        shapes = [(start, len(s.colour), s.mirrored, s.unseen) for start, s in zip(starts, surfaces)]
-        return Textures(flat, np.concatenate([_kinds(s) for s in surfaces]), np.array(shapes, np.int64))
+        shapes = [(start, len(s.colour), s.mirrored, s.unseen)
+                  for start, s in zip(starts, surfaces)]
+        return Textures(flat, np.concatenate([_kinds(s) for s in surfaces]),
+                        np.array(shapes, np.int64))
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the surfaces are: `forward`, `inverse` (S, N, 3, 3) float64 plane <-> pixel, `bends` (S, N, 3 + 5 M) float64,
-    `boxes` (S, N, 4) int64 x0 y0 x1 y1 of the image that may show them."""
+    """Where the surfaces are: `forward`, `inverse` (S, N, 3, 3) float64 plane <-> pixel, `bends`
+    (S, N, 3 + 5 M) float64, `boxes` (S, N, 4) int64 x0 y0 x1 y1 of the image that may show them."""
 
     forward: np.ndarray
     inverse: np.ndarray
@@ -96,6 +105,7 @@ def _boxes(surface: Surface, forward: np.ndarray, size: tuple[int, int]) -> np.n
     x, y, w = np.moveaxis(forward @ extent(surface), 1, 0)
     front = w.min(1) > 0.01
     x, y = (value[front] / w[front] for value in (x, y))
-    found = np.stack([np.floor(x.min(1)), np.floor(y.min(1)), np.ceil(x.max(1)) + 1, np.ceil(y.max(1)) + 1], 1)
+    found = np.stack([np.floor(x.min(1)), np.floor(y.min(1)), np.ceil(x.max(1)) + 1,
+                      np.ceil(y.max(1)) + 1], 1)
     boxes[front] = np.clip(found, 0, (width, height, width, height))
     return boxes

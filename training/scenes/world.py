@@ -1,4 +1,5 @@
-"""A scene before any pixel: textured planes in 3-D, a camera path and the light, all drawn from one seed."""
+"""A scene before any pixel: textured planes in 3-D, a camera path and the light, all drawn from one
+seed."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from training.scenes import backdrop, cameras, lighting, nature, objects, paths
 from training.scenes.geometry import Camera, Surface, World
-from training.scenes.presets import Preset
+from training.scenes.settings import Preset
 from training.scenes.splits import generator
 
 __all__ = ['Camera', 'Surface', 'World', 'build_world']
@@ -47,7 +48,8 @@ def build_world(preset: Preset, seed: int, split: str) -> World:
     if extras.random() < preset.occluders:
         middle.append(backdrop.layer(extras, preset, split, times, extras.uniform(*_FRONT),
                                      extras.uniform(0.85, 0.92), stage))
-    shadows = lighting.shadows(extras, preset, bodies, far[0].depth, stage.low) if not stage.wet else []
+    shadows = lighting.shadows(extras, preset, bodies, far[0].depth,
+                               stage.low) if not stage.wet else []
     middle = sorted(middle + bodies, key=lambda surface: -surface.depth)
     spot = [lighting.highlight(extras, times)] if extras.random() < preset.specular else []
     seen = [_through_lens(surface, preset) for surface in (*far, *shadows, *middle, *spot)]
@@ -64,21 +66,32 @@ def _floor(rng: np.random.Generator, preset: Preset, split: str, times: np.ndarr
     if rng.random() < 0.8:
         found += nature.mirrored(rng, times, bodies, stage.low, far)
     if rng.random() < 0.6:
-        found.append(nature.glint(rng, times, 256, ground.half, (0.0, stage.low, far.depth - ground.half)))
+        found.append(nature.glint(rng, times, 256, ground.half,
+                                  (0.0, stage.low, far.depth - ground.half)))
     return found
 
 
 def _through_lens(surface: Surface, preset: Preset) -> Surface:
-    """The surface blurred once, in its own plane, as lens and pixel aperture blur it at its distance.
+    """The surface blurred once, in its own plane, as lens and pixel aperture blur it at its
+    distance.
 
-    No sensor sees steps sharper than its pixels; light that changes smoothly also needs fewer samples for its events.
+    No sensor sees steps sharper than its pixels; light that changes smoothly also needs fewer
+    samples for its events.
     """
-    if surface.unseen or surface.tilt or preset.lens_px == 0:  # shadows are soft, the ground is blurred by its distance
+    # shadows are soft, the ground is blurred by its distance
+    if surface.unseen or surface.tilt or preset.lens_px == 0:
         return surface
-    texel_px = 2 * surface.half / surface.depth * preset.size[1] / len(surface.colour)  # focal length = image width
-    colour, alpha = (None if image is None else
-                     cv2.GaussianBlur(image, (0, 0), preset.lens_px / texel_px, borderType=cv2.BORDER_REFLECT)
-                     for image in (surface.colour, surface.alpha))
+    # focal length = image width
+    texel_px = 2 * surface.half / surface.depth * preset.size[1] / len(surface.colour)
+    colour, alpha = (
+        None
+        if image is None
+        else cv2.GaussianBlur(
+            image, (0, 0), preset.lens_px / texel_px, borderType=cv2.BORDER_REFLECT
+        )
+        for image in (surface.colour, surface.alpha)
+    )
     if alpha is not None:
-        alpha = np.round(alpha * 255) / np.float32(255)  # the inside stays 1, the outside 0: both are drawn faster
+        # the inside stays 1, the outside 0: both are drawn faster
+        alpha = np.round(alpha * 255) / np.float32(255)
     return replace(surface, colour=colour, alpha=alpha)

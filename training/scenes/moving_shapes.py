@@ -1,8 +1,10 @@
-"""The MoSIS thesis' 2-D scenes (3.9, 4.1, 9.2): textured shapes that move over a zoomed-in picture that sways.
+"""The MoSIS thesis' 2-D scenes (3.9, 4.1, 9.2): textured shapes that move over a zoomed-in picture
+that sways.
 
-Frames are drawn on demand at any time, counted in frames, so events can be made from the same scene. An image is
-sRGB in [0, 1]; pixel (x, y) has its centre at (x, y). Values that the thesis leaves open are fields of `Preset2D`.
-Legend: T times, D objects in drawing order (the last in front), H W pixels.
+Frames are drawn on demand at any time, counted in frames, so events can be made from the same
+scene. An image is sRGB in [0, 1]; pixel (x, y) has its centre at (x, y). Values that the thesis
+leaves open are fields of `Preset2D`. Legend: T times, D objects in drawing order (the last in
+front), H W pixels.
 """
 
 from __future__ import annotations
@@ -17,9 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mos_perception.errors import ConfigError
-from training.scenes import esim
-from training.scenes.clip import Clip
-from training.scenes.presets import EventSensor, Range
+from training.scenes.settings import EventSensor, Range
 from training.scenes.splits import generator, pick
 from training.scenes.textures import GAMMA, texture
 
@@ -32,13 +32,14 @@ Path = Callable[[np.ndarray], np.ndarray]  # (T,) frames -> (T, 2) px (x, y)
 
 @dataclass(frozen=True)
 class Preset2D:
-    """How scenes are drawn. Pairs are drawn uniformly; sizes in px, speeds in px per frame, counts inclusive.
+    """How scenes are drawn. Pairs are drawn uniformly; sizes in px, speeds in px per frame, counts
+    inclusive.
 
-    `object_px`: the longer side of the upright shape. `path` of the background: 'sine' (x sine, y cosine with
-    amplitude `sway_px` and period `sway_frames`), 'linear' (at `speed_px`) or 'still'. `zoom` magnifies the background
-    picture; `background` is 'image' or 'colour'; `plain` is the share of objects in one colour; `softness_px` the
-    blur of textures. `spin_rad` per frame is 0 in the thesis. Objects that show fewer than `min_visible` px are not
-    labelled.
+    `object_px`: the longer side of the upright shape. `path` of the background: 'sine' (x sine, y
+    cosine with amplitude `sway_px` and period `sway_frames`), 'linear' (at `speed_px`) or 'still'.
+    `zoom` magnifies the background picture; `background` is 'image' or 'colour'; `plain` is the
+    share of objects in one colour; `softness_px` the blur of textures. `spin_rad` per frame is 0 in
+    the thesis. Objects that show fewer than `min_visible` px are not labelled.
     """
 
     name: str = 'mosis2d'
@@ -61,13 +62,18 @@ class Preset2D:
     sensor: EventSensor = field(default_factory=EventSensor)
 
     def __post_init__(self) -> None:
-        for what, value, known in (('shape', self.shapes, CORNERS), ('path', (self.path,), ('sine', 'linear', 'still')),
+        for what, value, known in (('shape', self.shapes, CORNERS),
+                                   ('path', (self.path,), ('sine', 'linear', 'still')),
                                    ('background', (self.background,), ('image', 'colour'))):
             if unknown := [name for name in value if name not in known]:
-                raise ConfigError(f'unknown {what} "{unknown[0]}" in {self.name}: choose from {", ".join(known)}')
+                raise ConfigError(
+                    f'unknown {what} "{unknown[0]}" in {self.name}: choose from {", ".join(known)}'
+                )
         if self.frames < 2 or self.object_px[0] < 4:
-            raise ConfigError(f'{self.name} has {self.frames} frames and objects of {self.object_px[0]} px: '
-                              'use 2 frames or more and 4 px or more')
+            raise ConfigError(
+                f'{self.name} has {self.frames} frames and objects of {self.object_px[0]} px: '
+                'use 2 frames or more and 4 px or more'
+            )
 
     @property
     def frame_count(self) -> int:
@@ -81,7 +87,8 @@ PRESETS_2D = {'mosis2d': Preset2D(frames=8)}  # short clips for training/dataset
 
 @dataclass(frozen=True)
 class Bounce:
-    """Constant velocity (px per frame) from `start` that turns round at `low` and `high` (px), per axis."""
+    """Constant velocity (px per frame) from `start` that turns round at `low` and `high` (px), per
+    axis."""
 
     start: np.ndarray
     velocity: np.ndarray
@@ -97,8 +104,8 @@ class Bounce:
 
 @dataclass(frozen=True)
 class Sway:
-    """Displacement (px) along (sin, cos) with amplitude (px), period (frames) and phase (rad) per axis, plus a drift
-    (px per frame)."""
+    """Displacement (px) along (sin, cos) with amplitude (px), period (frames) and phase (rad) per
+    axis, plus a drift (px per frame)."""
 
     amplitude: np.ndarray
     period: np.ndarray
@@ -112,14 +119,18 @@ class Sway:
 
 
 def outline(kind: str) -> np.ndarray | None:
-    """(N, 2) corners about the origin with the longer side 1, y down, point upwards; None for the circle."""
+    """(N, 2) corners about the origin with the longer side 1, y down, point upwards; None for the
+    circle."""
     if kind == 'circle':
         return None
     sides = CORNERS[kind]
     count = 2 * sides if kind == 'star' else sides
-    angle = 2 * np.pi * np.arange(count) / count - np.pi / 2 + (np.pi / 4 if kind == 'square' else 0)
+    angle = (
+        2 * np.pi * np.arange(count) / count - np.pi / 2 + (np.pi / 4 if kind == 'square' else 0)
+    )
     # a regular pentagram's inner corners lie at (3 - sqrt 5) / 2 of the outer radius
-    radius = np.where(np.arange(count) % 2, (3 - np.sqrt(5)) / 2, 1.0) if kind == 'star' else np.ones(count)
+    radius = np.where(np.arange(count) % 2, (3 - np.sqrt(5)) / 2,
+                      1.0) if kind == 'star' else np.ones(count)
     points = np.stack([np.cos(angle), np.sin(angle)], 1) * radius[:, None]
     points -= (points.max(0) + points.min(0)) / 2
     return points / np.ptp(points, 0).max()
@@ -127,8 +138,8 @@ def outline(kind: str) -> np.ndarray | None:
 
 @dataclass(frozen=True)
 class Shape:
-    """One object: `size` px of its longer side, `picture` (n, n, 3) sRGB over a square of 1.5 x `size`, `path` of its
-    centre, `spin` rad per frame (clockwise on screen)."""
+    """One object: `size` px of its longer side, `picture` (n, n, 3) sRGB over a square of 1.5 x
+    `size`, `path` of its centre, `spin` rad per frame (clockwise on screen)."""
 
     kind: str
     size: float
@@ -159,7 +170,8 @@ class Shape:
 
 @dataclass(frozen=True)
 class Scene:
-    """A scene: `background` (n, m, 3) sRGB at the size it is seen, mirrored at its edges, moved by `path`."""
+    """A scene: `background` (n, m, 3) sRGB at the size it is seen, mirrored at its edges, moved by
+    `path`."""
 
     size: tuple[int, int]
     background: np.ndarray
@@ -167,7 +179,8 @@ class Scene:
     shapes: tuple[Shape, ...]
 
     def render(self, times: np.ndarray, device: str = 'cpu') -> tuple[Tensor, Tensor]:
-        """((T, 3, H, W) float32 image, (T, H, W) uint8 ids: 1 + index of the shape that covers half the pixel)."""
+        """((T, 3, H, W) float32 image, (T, H, W) uint8 ids: 1 + index of the shape that covers half
+        the pixel)."""
         times = np.asarray(times, np.float64)
         parts = [self._render(times[i:i + _CHUNK], device) for i in range(0, len(times), _CHUNK)]
         image, ids = zip(*parts)
@@ -183,14 +196,19 @@ class Scene:
             (rows, columns), alpha, colour = _look(shape, times, self.size, device)
             frame = torch.arange(len(times), device=device)[:, None, None]
             seen = image.permute(0, 2, 3, 1)[frame, rows, columns]
-            image.permute(0, 2, 3, 1)[frame, rows, columns] = seen + alpha[..., None] * (colour - seen)
-            ids[frame, rows, columns] = torch.where(alpha >= 0.5, number, ids[frame, rows, columns]).to(torch.uint8)
+            image.permute(0, 2, 3, 1)[frame, rows, columns] = seen + alpha[..., None] * (
+                colour - seen
+            )
+            ids[frame, rows, columns] = torch.where(alpha >= 0.5, number,
+                                                    ids[frame, rows, columns]).to(torch.uint8)
         return image, ids
 
     def flow(self, time: int, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Forward flow of the pixels of frame `time`, whose ids (H, W) are given, to the next frame.
+        """Forward flow of the pixels of frame `time`, whose ids (H, W) are given, to the next
+        frame.
 
-        Returns ((2, H, W) float32 px (x, y), (H, W) bool: the point is in the next frame and nothing hides it there).
+        Returns ((2, H, W) float32 px (x, y), (H, W) bool: the point is in the next frame and
+        nothing hides it there).
         """
         y, x = _pixels(self.size, ids.device)
         both = np.array([time, time + 1.0])
@@ -212,19 +230,28 @@ class Scene:
 
 def _pixels(size: tuple[int, int], device: str | torch.device) -> tuple[Tensor, Tensor]:
     """Rows (H, W) and columns (H, W), float32."""
-    return torch.meshgrid(*(torch.arange(n, device=device, dtype=torch.float32) for n in size), indexing='ij')
+    return torch.meshgrid(*(torch.arange(n, device=device, dtype=torch.float32) for n in size),
+                          indexing='ij')
 
 
 def _sample(picture: np.ndarray, u: Tensor, v: Tensor) -> Tensor:
-    """(T, 3, h, w): the picture (n, m, 3), mirrored at its edges, at (T, h, w) px from its middle, bilinear."""
-    texels = torch.from_numpy(picture).float().to(u.device).permute(2, 0, 1)[None].expand(len(u), -1, -1, -1)
+    """(T, 3, h, w): the picture (n, m, 3), mirrored at its edges, at (T, h, w) px from its middle,
+    bilinear."""
+    texels = (
+        torch.from_numpy(picture)
+        .float()
+        .to(u.device)
+        .permute(2, 0, 1)[None]
+        .expand(len(u), -1, -1, -1)
+    )
     grid = torch.stack([u * (2 / picture.shape[1]), v * (2 / picture.shape[0])], -1)
     return F.grid_sample(texels, grid, 'bilinear', 'reflection', align_corners=False)
 
 
 def _look(shape: Shape, times: np.ndarray, size: tuple[int, int],
           device: str) -> tuple[tuple[Tensor, Tensor], Tensor, Tensor]:
-    """((rows (T, h, 1), columns (T, 1, w)), alpha (T, h, w), colour (T, h, w, 3)) of a window that holds the shape.
+    """((rows (T, h, 1), columns (T, 1, w)), alpha (T, h, w), colour (T, h, w, 3)) of a window that
+    holds the shape.
 
     The window is moved into the image where the shape reaches over its edge.
     """
@@ -232,12 +259,14 @@ def _look(shape: Shape, times: np.ndarray, size: tuple[int, int],
     corner = np.floor(shape.path(times)[:, ::-1] - reach)
     sides = [min(int(2 * reach) + 2, limit) for limit in size]
     corner = np.clip(corner, 0, np.array(size) - sides).astype(np.int64)
-    rows, columns = (torch.from_numpy(corner[:, axis, None] + np.arange(sides[axis])).to(device) for axis in (0, 1))
+    rows, columns = (torch.from_numpy(corner[:, axis, None] + np.arange(sides[axis])).to(device)
+                     for axis in (0, 1))
     rows, columns = rows[:, :, None], columns[:, None, :]
     parts = (torch.arange(_SUPERSAMPLE, device=device) + 0.5) / _SUPERSAMPLE - 0.5
     fine_y = (rows[..., None] + parts.repeat_interleave(_SUPERSAMPLE)).float()
     fine_x = (columns[..., None] + parts.repeat(_SUPERSAMPLE)).float()
-    alpha = shape.covers(*shape.local(*torch.broadcast_tensors(fine_x, fine_y), times)).float().mean(-1)
+    alpha = shape.covers(*shape.local(*torch.broadcast_tensors(fine_x, fine_y),
+                                      times)).float().mean(-1)
     u, v = shape.local(*torch.broadcast_tensors(columns.float(), rows.float()), times)
     scale = len(shape.picture) / 1.5
     colour = _sample(shape.picture, u * scale, v * scale).permute(0, 2, 3, 1)
@@ -254,38 +283,51 @@ def find_preset_2d(preset: Preset2D | str) -> Preset2D:
 
 
 def build_scene(preset: Preset2D | str, seed: int, split: str = 'train') -> Scene:
-    """Draw the scene (preset, seed, split); the same three give the same scene. Textures are the split's."""
+    """Draw the scene (preset, seed, split); the same three give the same scene. Textures are the
+    split's."""
     preset = find_preset_2d(preset)
     rng = generator(seed, split, _STREAM)
     side = max(preset.size)
     zoom = rng.uniform(*preset.zoom)
     if preset.background == 'image':
-        background = cv2.resize(_picture(rng, split, side), None, fx=zoom, fy=zoom, interpolation=cv2.INTER_CUBIC)
+        background = cv2.resize(_picture(rng, split, side), None, fx=zoom, fy=zoom,
+                                interpolation=cv2.INTER_CUBIC)
         background = _soft(background, preset.softness_px)
     else:
         background = _plain(rng)
     count = int(rng.integers(preset.objects[0], preset.objects[1] + 1))
     path = _background_path(rng, preset)
-    return Scene(preset.size, background, path, tuple(_shape(rng, preset, split) for _ in range(count)))
+    return Scene(
+        preset.size, background, path, tuple(_shape(rng, preset, split) for _ in range(count))
+    )
 
 
 def _background_path(rng: np.random.Generator, preset: Preset2D) -> Sway:
     amplitude, period = rng.uniform(*preset.sway_px, 2), rng.uniform(*preset.sway_frames, 2)
-    phase, direction, speed = rng.uniform(0, 2 * np.pi, 2), rng.uniform(0, 2 * np.pi), rng.uniform(*preset.speed_px)
+    phase, direction, speed = (
+        rng.uniform(0, 2 * np.pi, 2),
+        rng.uniform(0, 2 * np.pi),
+        rng.uniform(*preset.speed_px),
+    )
     drift = speed * np.array([np.cos(direction), np.sin(direction)]) * (preset.path == 'linear')
     return Sway(amplitude * (preset.path == 'sine'), period, phase, drift)
 
 
 def _shape(rng: np.random.Generator, preset: Preset2D, split: str) -> Shape:
-    size, speed, direction = rng.uniform(*preset.object_px), rng.uniform(*preset.speed_px), rng.uniform(0, 2 * np.pi)
+    size, speed, direction = (
+        rng.uniform(*preset.object_px),
+        rng.uniform(*preset.speed_px),
+        rng.uniform(0, 2 * np.pi),
+    )
     kind, spin = pick(rng, preset.shapes), rng.uniform(*preset.spin_rad) * pick(rng, (-1, 1))
     high = np.array(preset.size[::-1], float) - 1
     margin = np.minimum(size / 2, high / 2 - 1)
-    path = Bounce(rng.uniform(margin, high - margin), speed * np.array([np.cos(direction), np.sin(direction)]),
-                  margin, high - margin)
+    path = Bounce(rng.uniform(margin, high - margin),
+                  speed * np.array([np.cos(direction), np.sin(direction)]), margin, high - margin)
     if rng.random() < preset.plain:
         return Shape(kind, size, _plain(rng), path, spin)
-    return Shape(kind, size, _soft(_picture(rng, split, round(1.5 * size)), preset.softness_px), path, spin)
+    return Shape(kind, size, _soft(_picture(rng, split, round(1.5 * size)), preset.softness_px),
+                 path, spin)
 
 
 def _picture(rng: np.random.Generator, split: str, side: int) -> np.ndarray:
@@ -301,39 +343,3 @@ def _soft(picture: np.ndarray, sigma: float) -> np.ndarray:
     if sigma > 0:
         picture = cv2.GaussianBlur(picture, (0, 0), sigma, borderType=cv2.BORDER_REFLECT)
     return np.clip(picture, 0, 1)
-
-
-def render_clip_2d(preset: Preset2D | str, seed: int, split: str = 'train', device: str = 'cpu') -> Clip:
-    """The scene as a Clip with events: stamps from 1 s, linear light, sampled so that nothing moves 0.5 px a sample.
-
-    `moving`: the shape moved in the frame before. Equal arguments give equal bytes on a device.
-    """
-    preset = find_preset_2d(preset)
-    scene, frames = build_scene(preset, seed, split), np.arange(preset.frames)
-    with torch.inference_mode():
-        image, ids = scene.render(frames, device)
-        events = _events(scene, preset, generator(seed, split, _STREAM + 1), device)
-    moving = np.zeros((len(frames), len(scene.shapes) + 1), bool)
-    for number, shape in enumerate(scene.shapes, 1):
-        moving[:, number] = (shape.path(frames) != shape.path(frames - 1)).any(1) | (shape.spin != 0)
-    levels = image.mul(255).round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
-    stamps = 1_000_000_000 + np.round(frames / preset.fps * 1e9).astype(np.int64)
-    return Clip(levels, stamps, events, ids.cpu().numpy().astype(np.uint16), moving, seed, preset.name)
-
-
-def _events(scene: Scene, preset: Preset2D, rng: np.random.Generator, device: str) -> esim.Events:
-    """Events from one frame before the first frame to 0.15 frames after the last."""
-    probe = np.linspace(-1, preset.frames, 20 * preset.frames)
-    spins = [abs(shape.spin) * shape.size * 0.75 for shape in scene.shapes]
-    paths = [scene.path, *(shape.path for shape in scene.shapes)]
-    fastest = max(np.linalg.norm(np.diff(path(probe), axis=0), axis=1).max() / (probe[1] - probe[0]) + spin
-                  for path, spin in zip(paths, [0.0, *spins]))
-    length = preset.frames + 0.15  # frames
-    times = np.linspace(0, length, int(np.ceil(length * max(4, fastest / 0.5))) + 1)
-    stamps = np.round(times / preset.fps * 1e9).astype(np.int64)
-    weights = torch.tensor([0.299, 0.587, 0.114], device=device).view(3, 1, 1)
-    logs = torch.cat([(scene.render(part - 1, device)[0] ** GAMMA * weights).sum(1).add_(esim.LOG_EPS).log_().cpu()
-                      for part in np.split(times, range(_CHUNK, len(times), _CHUNK))])
-    packed = esim.crossings(logs.numpy(), stamps, esim.Pixels.draw(rng, preset.sensor, preset.size))
-    packed = np.concatenate([packed, esim.noise(rng, preset.sensor, preset.size, int(stamps[-1]))])
-    return esim.unpack(packed, 1_000_000_000 - round(1e9 / preset.fps))
