@@ -20,14 +20,20 @@ MAX_CONFIDENCE = 5.0
 
 @dataclass(frozen=True)
 class GmosNanoConfig:
-    """Widths of the fused levels 1/2 .. 1/32 and of the appearance levels 1/2 .. 1/8; 0 `queries` is the binary one."""
+    """The defaults are `gmos_nano`'s."""
 
     gaps: int = 4
+    """Frames that the motion evidence is against, before and after."""
     stem: int = 12
+    """Channels of the geometry encoder's first convolution, for each gap."""
     widths: tuple[int, ...] = (20, 36, 64, 96, 128)
+    """Channels of the fused levels at 1/2, 1/4 .. 1/32 of the input."""
     appearance: tuple[int, ...] = (8, 12, 24)
+    """Channels of the appearance encoder at 1/2, 1/4 and 1/8."""
     queries: int = 8
+    """Object queries; 0 is the binary member, one mask of all that moves."""
     width: int = 96
+    """Channels of the queries."""
 
 
 def _conv(inputs: int, outputs: int) -> nn.Sequential:
