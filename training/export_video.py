@@ -10,6 +10,7 @@ import dataclasses
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -18,13 +19,22 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from mos_perception.engine.card import sha256_of
+from mos_perception.engine.card import (
+    ImageSpec,
+    ModelCard,
+    PostprocessSpec,
+    save_card,
+    sha256_of,
+)
+from mos_perception.engine.interface import TensorSpec
 from mos_perception.errors import EngineError
 from mos_perception.motion.evidence import EvidenceSpec, channel_count
+from training.export import LICENCE
 from training.nets.gmos_nano import GmosNano, GmosNanoConfig
 from training.onnx_files import OPSET, without_traces
 from training.video_batches import MEAN, STD
 
+SCORE_THRESHOLD = 0.3
 INPUTS = ('image', 'evidence')
 FOREGROUND = ('foreground_logits', 'foreground_quality')
 MEMBERS = {'gmos_s_nano': FOREGROUND,
@@ -44,7 +54,7 @@ class Member(nn.Module):
         return tuple(found[name] for name in self.outputs)
 
 
-def load_run(run: Path) -> tuple[GmosNano, dict[str, object]]:
+def load_run(run: Path) -> tuple[GmosNano, dict[str, Any]]:
     """The averaged weights of a run, in evaluation mode, and its `state.json`."""
     state = json.loads((run / 'state.json').read_text(encoding='utf-8'))
     config = {name: tuple(value) if isinstance(value, list) else value
@@ -85,18 +95,15 @@ def write_member(network: GmosNano, name: str, path: Path, spec: EvidenceSpec) -
     return differences
 
 
-def describe(name: str, path: Path, spec: EvidenceSpec, about: dict[str, object]) -> None:
-    """`<name>.json` beside the model: tensors, normalisation, evidence, training."""
-    model = onnx.load(path)
-    tensors = {kind: [{'name': value.name, 'dtype': 'float32', 'shape':
-                       [size.dim_value for size in value.type.tensor_type.shape.dim]}
-                      for value in values]
-               for kind, values in (('inputs', model.graph.input), ('outputs', model.graph.output))}
-    card = {'id': name, 'architecture': 'gmos', 'file': path.name, 'sha256': sha256_of(path),
-            **tensors, 'image': {'mean': MEAN, 'std': STD}, 'evidence': dataclasses.asdict(spec),
-            'postprocess': {'score_threshold': 0.5, 'max_objects': 8}, **about,
-            'licence': 'same as the code; trained on rendered scenes only'}
-    path.with_suffix('.json').write_text(json.dumps(card, indent=2) + '\n', encoding='utf-8')
+def describe(name: str, path: Path, spec: EvidenceSpec, about: dict[str, Any]) -> None:
+    """The card beside the model: tensors, normalisation, evidence, training."""
+    graph = onnx.load(path).graph
+    inputs, outputs = (tuple(TensorSpec(value.name, tuple(
+        size.dim_value for size in value.type.tensor_type.shape.dim), 'float32') for value in values)
+        for values in (graph.input, graph.output))
+    save_card(ModelCard(name, 'gmos', path.name, sha256_of(path), inputs, outputs,
+                        ImageSpec(MEAN, STD), None, None, PostprocessSpec(8, SCORE_THRESHOLD),
+                        about, {}, LICENCE, spec), path)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -114,8 +121,10 @@ def main(arguments: list[str] | None = None) -> None:
         path = given.out / f'{name}.onnx'
         differences = write_member(member, name, path, spec)
         parameters = sum(value.numel() for value in member.parameters())
-        about = {'parameters': parameters, 'onnx_difference': differences,
-                 'training': {key: state[key] for key in ('seconds', 'steps', 'config')}}
+        about = {'data': 'rendered clips of presets video (training.scenes.cache)',
+                 'command': 'python -m training.train_video', 'parameters': parameters,
+                 'onnx_difference': differences,
+                 **{key: state[key] for key in ('seconds', 'steps', 'config')}}
         describe(name, path, spec, about)
         print(f'{path} {path.stat().st_size / 1e6:.1f} MB, {parameters} parameters, {differences}')
 
