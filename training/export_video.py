@@ -19,13 +19,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from mos_perception.engine.card import (
-    ImageSpec,
-    ModelCard,
-    PostprocessSpec,
-    save_card,
-    sha256_of,
-)
+from mos_perception.engine.card import ImageSpec, ModelCard, PostprocessSpec, save_card, sha256_of
 from mos_perception.engine.interface import TensorSpec
 from mos_perception.errors import EngineError
 from mos_perception.motion.evidence import EvidenceSpec, channel_count

@@ -1,8 +1,10 @@
-"""GMOS' light members: a geometry encoder over motion evidence and an appearance encoder over the image, fused.
+"""GMOS' light members: a geometry encoder over motion evidence and an appearance encoder over the
+image, fused.
 
-`gmos_s_nano` gives one foreground map, `gmos_nano` object queries beside it: each query's embedding times the pixel
-features is a mask, as in GMOS (Xie et al. 2026, github.com/Jyxarthur/gmos), here over a U-Net instead of two
-foundation models. Shapes: B batch, G gaps, Q queries, H W input, h w = H / 2, W / 2.
+`gmos_s_nano` gives one foreground map, `gmos_nano` object queries beside it: each query's embedding
+times the pixel features is a mask, as in GMOS (Xie et al. 2026, github.com/Jyxarthur/gmos), here
+over a U-Net instead of two foundation models. Shapes: B batch, G gaps, Q queries, H W input, h w =
+H / 2, W / 2.
 """
 
 from __future__ import annotations
@@ -37,12 +39,16 @@ class GmosNanoConfig:
 
 
 def _conv(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs),
-                         nn.ReLU(inplace=True))
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
 
 
 class GeometryEncoder(nn.Module):
-    """One stem for all gaps, mirrored in time so that before and after agree; mean and largest over the two sides.
+    """One stem for all gaps, mirrored in time so that before and after agree; mean and largest over
+    the two sides.
 
     It starts at half size: the flow it sees is no finer."""
 
@@ -53,7 +59,9 @@ class GeometryEncoder(nn.Module):
         self.merge = _conv(config.stem * config.gaps, config.widths[0])
         signs = torch.ones(2, PER_GAP, 1, 1)
         signs[1, list(SIGNED)] = -1
-        self.register_buffer('signs', signs.repeat_interleave(config.gaps // 2, 0), persistent=False)
+        self.register_buffer(
+            'signs', signs.repeat_interleave(config.gaps // 2, 0), persistent=False
+        )
 
     def forward(self, evidence: Tensor) -> Tensor:
         """(B, width, h, w) from (B, G * 8, H, W)."""
@@ -108,7 +116,11 @@ class FusedUNet(nn.Module):
         found = levels[-1] * self.gate(bottom)[:, :, None, None]
         tokens = found
         for index, (level, skip) in enumerate(zip(self.up, levels[-2::-1])):
-            found = level(torch.cat([functional.interpolate(found, scale_factor=2.0, mode='bilinear'), skip], 1))
+            found = level(
+                torch.cat(
+                    [functional.interpolate(found, scale_factor=2.0, mode='bilinear'), skip], 1
+                )
+            )
             tokens = found if index == 0 else tokens
         return found, tokens, bottom
 
@@ -121,25 +133,44 @@ class QueryDecoder(nn.Module):
         width = config.width
         self.queries = nn.Parameter(torch.randn(1, config.queries, width))
         self.project = nn.Conv2d(config.widths[-2] + 2, width, 1)
-        self.layers = nn.ModuleList(nn.TransformerDecoderLayer(width, 4, 2 * width, 0.0, batch_first=True)
-                                    for _ in range(2))
-        self.mask = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, config.widths[0] + 1))
+        self.layers = nn.ModuleList(
+            nn.TransformerDecoderLayer(width, 4, 2 * width, 0.0, batch_first=True) for _ in range(2)
+        )
+        self.mask = nn.Sequential(
+            nn.Linear(width, width), nn.ReLU(), nn.Linear(width, config.widths[0] + 1)
+        )
         self.motion = nn.Linear(width, 1)
         self.quality = nn.Linear(width, 2)
 
     def forward(self, pixels: Tensor, tokens: Tensor) -> dict[str, Tensor]:
-        """`mask_logits` (B, Q, h, w), `motion_logits` (B, Q), `quality` (B, Q, 2), `embeddings` (B, Q, D)."""
+        """`mask_logits` (B, Q, h, w), `motion_logits` (B, Q), `quality` (B, Q, 2), `embeddings` (B,
+        Q, D).
+        """
         batch, _, height, width = tokens.shape
-        y = torch.linspace(-1, 1, height, device=tokens.device).reshape(1, 1, -1, 1).expand(batch, 1, height, width)
-        x = torch.linspace(-1, 1, width, device=tokens.device).reshape(1, 1, 1, -1).expand(batch, 1, height, width)
+        y = (
+            torch.linspace(-1, 1, height, device=tokens.device)
+            .reshape(1, 1, -1, 1)
+            .expand(batch, 1, height, width)
+        )
+        x = (
+            torch.linspace(-1, 1, width, device=tokens.device)
+            .reshape(1, 1, 1, -1)
+            .expand(batch, 1, height, width)
+        )
         memory = self.project(torch.cat([tokens, 2 * x, 2 * y], 1)).flatten(2).transpose(1, 2)
         found = self.queries.expand(batch, -1, -1)
         for layer in self.layers:
             found = layer(found, memory)
         weights = self.mask(found)
-        masks = torch.bmm(weights[..., :-1], pixels.flatten(2)).reshape(batch, -1, *pixels.shape[2:])
-        return {'mask_logits': masks + weights[..., -1:, None], 'motion_logits': self.motion(found).squeeze(2),
-                'quality': bounded_quality(self.quality(found)), 'embeddings': found}
+        masks = torch.bmm(weights[..., :-1], pixels.flatten(2)).reshape(
+            batch, -1, *pixels.shape[2:]
+        )
+        return {
+            'mask_logits': masks + weights[..., -1:, None],
+            'motion_logits': self.motion(found).squeeze(2),
+            'quality': bounded_quality(self.quality(found)),
+            'embeddings': found,
+        }
 
 
 def bounded_quality(values: Tensor) -> Tensor:
@@ -162,7 +193,8 @@ class GmosNano(nn.Module):
         self.decoder = QueryDecoder(config) if config.queries else None
 
     def forward(self, image: Tensor, evidence: Tensor) -> dict[str, Tensor]:
-        """`foreground_logits` (B, 1, h, w) and `foreground_quality` (B, 2); with queries, the decoder's outputs too.
+        """`foreground_logits` (B, 1, h, w) and `foreground_quality` (B, 2); with queries, the
+        decoder's outputs too.
 
         `image` (B, 3, H, W) normalised RGB, `evidence` (B, C, H, W); H and W divisible by 32."""
         pixels, tokens, bottom = self.fusion(self.geometry(evidence), self.appearance(image))
