@@ -1,4 +1,6 @@
-"""The objective of GMOS' light members: masks, matched queries, predicted quality, weighted by confidence."""
+"""The objective of GMOS' light members: masks, matched queries, predicted quality, weighted by
+confidence.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +10,22 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional
 
-ALPHA = 0.6      # C* = clip(ALPHA / loss, 1, 5): samples of a loss above it count least
+ALPHA = 0.6  # C* = clip(ALPHA / loss, 1, 5): samples of a loss above it count least
 _BAND_PX = 3
 
 
 def mask_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """(N,): BCE + 0.5 dice + 0.2 BCE in a band of 3 px round the boundary (OCLR's), of (N, h, w) logits and truth."""
+    """(N,): BCE + 0.5 dice + 0.2 BCE in a band of 3 px round the boundary (OCLR's), of (N, h, w)
+    logits and truth.
+    """
     entropy = functional.binary_cross_entropy_with_logits(logits, target, reduction='none')
     probability = logits.sigmoid()
     overlap = 2 * (probability * target).sum((1, 2)) + 1
     dice = 1 - overlap / (probability.sum((1, 2)) + target.sum((1, 2)) + 1)
     wide = functional.max_pool2d(target[:, None], 2 * _BAND_PX + 1, 1, _BAND_PX)[:, 0]
-    band = (wide + functional.max_pool2d(1 - target[:, None], 2 * _BAND_PX + 1, 1, _BAND_PX)[:, 0] - 1).clamp(0, 1)
+    band = (
+        wide + functional.max_pool2d(1 - target[:, None], 2 * _BAND_PX + 1, 1, _BAND_PX)[:, 0] - 1
+    ).clamp(0, 1)
     edge = (entropy * band).sum((1, 2)) / (band.sum((1, 2)) + 1)
     return entropy.mean((1, 2)) + 0.5 * dice + 0.2 * edge
 
@@ -32,7 +38,9 @@ def overlap(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def confident(losses: Tensor, quality: Tensor, logits: Tensor, target: Tensor) -> Tensor:
-    """Scalar: losses (N,) weighted by confidence C over its mean, plus C l - alpha log C and the IoU's error."""
+    """Scalar: losses (N,) weighted by confidence C over its mean, plus C l - alpha log C and the
+    IoU's error.
+    """
     confidence = quality[:, 1]
     weights = (confidence / confidence.mean()).detach()
     regret = confidence * losses.detach() - ALPHA * confidence.log()
@@ -41,24 +49,28 @@ def confident(losses: Tensor, quality: Tensor, logits: Tensor, target: Tensor) -
 
 
 def match(logits: Tensor, motion: Tensor, targets: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of (Q, h, w) masks and of (K, h, w) targets, by least cost of dice, BCE and motion (Q,)."""
+    """Rows of masks (Q, h, w) and of targets (K, h, w), by least dice, BCE and motion cost."""
     with torch.no_grad():
         small = functional.avg_pool2d(logits[None], 2)[0].flatten(1)
         true = functional.avg_pool2d(targets[None], 2)[0].flatten(1)
         probability = small.sigmoid()
-        dice = 1 - (2 * probability @ true.T + 1) / (probability.sum(1)[:, None] + true.sum(1)[None] + 1)
+        dice = 1 - (2 * probability @ true.T + 1) / (
+            probability.sum(1)[:, None] + true.sum(1)[None] + 1
+        )
         entropy = (functional.softplus(small).sum(1)[:, None] - small @ true.T) / small.shape[1]
         cost = 5 * dice + 5 * entropy - 2 * motion.sigmoid()[:, None]
     return linear_sum_assignment(cost.numpy())
 
 
 def query_loss(outputs: dict[str, Tensor], labels: Tensor) -> Tensor:
-    """Scalar, of the decoder's outputs against labels (B, h, w) int64: 0, or 1, 2, ... per object."""
+    """Scalar, of the decoder's outputs against labels (B, h, w) int64, 1, 2, ... by object."""
     masks, motions = outputs['mask_logits'], outputs['motion_logits']
     found, wanted, qualities = [], [], []
     moving = torch.zeros_like(motions)
     for row, label in enumerate(labels):
-        ids = [n for n in range(1, int(label.max()) + 1) if (label == n).sum() >= 4][:masks.shape[1]]
+        ids = [n for n in range(1, int(label.max()) + 1) if (label == n).sum() >= 4][
+            : masks.shape[1]
+        ]
         if not ids:
             continue
         targets = torch.stack([(label == n).float() for n in ids])
@@ -68,7 +80,9 @@ def query_loss(outputs: dict[str, Tensor], labels: Tensor) -> Tensor:
         wanted.append(targets[objects])
         qualities.append(outputs['quality'][row, queries])
     weights = torch.where(moving > 0, 1.0, 0.3)
-    loss = (functional.binary_cross_entropy_with_logits(motions, moving, reduction='none') * weights).mean() * 2
+    loss = (
+        functional.binary_cross_entropy_with_logits(motions, moving, reduction='none') * weights
+    ).mean() * 2
     if not found:
         return loss
     logits, target = torch.cat(found), torch.cat(wanted)
@@ -79,7 +93,11 @@ def gmos_loss(outputs: dict[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
     """`foreground` and, with queries, `queries`: the two terms, of labels (B, h, w)."""
     target = (labels > 0).float()
     logits = outputs['foreground_logits'][:, 0]
-    terms = {'foreground': confident(mask_loss(logits, target), outputs['foreground_quality'], logits, target)}
+    terms = {
+        'foreground': confident(
+            mask_loss(logits, target), outputs['foreground_quality'], logits, target
+        )
+    }
     if 'mask_logits' in outputs:
         terms['queries'] = query_loss(outputs, labels)
     return terms

@@ -1,8 +1,10 @@
-"""GMOS' light members: a geometry encoder over motion evidence and an appearance encoder over the image, fused.
+"""GMOS' light members: a geometry encoder over motion evidence and an appearance encoder over the
+image, fused.
 
-`gmos_s_nano` gives one foreground map, `gmos_nano` object queries beside it: each query's embedding times the pixel
-features is a mask, as in GMOS (Xie et al. 2026, github.com/Jyxarthur/gmos), here over a U-Net instead of two
-foundation models. Shapes: B batch, G gaps, Q queries, H W input, h w = H / 2, W / 2.
+`gmos_s_nano` gives one foreground map, `gmos_nano` object queries beside it: each query's embedding
+times the pixel features is a mask, as in GMOS (Xie et al. 2026, github.com/Jyxarthur/gmos), here
+over a U-Net instead of two foundation models. Shapes: B batch, G gaps, Q queries, H W input, h w =
+H / 2, W / 2.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ MAX_CONFIDENCE = 5.0
 
 @dataclass(frozen=True)
 class GmosNanoConfig:
-    """Widths of the fused levels 1/2 .. 1/32 and of the appearance levels 1/2 .. 1/8; 0 `queries` is the binary one."""
+    """Widths of the fused levels 1/2 .. 1/32 and of the appearance levels 1/2 .. 1/8; 0 `queries`
+    is the binary one.
+    """
 
     gaps: int = 4
     stem: int = 12
@@ -31,14 +35,19 @@ class GmosNanoConfig:
 
 
 def _conv(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs),
-                         nn.ReLU(inplace=True))
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
 
 
 class GeometryEncoder(nn.Module):
-    """One stem for all gaps, mirrored in time so that before and after agree; mean and largest over the two sides.
+    """One stem for all gaps, mirrored in time so that before and after agree; mean and largest over
+    the two sides.
 
-    It starts at half size: the flow it sees is no finer."""
+    It starts at half size: the flow it sees is no finer.
+    """
 
     def __init__(self, config: GmosNanoConfig) -> None:
         super().__init__()
@@ -47,7 +56,9 @@ class GeometryEncoder(nn.Module):
         self.merge = _conv(config.stem * config.gaps, config.widths[0])
         signs = torch.ones(2, PER_GAP, 1, 1)
         signs[1, list(SIGNED)] = -1
-        self.register_buffer('signs', signs.repeat_interleave(config.gaps // 2, 0), persistent=False)
+        self.register_buffer(
+            'signs', signs.repeat_interleave(config.gaps // 2, 0), persistent=False
+        )
 
     def forward(self, evidence: Tensor) -> Tensor:
         """(B, width, h, w) from (B, G * 8, H, W)."""
@@ -84,10 +95,16 @@ class FusedUNet(nn.Module):
         widths = config.widths
         extra = (*config.appearance, *(0,) * (len(widths) - len(config.appearance)))
         self.fuse = _conv(widths[0] + extra[0], widths[0])
-        self.down = nn.ModuleList(nn.Sequential(_conv(a + e, b), _conv(b, b))
-                                  for a, b, e in zip(widths, widths[1:], extra[1:]))
-        self.gate = nn.Sequential(nn.Linear(widths[-1], widths[-1] // 4), nn.ReLU(),
-                                  nn.Linear(widths[-1] // 4, widths[-1]), nn.Sigmoid())
+        self.down = nn.ModuleList(
+            nn.Sequential(_conv(a + e, b), _conv(b, b))
+            for a, b, e in zip(widths, widths[1:], extra[1:])
+        )
+        self.gate = nn.Sequential(
+            nn.Linear(widths[-1], widths[-1] // 4),
+            nn.ReLU(),
+            nn.Linear(widths[-1] // 4, widths[-1]),
+            nn.Sigmoid(),
+        )
         self.up = nn.ModuleList(_conv(b + a, a) for a, b in zip(widths[-2::-1], widths[:0:-1]))
 
     def forward(self, geometry: Tensor, appearance: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
@@ -102,7 +119,11 @@ class FusedUNet(nn.Module):
         found = levels[-1] * self.gate(bottom)[:, :, None, None]
         tokens = found
         for index, (level, skip) in enumerate(zip(self.up, levels[-2::-1])):
-            found = level(torch.cat([functional.interpolate(found, scale_factor=2.0, mode='bilinear'), skip], 1))
+            found = level(
+                torch.cat(
+                    [functional.interpolate(found, scale_factor=2.0, mode='bilinear'), skip], 1
+                )
+            )
             tokens = found if index == 0 else tokens
         return found, tokens, bottom
 
@@ -115,25 +136,44 @@ class QueryDecoder(nn.Module):
         width = config.width
         self.queries = nn.Parameter(torch.randn(1, config.queries, width))
         self.project = nn.Conv2d(config.widths[-2] + 2, width, 1)
-        self.layers = nn.ModuleList(nn.TransformerDecoderLayer(width, 4, 2 * width, 0.0, batch_first=True)
-                                    for _ in range(2))
-        self.mask = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, config.widths[0] + 1))
+        self.layers = nn.ModuleList(
+            nn.TransformerDecoderLayer(width, 4, 2 * width, 0.0, batch_first=True) for _ in range(2)
+        )
+        self.mask = nn.Sequential(
+            nn.Linear(width, width), nn.ReLU(), nn.Linear(width, config.widths[0] + 1)
+        )
         self.motion = nn.Linear(width, 1)
         self.quality = nn.Linear(width, 2)
 
     def forward(self, pixels: Tensor, tokens: Tensor) -> dict[str, Tensor]:
-        """`mask_logits` (B, Q, h, w), `motion_logits` (B, Q), `quality` (B, Q, 2), `embeddings` (B, Q, D)."""
+        """`mask_logits` (B, Q, h, w), `motion_logits` (B, Q), `quality` (B, Q, 2), `embeddings` (B,
+        Q, D).
+        """
         batch, _, height, width = tokens.shape
-        y = torch.linspace(-1, 1, height, device=tokens.device).reshape(1, 1, -1, 1).expand(batch, 1, height, width)
-        x = torch.linspace(-1, 1, width, device=tokens.device).reshape(1, 1, 1, -1).expand(batch, 1, height, width)
+        y = (
+            torch.linspace(-1, 1, height, device=tokens.device)
+            .reshape(1, 1, -1, 1)
+            .expand(batch, 1, height, width)
+        )
+        x = (
+            torch.linspace(-1, 1, width, device=tokens.device)
+            .reshape(1, 1, 1, -1)
+            .expand(batch, 1, height, width)
+        )
         memory = self.project(torch.cat([tokens, 2 * x, 2 * y], 1)).flatten(2).transpose(1, 2)
         found = self.queries.expand(batch, -1, -1)
         for layer in self.layers:
             found = layer(found, memory)
         weights = self.mask(found)
-        masks = torch.bmm(weights[..., :-1], pixels.flatten(2)).reshape(batch, -1, *pixels.shape[2:])
-        return {'mask_logits': masks + weights[..., -1:, None], 'motion_logits': self.motion(found).squeeze(2),
-                'quality': bounded_quality(self.quality(found)), 'embeddings': found}
+        masks = torch.bmm(weights[..., :-1], pixels.flatten(2)).reshape(
+            batch, -1, *pixels.shape[2:]
+        )
+        return {
+            'mask_logits': masks + weights[..., -1:, None],
+            'motion_logits': self.motion(found).squeeze(2),
+            'quality': bounded_quality(self.quality(found)),
+            'embeddings': found,
+        }
 
 
 def bounded_quality(values: Tensor) -> Tensor:
@@ -156,12 +196,16 @@ class GmosNano(nn.Module):
         self.decoder = QueryDecoder(config) if config.queries else None
 
     def forward(self, image: Tensor, evidence: Tensor) -> dict[str, Tensor]:
-        """`foreground_logits` (B, 1, h, w) and `foreground_quality` (B, 2); with queries, the decoder's outputs too.
+        """`foreground_logits` (B, 1, h, w) and `foreground_quality` (B, 2); with queries, the
+        decoder's outputs too.
 
-        `image` (B, 3, H, W) normalised RGB, `evidence` (B, C, H, W); H and W divisible by 32."""
+        `image` (B, 3, H, W) normalised RGB, `evidence` (B, C, H, W); H and W divisible by 32.
+        """
         pixels, tokens, bottom = self.fusion(self.geometry(evidence), self.appearance(image))
-        outputs = {'foreground_logits': self.foreground(pixels),
-                   'foreground_quality': bounded_quality(self.whole(bottom))}
+        outputs = {
+            'foreground_logits': self.foreground(pixels),
+            'foreground_quality': bounded_quality(self.whole(bottom)),
+        }
         if self.decoder is not None:
             outputs |= self.decoder(pixels, tokens)
         return outputs
