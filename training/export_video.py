@@ -147,9 +147,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description='Export a video run as ONNX.')
     parser.add_argument('--run', type=Path, required=True)
     parser.add_argument('--out', type=Path, default=Path('models'))
+    parser.add_argument(
+        '--foreground-from',
+        type=float,
+        default=0.0,
+        help="logit from which a pixel is foreground: taken off the map, so that the files' is 0",
+    )
     given = parser.parse_args(arguments)
     spec = EvidenceSpec()
     network, state = load_run(given.run)
+    with torch.no_grad():
+        network.foreground.bias -= given.foreground_from
     for name in MEMBERS:
         if network.decoder is None and name == 'gmos_nano':
             continue
@@ -160,6 +168,7 @@ def main(arguments: list[str] | None = None) -> None:
         about = {
             'data': 'rendered clips of presets video (training.scenes.cache)',
             'command': 'python -m training.train_video',
+            'foreground_from': given.foreground_from,
             'parameters': parameters,
             'onnx_difference': differences,
             **{key: state[key] for key in ('seconds', 'steps', 'config')},
