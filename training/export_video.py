@@ -1,4 +1,5 @@
-"""A video run as ONNX files with what the runtime needs beside them: `python -m training.export_video --run FOLDER`.
+"""A video run as ONNX files with what the runtime needs beside them: `python -m
+training.export_video --run FOLDER`.
 
 Writes `gmos_s_nano` (foreground alone) and `gmos_nano` (queries too): one network, cut twice.
 """
@@ -31,8 +32,10 @@ from training.video_batches import MEAN, STD
 SCORE_THRESHOLD = 0.3
 INPUTS = ('image', 'evidence')
 FOREGROUND = ('foreground_logits', 'foreground_quality')
-MEMBERS = {'gmos_s_nano': FOREGROUND,
-           'gmos_nano': (*FOREGROUND, 'mask_logits', 'motion_logits', 'quality', 'embeddings')}
+MEMBERS = {
+    'gmos_s_nano': FOREGROUND,
+    'gmos_nano': (*FOREGROUND, 'mask_logits', 'motion_logits', 'quality', 'embeddings'),
+}
 
 
 class Member(nn.Module):
@@ -51,8 +54,10 @@ class Member(nn.Module):
 def load_run(run: Path) -> tuple[GmosNano, dict[str, Any]]:
     """The averaged weights of a run, in evaluation mode, and its `state.json`."""
     state = json.loads((run / 'state.json').read_text(encoding='utf-8'))
-    config = {name: tuple(value) if isinstance(value, list) else value
-              for name, value in state['config'].items()}
+    config = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in state['config'].items()
+    }
     network = GmosNano(GmosNanoConfig(**config))
     network.load_state_dict(load_file(run / 'average.safetensors'))
     return network.eval(), state
@@ -66,13 +71,22 @@ def write_member(network: GmosNano, name: str, path: Path, spec: EvidenceSpec) -
     """
     outputs = MEMBERS[name]
     rng = torch.Generator().manual_seed(0)
-    example = (torch.randn(1, 3, *spec.size, generator=rng),
-               torch.randn(1, channel_count(spec), *spec.size, generator=rng))
+    example = (
+        torch.randn(1, 3, *spec.size, generator=rng),
+        torch.randn(1, channel_count(spec), *spec.size, generator=rng),
+    )
     module = Member(network, outputs).eval()
     part = path.with_suffix('.part.onnx')
-    program = torch.onnx.export(module, example, input_names=list(INPUTS),
-                                output_names=list(outputs), opset_version=OPSET, dynamo=True,
-                                external_data=False, verbose=False)
+    program = torch.onnx.export(
+        module,
+        example,
+        input_names=list(INPUTS),
+        output_names=list(outputs),
+        opset_version=OPSET,
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+    )
     program.save(part, external_data=False)
     onnx.save(without_traces(onnx.load(part)), part)
     onnx.checker.check_model(part, full_check=True)
@@ -80,11 +94,15 @@ def write_member(network: GmosNano, name: str, path: Path, spec: EvidenceSpec) -
     found = session.run(list(outputs), dict(zip(INPUTS, (x.numpy() for x in example), strict=True)))
     with torch.no_grad():
         expected = module(*example)
-    differences = {key: float(np.abs(a - b.numpy()).max())
-                   for key, a, b in zip(outputs, found, expected, strict=True)}
+    differences = {
+        key: float(np.abs(a - b.numpy()).max())
+        for key, a, b in zip(outputs, found, expected, strict=True)
+    }
     if max(differences.values()) > 1e-3:
-        raise EngineError(f'{path}: torch and ONNX Runtime differ by {differences}: '
-                          'must be <= 0.001; do not ship this file')
+        raise EngineError(
+            f'{path}: torch and ONNX Runtime differ by {differences}: '
+            'must be <= 0.001; do not ship this file'
+        )
     os.replace(part, path)
     return differences
 
@@ -92,12 +110,36 @@ def write_member(network: GmosNano, name: str, path: Path, spec: EvidenceSpec) -
 def describe(name: str, path: Path, spec: EvidenceSpec, about: dict[str, Any]) -> None:
     """The card beside the model: tensors, normalisation, evidence, training."""
     graph = onnx.load(path).graph
-    inputs, outputs = (tuple(TensorSpec(value.name, tuple(
-        size.dim_value for size in value.type.tensor_type.shape.dim), 'float32') for value in values)
-        for values in (graph.input, graph.output))
-    save_card(ModelCard(name, 'gmos', path.name, sha256_of(path), inputs, outputs,
-                        ImageSpec(MEAN, STD), None, None, PostprocessSpec(8, SCORE_THRESHOLD),
-                        about, {}, LICENCE, spec), path)
+    inputs, outputs = (
+        tuple(
+            TensorSpec(
+                value.name,
+                tuple(size.dim_value for size in value.type.tensor_type.shape.dim),
+                'float32',
+            )
+            for value in values
+        )
+        for values in (graph.input, graph.output)
+    )
+    save_card(
+        ModelCard(
+            name,
+            'gmos',
+            path.name,
+            sha256_of(path),
+            inputs,
+            outputs,
+            ImageSpec(MEAN, STD),
+            None,
+            None,
+            PostprocessSpec(8, SCORE_THRESHOLD),
+            about,
+            {},
+            LICENCE,
+            spec,
+        ),
+        path,
+    )
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -105,9 +147,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description='Export a video run as ONNX.')
     parser.add_argument('--run', type=Path, required=True)
     parser.add_argument('--out', type=Path, default=Path('models'))
+    parser.add_argument(
+        '--foreground-from',
+        type=float,
+        default=0.0,
+        help="logit from which a pixel is foreground: taken off the map, so that the files' is 0",
+    )
     given = parser.parse_args(arguments)
     spec = EvidenceSpec()
     network, state = load_run(given.run)
+    with torch.no_grad():
+        network.foreground.bias -= given.foreground_from
     for name in MEMBERS:
         if network.decoder is None and name == 'gmos_nano':
             continue
@@ -115,10 +165,14 @@ def main(arguments: list[str] | None = None) -> None:
         path = given.out / f'{name}.onnx'
         differences = write_member(member, name, path, spec)
         parameters = sum(value.numel() for value in member.parameters())
-        about = {'data': 'rendered clips of presets video (training.scenes.cache)',
-                 'command': 'python -m training.train_video', 'parameters': parameters,
-                 'onnx_difference': differences,
-                 **{key: state[key] for key in ('seconds', 'steps', 'config')}}
+        about = {
+            'data': 'rendered clips of presets video (training.scenes.cache)',
+            'command': 'python -m training.train_video',
+            'foreground_from': given.foreground_from,
+            'parameters': parameters,
+            'onnx_difference': differences,
+            **{key: state[key] for key in ('seconds', 'steps', 'config')},
+        }
         describe(name, path, spec, about)
         print(f'{path} {path.stat().st_size / 1e6:.1f} MB, {parameters} parameters, {differences}')
 
@@ -127,8 +181,9 @@ def foreground_alone(network: GmosNano) -> GmosNano:
     """The same network without its queries."""
     alone = GmosNano(dataclasses.replace(network.config, queries=0)).eval()
     wanted = alone.state_dict().keys()
-    alone.load_state_dict({key: value for key, value in network.state_dict().items()
-                           if key in wanted})
+    alone.load_state_dict(
+        {key: value for key, value in network.state_dict().items() if key in wanted}
+    )
     return alone
 
 

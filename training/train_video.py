@@ -28,8 +28,7 @@ SAVE_EVERY_S = 90.0
 
 
 def learning_rate(progress: float, peak: float, warm_up: float = 0.03) -> float:
-    """A ramp over the first `warm_up` share of the run, then half a cosine down to 1 % of the peak.
-    """
+    """A ramp over the first `warm_up` of the run, then half a cosine to 1 % of the peak."""
     if progress < warm_up:
         return peak * (0.05 + 0.95 * progress / warm_up)
     return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
@@ -85,8 +84,10 @@ class Run:
     def save(self) -> None:
         """Weights as safetensors, what the run was as JSON, each file whole or not there."""
         for name, net in (('net', self.net), ('average', self.average)):
-            save_file({key: value.contiguous() for key, value in net.state_dict().items()},
-                      self.folder / f'.{name}.part')
+            save_file(
+                {key: value.contiguous() for key, value in net.state_dict().items()},
+                self.folder / f'.{name}.part',
+            )
             (self.folder / f'.{name}.part').replace(self.folder / f'{name}.safetensors')
         torch.save(self.optimizer.state_dict(), self.folder / '.optimizer.part')
         (self.folder / '.optimizer.part').replace(self.folder / 'optimizer.pt')
@@ -129,8 +130,8 @@ def main(arguments: list[str] | None = None) -> None:
         if run.steps % 10 == 0:
             text = ' '.join(f'{name} {value:.3f}' for name, value in sums.items())
             print(
-                f'step {run.steps} {run.seconds / 60:.1f}/{given.minutes:g} min samples '
-                f'{len(batches)} {text}',
+                f'step {run.steps} {run.seconds / 60:.1f}/{given.minutes:g} min '
+                f'samples {len(batches)} {text}',
                 flush=True,
             )
         if now - saved > SAVE_EVERY_S:

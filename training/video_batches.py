@@ -15,8 +15,8 @@ from mos_perception.motion.evidence import HORIZONTAL, PER_GAP, SIGNED
 from training.video_cache import PARTS, STEP
 
 MEAN, STD = (0.45, 0.45, 0.45), (0.25, 0.25, 0.25)  # of the network's input, RGB in [0, 1]
-CROP = (96, 160)   # of 128x224: the network has no fixed size, and a step costs half
-_LOOK_EVERY = 40    # batches until new files are looked for
+CROP = (96, 160)  # of 128x224: the network has no fixed size, and a step costs half
+_LOOK_EVERY = 40  # batches until new files are looked for
 _DROPPABLE = (2, 3, 4, 5, 6, 7)
 
 
@@ -46,8 +46,10 @@ class Batches:
                 )
                 self._rows += [(path, row) for row in range(len(self._shards[path][2]))]
         if not self._rows:
-            raise DatasetError(f'no *.label.npy in {", ".join(map(str, self._folders))}: '
-                               'make some with "python -m training.video_cache"')
+            raise DatasetError(
+                f'no *.label.npy in {", ".join(map(str, self._folders))}: '
+                'make some with "python -m training.video_cache"'
+            )
 
     def take(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """`image` (B, 3, H, W) and `evidence` (B, C, H, W) float32 of `CROP`, labels (B, H / 2, W /
@@ -97,7 +99,7 @@ class Batches:
             if kind[1] < 0.35:
                 sample[half:] = sample[:half] * signs
             if kind[2] < 0.12:
-                sample[int(kind[2] < 0.06)::2] = 0
+                sample[int(kind[2] < 0.06) :: 2] = 0
             if kind[3] < 0.25:
                 sample[:, self._rng.choice(_DROPPABLE)] = 0
         return planes.flatten(1, 2)
@@ -107,7 +109,8 @@ class Batches:
         normalisation.
         """
         draw = lambda low, high, *shape: torch.from_numpy(  # noqa: E731
-            self._rng.uniform(low, high, shape).astype(np.float32))
+            self._rng.uniform(low, high, shape).astype(np.float32)
+        )
         count = len(image)
         image = image.clamp(0, 1) ** draw(0.7, 1.4, count, 1, 1, 1)
         image = image * draw(0.7, 1.3, count, 3, 1, 1) + draw(-0.15, 0.15, count, 3, 1, 1)

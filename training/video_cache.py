@@ -42,13 +42,12 @@ def sample(
 
 
 def _label(clip: Clip, at: int, size: tuple[int, int]) -> np.ndarray:
-    """(H, W) uint8: 1, 2, ...
-
-    for objects that moved before this frame or the next one, the largest first.
+    """(H, W) uint8: 1, 2, ... for objects that moved before this frame or the next one, the largest
+    first.
     """
     ids = cv2.resize(clip.ids[at], size[::-1], interpolation=cv2.INTER_NEAREST)
     moving = clip.moving[at] | clip.moving[min(at + 1, len(clip) - 1)]
-    areas = np.bincount(ids.ravel(), minlength=len(moving))[:len(moving)] * moving
+    areas = np.bincount(ids.ravel(), minlength=len(moving))[: len(moving)] * moving
     areas[0] = 0
     table = np.zeros(len(moving), np.uint8)
     kept = [n for n in np.argsort(-areas, kind='stable') if areas[n] >= _LEAST_PIXELS][:250]
@@ -57,17 +56,18 @@ def _label(clip: Clip, at: int, size: tuple[int, int]) -> np.ndarray:
 
 
 def cache_shard(path: Path, out: Path, spec: EvidenceSpec, seed: int) -> int:
-    """One sample of each clip of a shard; nothing where it is there already.
-
-    Returns how many were made.
+    """One sample of each clip of a shard; nothing where it is there already. Returns how many were
+    made.
     """
     name = f'{path.stem}-{seed}'
     if (out / f'{name}.label.npy').exists():
         return 0
     clips = load_shard(path)
     rng = np.random.default_rng([seed, clips[0].seed])
-    arrays = [np.empty((len(clips), count, *spec.size), kind).squeeze(1 if count == 1 else ())
-              for count, kind in ((channel_count(spec), np.int8), (3, np.uint8), (1, np.uint8))]
+    arrays = [
+        np.empty((len(clips), count, *spec.size), kind).squeeze(1 if count == 1 else ())
+        for count, kind in ((channel_count(spec), np.int8), (3, np.uint8), (1, np.uint8))
+    ]
     for row, clip in enumerate(clips):
         for array, values in zip(arrays, sample(clip, spec, rng), strict=True):
             array[row] = values

@@ -21,8 +21,8 @@ from mos_perception.motion.camera_motion import camera_flow, fit_homography
 from mos_perception.motion.flow import DenseFlow, FlowSettings, grey, pixel_grid, warp
 
 PER_GAP = 8
-SIGNED = (0, 1)          # channels that point back where the gap points forward
-HORIZONTAL = (0,)        # channels that change sign when the image is mirrored left to right
+SIGNED = (0, 1)  # channels that point back where the gap points forward
+HORIZONTAL = (0,)  # channels that change sign when the image is mirrored left to right
 VERTICAL = (1,)
 _LEAST_SCALE_PX = 0.3
 _LIMIT = 6.0

@@ -1,6 +1,5 @@
-"""Dense optical flow on the CPU: DIS (Kroeger et al.
-
-2016, "Fast Optical Flow using Dense Inverse Search", OpenCV).
+"""Dense optical flow on the CPU: DIS (Kroeger et al. 2016, "Fast Optical Flow using Dense Inverse
+Search", OpenCV).
 """
 
 from __future__ import annotations
@@ -58,8 +57,8 @@ class DenseFlow:
         """
         if now.shape != self.settings.size or other.shape != now.shape:
             raise FrameError(
-                f'flow between grey images of {now.shape} and {other.shape}: must be '
-                f'{self.settings.size}'
+                f'flow between grey images of {now.shape} and {other.shape}: '
+                f'must be {self.settings.size}, the size of the settings'
             )
         flow = self._engine.calc(now, other, None)
         ratio = np.array([size[1] / flow.shape[1], size[0] / flow.shape[0]], np.float32)

@@ -10,7 +10,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional
 
-ALPHA = 0.6      # C* = clip(ALPHA / loss, 1, 5): samples of a loss above it count least
+ALPHA = 0.6  # C* = clip(ALPHA / loss, 1, 5): samples of a loss above it count least
 _BAND_PX = 3
 
 
@@ -49,8 +49,7 @@ def confident(losses: Tensor, quality: Tensor, logits: Tensor, target: Tensor) -
 
 
 def match(logits: Tensor, motion: Tensor, targets: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of (Q, h, w) masks and of (K, h, w) targets, by least cost of dice, BCE and motion (Q,).
-    """
+    """Rows of masks (Q, h, w) and of targets (K, h, w), by least dice, BCE and motion cost."""
     with torch.no_grad():
         small = functional.avg_pool2d(logits[None], 2)[0].flatten(1)
         true = functional.avg_pool2d(targets[None], 2)[0].flatten(1)
@@ -64,10 +63,7 @@ def match(logits: Tensor, motion: Tensor, targets: Tensor) -> tuple[np.ndarray, 
 
 
 def query_loss(outputs: dict[str, Tensor], labels: Tensor) -> Tensor:
-    """Scalar, of the decoder's outputs against labels (B, h, w) int64: 0, or 1, 2, ...
-
-    per object.
-    """
+    """Scalar, of the decoder's outputs against labels (B, h, w) int64, 1, 2, ... by object."""
     masks, motions = outputs['mask_logits'], outputs['motion_logits']
     found, wanted, qualities = [], [], []
     moving = torch.zeros_like(motions)

@@ -22,7 +22,9 @@ MAX_CONFIDENCE = 5.0
 
 @dataclass(frozen=True)
 class GmosNanoConfig:
-    """The defaults are `gmos_nano`'s."""
+    """Widths of the fused levels 1/2 .. 1/32 and of the appearance levels 1/2 .. 1/8; 0 `queries`
+    is the binary one.
+    """
 
     gaps: int = 4
     """Frames that the motion evidence is against, before and after."""
@@ -50,7 +52,8 @@ class GeometryEncoder(nn.Module):
     """One stem for all gaps, mirrored in time so that before and after agree; mean and largest over
     the two sides.
 
-    It starts at half size: the flow it sees is no finer."""
+    It starts at half size: the flow it sees is no finer.
+    """
 
     def __init__(self, config: GmosNanoConfig) -> None:
         super().__init__()
@@ -98,10 +101,16 @@ class FusedUNet(nn.Module):
         widths = config.widths
         extra = (*config.appearance, *(0,) * (len(widths) - len(config.appearance)))
         self.fuse = _conv(widths[0] + extra[0], widths[0])
-        self.down = nn.ModuleList(nn.Sequential(_conv(a + e, b), _conv(b, b))
-                                  for a, b, e in zip(widths, widths[1:], extra[1:]))
-        self.gate = nn.Sequential(nn.Linear(widths[-1], widths[-1] // 4), nn.ReLU(),
-                                  nn.Linear(widths[-1] // 4, widths[-1]), nn.Sigmoid())
+        self.down = nn.ModuleList(
+            nn.Sequential(_conv(a + e, b), _conv(b, b))
+            for a, b, e in zip(widths, widths[1:], extra[1:])
+        )
+        self.gate = nn.Sequential(
+            nn.Linear(widths[-1], widths[-1] // 4),
+            nn.ReLU(),
+            nn.Linear(widths[-1] // 4, widths[-1]),
+            nn.Sigmoid(),
+        )
         self.up = nn.ModuleList(_conv(b + a, a) for a, b in zip(widths[-2::-1], widths[:0:-1]))
 
     def forward(self, geometry: Tensor, appearance: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
@@ -196,10 +205,13 @@ class GmosNano(nn.Module):
         """`foreground_logits` (B, 1, h, w) and `foreground_quality` (B, 2); with queries, the
         decoder's outputs too.
 
-        `image` (B, 3, H, W) normalised RGB, `evidence` (B, C, H, W); H and W divisible by 32."""
+        `image` (B, 3, H, W) normalised RGB, `evidence` (B, C, H, W); H and W divisible by 32.
+        """
         pixels, tokens, bottom = self.fusion(self.geometry(evidence), self.appearance(image))
-        outputs = {'foreground_logits': self.foreground(pixels),
-                   'foreground_quality': bounded_quality(self.whole(bottom))}
+        outputs = {
+            'foreground_logits': self.foreground(pixels),
+            'foreground_quality': bounded_quality(self.whole(bottom)),
+        }
         if self.decoder is not None:
             outputs |= self.decoder(pixels, tokens)
         return outputs

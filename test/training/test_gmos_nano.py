@@ -1,0 +1,119 @@
+"""GMOS' light members: network, objective, batches of cached evidence, runs that go on."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mos_perception.errors import DatasetError
+from mos_perception.motion.evidence import PER_GAP, EvidenceSpec, channel_count, mirrored
+from training.losses.gmos import gmos_loss, mask_loss, match, overlap
+from training.nets.gmos_nano import MAX_CONFIDENCE, GmosNano, GmosNanoConfig
+from training.train_video import Run, learning_rate, main
+from training.video_batches import CROP, Batches
+
+SMALL = GmosNanoConfig(stem=4, widths=(4, 6, 8, 8, 8), appearance=(4, 4, 4), queries=3, width=8)
+
+
+def folder_of(tmp_path, count=4):
+    """A cache whose one object moves right: x residual and label are one square."""
+    rng = np.random.default_rng(0)
+    spec = EvidenceSpec()
+    evidence = np.zeros((count, channel_count(spec), *spec.size), np.int8)
+    label = np.zeros((count, *spec.size), np.uint8)
+    label[:, 40:90, 80:150] = 1
+    planes = evidence.reshape(count, 4, PER_GAP, *spec.size)
+    square = label[:, None].astype(np.int8)
+    planes[:, :2, 0] = -60 * square
+    planes[:, 2:, 0] = 60 * square
+    np.save(tmp_path / 'a.evidence.npy', evidence)
+    np.save(tmp_path / 'a.image.npy', rng.integers(0, 255, (count, 3, *spec.size), np.uint8))
+    np.save(tmp_path / 'a.label.npy', label)
+    return tmp_path
+
+
+def test_time_turned_round_changes_nothing():
+    """A mirrored window is the same evidence: before and after are treated alike."""
+    network = GmosNano(SMALL).eval()
+    before = torch.randn(1, 2, PER_GAP, 64, 96)
+    after = torch.randn(1, 2, PER_GAP, 64, 96)
+    signs = torch.from_numpy(mirrored(np.ones((PER_GAP, 1, 1), np.float32)))
+    one = torch.cat([before, after], 1).flatten(1, 2)
+    other = torch.cat([after * signs, before * signs], 1).flatten(1, 2)
+    image = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        a, b = network(image, one), network(image, other)
+    assert a['foreground_logits'].shape == (1, 1, 32, 48)
+    assert a['mask_logits'].shape == (1, 3, 32, 48)
+    torch.testing.assert_close(a['foreground_logits'], b['foreground_logits'])
+    assert 1 <= a['quality'][..., 1].min() and a['quality'][..., 1].max() <= MAX_CONFIDENCE
+
+
+def test_mask_loss_prefers_the_truth():
+    target = torch.zeros(1, 32, 32)
+    target[:, 8:20, 8:24] = 1
+    right, wrong = 8 * (target - 0.5), 8 * (0.5 - target)
+    assert mask_loss(right, target) < 0.1 < 2 < mask_loss(wrong, target)
+    assert overlap(right, target) == 1 and overlap(wrong, target) == 0
+    empty = torch.zeros(1, 32, 32)
+    assert overlap(empty - 1, empty) == 1
+
+
+def test_match_finds_the_permutation():
+    target = torch.zeros(2, 16, 16)
+    target[0, :8], target[1, 10:] = 1, 1
+    logits = 6 * (torch.stack([target[1], torch.zeros(16, 16), target[0]]) - 0.5)
+    queries, objects = match(logits, torch.zeros(3), target)
+    assert dict(zip(queries.tolist(), objects.tolist())) == {0: 1, 2: 0}
+
+
+def test_loss_without_objects_is_finite():
+    outputs = GmosNano(SMALL)(torch.randn(2, 3, 64, 96), torch.randn(2, 32, 64, 96))
+    terms = gmos_loss(outputs, torch.zeros(2, 32, 48, dtype=torch.long))
+    assert all(torch.isfinite(term) for term in terms.values())
+
+
+def test_mirrored_samples_turn_their_flow(tmp_path):
+    """Where evidence says the object moves right before a flip, it says left after it."""
+    batches = Batches([folder_of(tmp_path)], np.random.default_rng(0))
+    found = set()
+    for _ in range(20):
+        image, evidence, label = batches.take(1)
+        assert image.shape == (1, 3, *CROP) and label.shape == (1, CROP[0] // 2, CROP[1] // 2)
+        planes = evidence.reshape(4, PER_GAP, *CROP)
+        inside = planes[:, 0, ::2, ::2][:, label[0] > 0]
+        signs = inside.mean(1).sign()
+        assert {float(signs[0]) * float(signs[2]), float(signs[1]) * float(signs[3])} <= {-1.0, 0.0}
+        found.add(float(signs[signs != 0][0]))
+        outside = planes[:, 0, ::2, ::2][:, label[0] == 0]
+        assert outside.abs().max() == 0
+    assert found == {-1.0, 1.0}
+
+
+def test_empty_folder_is_refused(tmp_path):
+    with pytest.raises(DatasetError, match='training.video_cache'):
+        Batches([tmp_path], np.random.default_rng(0))
+
+
+def test_learning_rate_rises_then_falls():
+    rates = [learning_rate(progress, 1.0) for progress in (0, 0.03, 0.5, 1)]
+    assert rates[0] == pytest.approx(0.05) and rates[3] == pytest.approx(0.01)
+    assert rates[1] > rates[2] > rates[3]
+
+
+def test_a_run_learns_and_goes_on(tmp_path):
+    """Loss falls on one square; a second Run starts where the first was saved."""
+    batches = Batches([folder_of(tmp_path)], np.random.default_rng(0))
+    run = Run(tmp_path / 'run', SMALL, 5e-3, None)
+    losses = [run.step(*batches.take(2), 0.1)['foreground'] for _ in range(40)]
+    assert np.mean(losses[-5:]) < 0.75 * np.mean(losses[:5])
+    run.save()
+    again = Run(tmp_path / 'run', SMALL, 5e-3, None)
+    assert again.steps == 40
+    for name, value in load_file(tmp_path / 'run' / 'average.safetensors').items():
+        torch.testing.assert_close(again.average.state_dict()[name], value)
+
+
+def test_no_budget_trains_nothing(tmp_path):
+    main(['--data', str(folder_of(tmp_path)), '--run', str(tmp_path / 'run'), '--minutes', '0'])
+    assert (tmp_path / 'run' / 'average.safetensors').exists()

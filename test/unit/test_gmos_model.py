@@ -1,0 +1,111 @@
+"""GMOS: from raw outputs to instances, and the model around a real network file."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mos_perception.engine.card import ImageSpec, ModelCard, PostprocessSpec, load_card, save_card
+from mos_perception.errors import EngineError
+from mos_perception.models.gmos.postprocess import to_instances
+from mos_perception.motion.evidence import EvidenceSpec
+from mos_perception.motion.flow import FlowSettings
+
+SMALL, FRAME = (64, 96), (128, 192)
+
+
+def outputs(foreground: list[tuple[slice, slice]],
+            queries: list[tuple[float, tuple[slice, slice]]]) -> dict[str, np.ndarray]:
+    """Logits of +-8: the foreground's rectangles, and (motion logit, rectangle) per query."""
+    whole = np.full((1, 1, *SMALL), -8.0, np.float32)
+    for part in foreground:
+        whole[0, 0][part] = 8
+    masks = np.full((1, len(queries), *SMALL), -8.0, np.float32)
+    for mask, (_, part) in zip(masks[0], queries):
+        mask[part] = 8
+    return {'foreground_logits': whole, 'foreground_quality': np.ones((1, 2), np.float32),
+            'mask_logits': masks,
+            'motion_logits': np.array([[motion for motion, _ in queries]], np.float32),
+            'quality': np.ones((1, len(queries), 2), np.float32),
+            'embeddings': np.arange(len(queries) * 3, dtype=np.float32).reshape(1, -1, 3)}
+
+
+LEFT, RIGHT = (slice(16, 48), slice(8, 40)), (slice(16, 48), slice(56, 88))
+BOTH = (slice(16, 48), slice(8, 88))
+
+
+def test_queries_share_the_foreground():
+    found = to_instances(outputs([LEFT, RIGHT], [(4.0, LEFT), (-4.0, BOTH), (2.0, RIGHT)]),
+                         FRAME, 0.3, 10)
+    assert len(found) == 2 and found.moving.all()
+    np.testing.assert_array_equal(found.embeddings, [[0, 1, 2], [6, 7, 8]])
+    assert not (found.masks[0] & found.masks[1]).any()
+    assert found.masks[0][34:94, 18:78].all() and found.masks[1][34:94, 114:174].all()
+    np.testing.assert_allclose(found.motion_scores, 1 / (1 + np.exp([-4.0, -2.0])), rtol=1e-5)
+    np.testing.assert_array_equal(found.boxes[:, 2] > found.boxes[:, 0], [True, True])
+
+
+def test_foreground_without_its_own_query_goes_to_the_nearest_in_logits():
+    found = to_instances(outputs([BOTH], [(4.0, LEFT), (-4.0, RIGHT)]), FRAME, 0.3, 10)
+    assert len(found) == 1 and found.masks[0][34:94, 18:174].all()
+
+
+def test_a_query_with_a_speck_gives_it_up():
+    speck = (slice(20, 21), slice(20, 21))
+    given = outputs([LEFT], [(4.0, LEFT), (6.0, speck)])
+    given['mask_logits'][0, 1] = np.where(given['mask_logits'][0, 1] > 0, 20, -60)
+    found = to_instances(given, FRAME, 0.3, 10)
+    assert len(found) == 1 and found.masks[0][34:94, 18:78].all()
+    np.testing.assert_array_equal(found.embeddings, [[0, 1, 2]])
+
+
+def test_binary_members_give_connected_parts():
+    given = {name: value for name, value in outputs([LEFT, RIGHT], []).items()
+             if name.startswith('foreground')}
+    found = to_instances(given, FRAME, 0.3, 10)
+    assert len(found) == 2 and found.embeddings.shape == (2, 0)
+    assert len(to_instances(given, FRAME, 0.3, 1)) == 1
+
+
+def test_nothing_moves():
+    assert len(to_instances(outputs([], [(4.0, LEFT)]), FRAME, 0.3, 10)) == 0
+    moving = to_instances(outputs([LEFT], [(0.5, LEFT)]), FRAME, 0.9, 10)
+    assert len(moving) == 0 and moving.embeddings.shape == (0, 3)
+
+
+@pytest.mark.parametrize('name', ['foreground_logits', 'mask_logits', 'motion_logits'])
+def test_outputs_that_are_not_finite_are_refused(name):
+    given = outputs([LEFT], [(4.0, LEFT)])
+    given[name][..., 0] = np.nan
+    with pytest.raises(EngineError, match=f'{name} has'):
+        to_instances(given, FRAME, 0.3, 10)
+
+
+def card() -> ModelCard:
+    return ModelCard('tiny', 'gmos', 'tiny.onnx', '0' * 64, (), (), ImageSpec((0.,) * 3, (1.,) * 3),
+                     None, None, PostprocessSpec(8, 0.3), {}, {}, 'none',
+                     EvidenceSpec((64, 96), (50.0,), False, FlowSettings((64, 96), 'medium', 0)))
+
+
+def test_card_keeps_the_evidence(tmp_path: Path):
+    file = tmp_path / 'tiny.onnx'
+    file.write_bytes(b'a model')
+    import hashlib
+    written = dataclasses.replace(card(), sha256=hashlib.sha256(b'a model').hexdigest())
+    save_card(written, file)
+    assert load_card(file) == written
+
+
+@pytest.mark.parametrize('key, value, said', [('gaps_ms', [120, 40], 'rising'),
+                                              ('centred', 1, 'true or false'),
+                                              ('size', 'large', 'list')])
+def test_card_refuses_bad_evidence(tmp_path: Path, key, value, said):
+    file = tmp_path / 'tiny.onnx'
+    path = save_card(card(), file)
+    values = json.loads(path.read_text())
+    values['evidence'][key] = value
+    path.write_text(json.dumps(values))
+    with pytest.raises(EngineError, match=said):
+        load_card(file)
