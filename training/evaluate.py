@@ -30,7 +30,8 @@ from mos_perception.stages import StageTimes
 from training.baselines import BASELINES
 from training.baselines.scoring import add_frame
 from training.datasets.sequences import clip_of
-from training.scenes import SCENES, render_clip
+from training.scenes import render_clip
+from training.scenes.catalog import scene_name
 from training.scenes.clip import Clip
 from training.scenes.presets import FACTORS
 from training.scenes.splits import SPLITS
@@ -207,7 +208,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     option = parser.add_argument
     option('--model', default='dimos_nano', help='name under models/ or path of an .onnx file')
-    option('--preset', choices=sorted(SCENES), default='easy')
+    option('--preset', type=scene_name, default='easy')
     option('--data', type=Path,
            help='a data set on disk instead: MouseSIS, SEVD, EVIMO, DAVIS, bag ...')
     option('--frames-only', action='store_true', help='with --data: it has no events')
