@@ -183,11 +183,12 @@ class SyncedInput:
             return Modality.EVENTS
         return Modality.FRAME if self.window is None else Modality.BOTH
 
-    @property
-    def degraded(self) -> str:
-        """What is missing, in words; '' if nothing."""
+    def degraded(self, wants_events: bool = True) -> str:
+        """What is missing of what the model takes, in words; '' if nothing."""
         if self.frame is None:
             return 'no frames'
+        if not wants_events:
+            return ''
         if self.window is None:
             return 'no events'
         if self.window.status is WindowStatus.LATE:

@@ -1,7 +1,7 @@
 """The whole data path on one screen: packets and frames in, Result | Skip | Fault out.
 
     packet -> EventStream (decode, clock) -> Synchronizer (buffer, windows) -> SyncedInput
-    frame  ------------------------------->        "                              |
+    frame  ------------------------------->        "  -> Neighbours (frames around it) |
     SyncedInput -> Model.detect (voxel, pre, engine, post) -> Tracker.update -> Result
 
 The node and the bag replay drive this very object. `push_*` and `ready` belong to one thread,
@@ -18,6 +18,7 @@ from mos_perception.datatypes import EventPacket, Events, Fault, Frame, Result, 
 from mos_perception.errors import MosError
 from mos_perception.events.decode import EventStream, packets_lost, refused
 from mos_perception.models import Model, load_model
+from mos_perception.motion.neighbours import Neighbours
 from mos_perception.stages import StageTimes
 from mos_perception.sync import Synchronizer
 from mos_perception.tracking import load_tracker
@@ -29,7 +30,9 @@ class Pipeline:
     def __init__(self, config: Config, model: Model | None = None) -> None:
         self.config = config
         self.model = model if model is not None else load_model(config)
-        self.sync = Synchronizer.of(config, self.model.card.window)
+        card = self.model.card
+        self.sync = Synchronizer.of(config, card.window)
+        self.neighbours = Neighbours(card.evidence)
         self.stream = EventStream()
         self.tracker = load_tracker(config)
         self._lock = threading.Lock()
@@ -79,11 +82,11 @@ class Pipeline:
 
     def ready(self, now_ns: int) -> list[SyncedInput]:
         """Inputs to process now, oldest first."""
-        return self.sync.ready(now_ns)
+        return self.neighbours.push(self.sync.ready(now_ns))
 
     def flush(self) -> list[SyncedInput]:
         """End of the input: what still waits."""
-        return self.sync.flush()
+        return self.neighbours.flush(self.sync.flush())
 
     def process(self, sample: SyncedInput) -> Result | Skip | Fault:
         """One inference: detect, track. Never raises for bad input."""
@@ -100,7 +103,8 @@ class Pipeline:
         except MosError as error:
             return Fault(sample.stamp_ns, str(error))
         return Result(sample.stamp_ns, sample.frame_id, instances, tracks, sample.window,
-                      sample.modality, self.model.card.id, sample.epoch, sample.degraded, stages)
+                      sample.modality, self.model.card.id, sample.epoch,
+                      sample.degraded(self.model.card.window is not None), stages)
 
     def warm_up(self, size: tuple[int, int] = (480, 640)) -> None:
         """One inference on nothing: compiles, allocates, proves that it runs. Raises EngineError."""
@@ -118,6 +122,7 @@ class Pipeline:
         """Forget everything that depends on the past; returns the new epoch."""
         with self._lock:
             self.sync.reset()
+            self.neighbours.reset()
             self.tracker.reset()
         self.stream.reset()
         self._last_packet_ns = None
@@ -126,6 +131,7 @@ class Pipeline:
     def status(self) -> dict[str, Any]:
         """What `/diagnostics` says of the pipeline itself."""
         return {'model': self.model.card.id, 'epoch': self.epoch,
+                'model delay ms': self.neighbours.delay_ms,
                 'total events decoded': self._events_in,
                 'event buffer bytes': self.sync.buffer.nbytes,
                 'event clock offset ns': self.stream.clock_offset_ns,

@@ -40,14 +40,18 @@ class Synchronizer:
     """
 
     @classmethod
-    def of(cls, config: Config, window: WindowSpec) -> Synchronizer:
-        """As the parameters and the model's window ask for; the one place where seconds become ns.
+    def of(cls, config: Config, window: WindowSpec | None) -> Synchronizer:
+        """As the parameters and the model's window ask for; None: the model takes no events.
+
+        The one place where seconds become ns.
         """
+        wants_events = window is not None and bool(config.events_topic)
+        window = window or WindowSpec('before', 1.0)
         return cls(side=window.side, length_ns=round(window.length_ms * 1e6),
                    deadline_ns=round(config.deadline_s * 1e9),
                    tick_ns=round(1e9 / config.events_only_rate_hz),
                    max_bytes=config.event_buffer_bytes, frames=bool(config.image_topic),
-                   events=bool(config.events_topic), stale_ns=round(config.stale_after_s * 1e9))
+                   events=wants_events, stale_ns=round(config.stale_after_s * 1e9))
 
     def __init__(self, *, side: str, length_ns: int, deadline_ns: int, tick_ns: int, max_bytes: int,
                  frames: bool, events: bool, stale_ns: int) -> None:

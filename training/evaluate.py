@@ -30,6 +30,7 @@ from mos_perception.stages import StageTimes
 from training.baselines import BASELINES
 from training.baselines.scoring import add_frame
 from training.datasets.sequences import clip_of
+from training.evaluate_video import evaluate_videos
 from training.scenes import render_clip
 from training.scenes.catalog import scene_name
 from training.scenes.clip import Clip
@@ -211,7 +212,10 @@ def _parser() -> argparse.ArgumentParser:
     option('--preset', type=scene_name, default='easy')
     option('--data', type=Path,
            help='a data set on disk instead: MouseSIS, SEVD, EVIMO, DAVIS, bag ...')
-    option('--frames-only', action='store_true', help='with --data: it has no events')
+    option('--frames-only', action='store_true',
+           help='with --data: it has no events; DAVIS folders are scored by J and F')
+    option('--causal', action='store_true', help='with DAVIS folders: look at no later frame')
+    option('--pictures', type=Path, help='with DAVIS folders: where pictures of the best and worst go')
     option('--factors', action='store_true',
            help='instead of --preset: every level, and mid with one difficulty factor changed')
     option('--knobs', action=_Renamed, nargs=0, const='--factors', help=argparse.SUPPRESS)
@@ -234,6 +238,9 @@ def main(arguments: list[str] | None = None) -> int:
         theta = -1.0 if args.score_threshold is None else args.score_threshold
         model = load_model(Config(model=args.model, backend='onnxruntime', threads=args.threads,
                                   score_threshold=theta))
+        if args.data and args.frames_only and formats.detect(args.data) == 'davis':
+            return evaluate_videos(model, args.data, args.causal, args.json, args.update_card,
+                                   args.pictures)
         key, about, scores = evaluate_asked(model, args)
         result = {'about': about, 'min_pixels': args.min_pixels, 'scores': scores}
         if args.update_card:

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from mos_perception.engine.interface import Engine, TensorSpec
-from mos_perception.errors import EngineError
+from mos_perception.errors import ConfigError, EngineError
+from mos_perception.motion.evidence import EvidenceSpec
+from mos_perception.motion.flow import FlowSettings
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,11 @@ class PostprocessSpec:
 
 @dataclass(frozen=True)
 class ModelCard:
-    """Everything the runtime and a reader must know of a model file."""
+    """Everything the runtime and a reader must know of a model file.
+
+    `voxel` and `window` are None for models that take no events, `evidence` for those that take no
+    motion evidence.
+    """
 
     id: str
     architecture: str
@@ -67,16 +73,17 @@ class ModelCard:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     image: ImageSpec
-    voxel: VoxelSpec
-    window: WindowSpec
+    voxel: VoxelSpec | None
+    window: WindowSpec | None
     postprocess: PostprocessSpec
     training: dict[str, Any]
     scores: dict[str, Any]
     licence: str
+    evidence: EvidenceSpec | None = None
 
     def __post_init__(self) -> None:
         """Check the values. Raises EngineError."""
-        checks = (
+        checks = [
             (
                 'sha256',
                 self.sha256,
@@ -90,19 +97,6 @@ class ModelCard:
                 len(self.image.std) == 3 and min(self.image.std) > 0,
                 'three numbers > 0',
             ),
-            ('voxel.bins', self.voxel.bins, self.voxel.bins >= 1, '>= 1'),
-            (
-                'window.side',
-                self.window.side,
-                self.window.side in ('before', 'after'),
-                "'before' or 'after'",
-            ),
-            (
-                'window.length_ms',
-                self.window.length_ms,
-                0 < self.window.length_ms <= 10_000,
-                'in (0, 10000] ms',
-            ),
             (
                 'postprocess.top_k',
                 self.postprocess.top_k,
@@ -115,7 +109,24 @@ class ModelCard:
                 0 <= self.postprocess.score_threshold <= 1,
                 'in [0, 1]',
             ),
-        )
+        ]
+        if self.voxel is not None:
+            checks.append(('voxel.bins', self.voxel.bins, self.voxel.bins >= 1, '>= 1'))
+        if self.window is not None:
+            checks += [
+                (
+                    'window.side',
+                    self.window.side,
+                    self.window.side in ('before', 'after'),
+                    "'before' or 'after'",
+                ),
+                (
+                    'window.length_ms',
+                    self.window.length_ms,
+                    0 < self.window.length_ms <= 10_000,
+                    'in (0, 10000] ms',
+                ),
+            ]
         for name, value, good, limit in checks:
             if not good:
                 raise EngineError(f'model card {self.id!r}: {name} is {value!r}: must be {limit}')
@@ -235,12 +246,15 @@ _NESTED = {
     'voxel': VoxelSpec,
     'window': WindowSpec,
     'postprocess': PostprocessSpec,
+    'evidence': EvidenceSpec,
+    'flow': FlowSettings,
 }
 _RENAMED = {'max_objects': 'top_k'}  # old key -> the one that took its place
 _SCALARS = {
     'str': (str, 'text'),
     'int': (int, 'a whole number'),
     'float': ((int, float), 'a number'),
+    'bool': (bool, 'true or false'),
     'dict[str, Any]': (dict, 'an object'),
 }
 
@@ -262,23 +276,29 @@ def _build(kind: type, values: Any, where: str) -> Any:
             f'model card {where}: unknown key {key!r}; '
             + (f'did you mean {near[0]!r}?' if near else f'known keys: {", ".join(fields)}')
         )
-    missing = [name for name in fields if name not in values]
+    missing = [name for name, spec in fields.items()
+               if name not in values and spec.default is dataclasses.MISSING]
     if missing:
         raise EngineError(
             f'model card {where}: missing {", ".join(missing)}: export the model again'
         )
-    return kind(
-        **{name: _value(spec, values[name], f'{where}: {name}') for name, spec in fields.items()}
-    )
+    found = {name: _value(fields[name], value, f'{where}: {name}')
+             for name, value in values.items()}
+    try:
+        return kind(**found)
+    except ConfigError as error:
+        raise EngineError(f'model card {where}: {error}') from error
 
 
 def _value(spec: dataclasses.Field, value: Any, where: str) -> Any:
     """One field's value in its declared type. Raises EngineError."""
+    if value is None and spec.type.endswith('| None'):
+        return None
     if spec.name in _NESTED:
         return _build(_NESTED[spec.name], value, where)
     if spec.type in _SCALARS:
         kind, words = _SCALARS[spec.type]
-        if not isinstance(value, kind) or isinstance(value, bool):
+        if not isinstance(value, kind) or isinstance(value, bool) != (spec.type == 'bool'):
             raise EngineError(f'model card {where} is {value!r}: must be {words}')
         return float(value) if spec.type == 'float' else value
     if not isinstance(value, list):

@@ -1,4 +1,6 @@
-"""Networks: one verb, `detect`, from what the robot saw to Instances. No memory of the past."""
+"""Networks: one verb, `detect`, from what the robot saw to Instances.
+
+An answer depends on its own input alone; what a model remembers saves time."""
 
 from __future__ import annotations
 
@@ -33,8 +35,11 @@ def load_model(config: Config) -> Model:
     """The model `config` names, its card checked against file and graph. Raises EngineError."""
     path = find_model(config.model)
     card = load_card(path)
-    if card.architecture != 'dimos':
-        raise EngineError(f'model card {card.id!r}: architecture is {card.architecture!r}: '
-                          'this build runs dimos')
-    from mos_perception.models.dimos.load import load_dimos  # brings the engines' libraries
-    return load_dimos(path, card, config)
+    if card.architecture == 'dimos':
+        from mos_perception.models.dimos.load import load_dimos  # brings the engines' libraries
+        return load_dimos(path, card, config)
+    if card.architecture == 'gmos':
+        from mos_perception.models.gmos.load import load_gmos
+        return load_gmos(path, card, config)
+    raise EngineError(f'model card {card.id!r}: architecture is {card.architecture!r}: '
+                      'this build runs dimos and gmos')

@@ -21,7 +21,8 @@ class BrightModel:
 
     def __init__(self):
         self.card = SimpleNamespace(id='bright',
-                                    window=SimpleNamespace(side='before', length_ms=33.0))
+                                    window=SimpleNamespace(side='before', length_ms=33.0),
+                                    evidence=None)
         self.config = None
 
     def configure(self, config):

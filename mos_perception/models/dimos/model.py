@@ -33,6 +33,8 @@ class DimosModel:
         if shapes.keys() != INPUTS | OUTPUTS:
             raise EngineError(f'model {card.id}: tensors are {", ".join(sorted(shapes))}; '
                               f'DIMOS has {", ".join(sorted(INPUTS | OUTPUTS))}')
+        if card.voxel is None or card.window is None:
+            raise EngineError(f'model card {card.id!r} lacks voxel or window: export it again')
         bins = channels(card.voxel.formulation, card.voxel.bins)
         image, voxel = shapes['image'], shapes['voxel']
         if None in image + voxel or image != (1, 3, *voxel[2:]) or voxel[1] != bins:

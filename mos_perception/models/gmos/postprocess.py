@@ -1,0 +1,98 @@
+"""Raw outputs of a GMOS network to Instances.
+
+What moves is the foreground map's part above its threshold. A pixel of it goes to the query with
+the largest mask logit among those that move (Jyxarthur/gmos: top queries by motion, argmax per
+pixel); the binary members have no queries, there each connected part is an instance.
+
+Shape legend: Q queries, N kept instances, h w the maps' size, H W the frame's.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from mos_perception.datatypes import Instances
+from mos_perception.masks import mask_box
+from mos_perception.models.dimos.postprocess import finite
+
+MOVES = 0.5          # motion probability from which a query may own pixels
+MIN_AREA = 0.0004    # share of the frame: less is noise of the foreground map
+
+
+def to_instances(outputs: dict[str, np.ndarray], size: tuple[int, int], score_threshold: float,
+                 top_k: int) -> Instances:
+    """Instances at `size` (H, W), best first; their masks are disjoint.
+
+    Raises EngineError for outputs that are absent or not finite.
+    """
+    logits = resized(finite(outputs, 'foreground_logits')[0], size)
+    foreground = logits > 0
+    if not foreground.any():
+        return Instances.empty(*size, _embedding_width(outputs))
+    if 'mask_logits' in outputs:
+        masks, queries = _owned(outputs, foreground, top_k)
+    else:
+        masks, queries = [], np.empty(0, np.int64)
+    if not len(masks):
+        masks, queries = _parts(foreground, top_k), None
+    return _instances(outputs, logits, masks, queries, score_threshold)
+
+
+def resized(logits_hw: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(H, W) float32, bilinear with half-pixel centres."""
+    return cv2.resize(logits_hw, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """1 / (1 + exp(-logits))."""
+    return 1 / (1 + np.exp(-np.clip(logits, -60, 60)))
+
+
+def _owned(outputs: dict[str, np.ndarray], foreground: np.ndarray,
+           top_k: int) -> tuple[list[np.ndarray], np.ndarray]:
+    """The foreground shared out among moving queries; a query left with specks gives them up."""
+    masks_qhw, motion = finite(outputs, 'mask_logits'), sigmoid(finite(outputs, 'motion_logits'))
+    queries = np.argsort(-motion, kind='stable')[:top_k]
+    queries = queries[motion[queries] > MOVES]
+    least = max(1.0, MIN_AREA * foreground.size)
+    logits = {query: resized(masks_qhw[query], foreground.shape) for query in queries.tolist()}
+    while len(queries):
+        owner = np.argmax([logits[query] for query in queries.tolist()], 0)
+        areas = np.bincount(owner[foreground], minlength=len(queries))
+        if (areas >= least).all():
+            return [(owner == row) & foreground for row in range(len(queries))], queries
+        queries = np.delete(queries, np.argmin(areas))
+    return [], queries
+
+
+def _parts(foreground: np.ndarray, top_k: int) -> list[np.ndarray]:
+    """Connected parts that are large enough, largest first."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(foreground.view(np.uint8),
+                                                           connectivity=8)
+    areas = stats[:, cv2.CC_STAT_AREA].copy()
+    areas[0] = 0
+    ranked = np.argsort(-areas, kind='stable')[:top_k]
+    return [labels == part for part in ranked if areas[part] >= MIN_AREA * foreground.size]
+
+
+def _instances(outputs: dict[str, np.ndarray], logits: np.ndarray, masks: list[np.ndarray],
+               queries: np.ndarray | None, score_threshold: float) -> Instances:
+    """Scored by the foreground's mean probability inside, times the query's motion probability."""
+    scores = np.array([sigmoid(logits[mask]).mean() for mask in masks], np.float32)
+    motion = scores
+    embeddings = np.zeros((len(masks), _embedding_width(outputs)), np.float32)
+    if queries is not None:
+        motion = sigmoid(finite(outputs, 'motion_logits')[queries]).astype(np.float32)
+        scores = scores * motion
+        embeddings = finite(outputs, 'embeddings')[queries]
+    kept = [row for row in np.argsort(-scores, kind='stable') if scores[row] > score_threshold]
+    if not kept:
+        return Instances.empty(*logits.shape, embeddings.shape[1])
+    boxes = np.array([mask_box(masks[row]) for row in kept], np.float32)
+    return Instances(np.stack([masks[row] for row in kept]), boxes, scores[kept], motion[kept],
+                     np.ones(len(kept), bool), embeddings[kept])
+
+
+def _embedding_width(outputs: dict[str, np.ndarray]) -> int:
+    return outputs['embeddings'].shape[-1] if 'embeddings' in outputs else 0

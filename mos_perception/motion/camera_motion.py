@@ -1,0 +1,65 @@
+"""The camera's share of a flow field: one homography, fitted robustly to a coarse grid of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from mos_perception.motion.flow import pixel_grid
+
+GRID_PX = 6            # some 780 points at 128x224: more bring nothing, fewer lose thin backgrounds
+THRESHOLD_PX = 0.5     # a background pixel's flow error with DIS at that size
+MIN_INLIERS = 0.15     # below this share the fit is chance: then the mean motion alone is removed
+_ITERATIONS = 200
+
+
+@dataclass(frozen=True)
+class CameraMotion:
+    """`matrix` (3, 3) float64 maps pixels of now to the other frame; `inliers` in [0, 1] is the share that agrees;
+    `spread_px` is the median error of those: how noisy the background's flow is."""
+
+    matrix: np.ndarray
+    inliers: float
+    spread_px: float
+
+
+def fit_homography(flow: np.ndarray) -> CameraMotion:
+    """The homography most of `flow` (H, W, 2) px agrees with; the median translation where there is none.
+
+    MAGSAC++ (Barath et al. 2020) as in OpenCV; seeded, so that equal flows give equal matrices.
+    """
+    grid = pixel_grid(flow.shape[:2])
+    half = GRID_PX // 2
+    source = grid[half::GRID_PX, half::GRID_PX].reshape(-1, 2)
+    target = source + flow[half::GRID_PX, half::GRID_PX].reshape(-1, 2)
+    cv2.setRNGSeed(0)
+    matrix, inliers = cv2.findHomography(source, target, cv2.USAC_MAGSAC, THRESHOLD_PX, maxIters=_ITERATIONS,
+                                         confidence=0.999)
+    share = 0.0 if matrix is None else float(inliers.mean())
+    if share < MIN_INLIERS or not _sane(matrix, flow.shape[:2]):
+        matrix = np.eye(3)
+        matrix[:2, 2] = np.median(target - source, axis=0)
+    error = np.linalg.norm(_apply(matrix, source) - target, axis=1)
+    close = error[error < 2 * THRESHOLD_PX]
+    spread = float(np.median(close)) if len(close) else THRESHOLD_PX
+    return CameraMotion(matrix, share, spread)
+
+
+def camera_flow(matrix: np.ndarray, grid: np.ndarray) -> np.ndarray:
+    """(H, W, 2) float32 px: the flow of a homography (3, 3) at the pixels of `grid` (H, W, 2)."""
+    return cv2.perspectiveTransform(grid.reshape(-1, 1, 2), matrix).reshape(grid.shape) - grid
+
+
+def _apply(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    return cv2.perspectiveTransform(points[:, None], matrix)[:, 0]
+
+
+def _sane(matrix: np.ndarray, size: tuple[int, int]) -> bool:
+    """No corner leaves by more than the image's width and none passes behind the camera."""
+    height, width = size
+    corners = np.array([[0, 0], [width, 0], [0, height], [width, height]], np.float64)
+    depth = corners @ matrix[2, :2] + matrix[2, 2]
+    return bool(np.isfinite(matrix).all() and (depth * depth[0] > 0).all()
+                and np.abs(_apply(matrix, corners) - corners).max() < width)

@@ -1,0 +1,141 @@
+"""Motion evidence: dense flow at several gaps in time, the camera's motion taken out, as one tensor
+for a network.
+
+Per gap eight channels (H, W): 0-1 residual flow, x and y, over s = max(its 95th percentile, 0.3
+px); 2 log(1 + |residual| px); 3 log(1 + forward-backward error px); 4 |now - other warped by the
+camera's flow| and 5 |now - other warped by the full flow|, in 32 grey levels; 6 log(1 + |residual|
+/ four times the background's median error); 7 the residual along the camera's own flow, over s.
+Gaps before and after one frame mirror each other: a missing one is minus its opposite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from mos_perception.errors import ConfigError
+from mos_perception.motion.camera_motion import camera_flow, fit_homography
+from mos_perception.motion.flow import DenseFlow, FlowSettings, grey, pixel_grid, warp
+
+PER_GAP = 8
+SIGNED = (0, 1)          # channels that point back where the gap points forward
+HORIZONTAL = (0,)        # channels that change sign when the image is mirrored left to right
+VERTICAL = (1,)
+_LEAST_SCALE_PX = 0.3
+_LIMIT = 6.0
+
+
+@dataclass(frozen=True)
+class EvidenceSpec:
+    """`size` (h, w) of the channels; `gaps_ms` of the short and the long gap, looked for before the
+    frame and, where `centred`, after it too; the channels' order is -short, -long, +short, +long;
+    `flow` how it is computed.
+    """
+
+    size: tuple[int, int] = (128, 224)
+    gaps_ms: tuple[float, ...] = (40.0, 120.0)
+    centred: bool = True
+    flow: FlowSettings = FlowSettings()
+
+    def __post_init__(self) -> None:
+        """Check the values. Raises ConfigError."""
+        if min(self.size) < 32:
+            raise ConfigError(f'evidence size is {self.size}: must be >= 32 px')
+        if (
+            not self.gaps_ms
+            or min(self.gaps_ms) <= 0
+            or list(self.gaps_ms) != sorted(set(self.gaps_ms))
+        ):
+            raise ConfigError(f'evidence gaps_ms is {self.gaps_ms}: must be > 0, in rising order')
+
+    @property
+    def gap_count(self) -> int:
+        """Gaps in the tensor: always both directions, so that one network serves centred and causal
+        use.
+        """
+        return 2 * len(self.gaps_ms)
+
+
+def channel_count(spec: EvidenceSpec) -> int:
+    """C of the tensor."""
+    return PER_GAP * spec.gap_count
+
+
+def pair_evidence(
+    now: np.ndarray, other: np.ndarray, forward: np.ndarray, backward: np.ndarray
+) -> np.ndarray:
+    """(8, H, W) float32 from two grey images (H, W) uint8 and the flows between them, (H, W, 2) px
+    each.
+    """
+    grid = pixel_grid(now.shape)
+    motion = fit_homography(forward)
+    camera = camera_flow(motion.matrix, grid)
+    residual = forward - camera
+    length = _length(residual)
+    scale = max(
+        float(np.partition(length.ravel(), -length.size // 20)[-length.size // 20]), _LEAST_SCALE_PX
+    )
+    level = now.astype(np.float32)
+    planes = np.empty((PER_GAP, *now.shape), np.float32)
+    planes[:2] = residual.transpose(2, 0, 1) / scale
+    planes[2] = np.log1p(length)
+    planes[3] = np.log1p(_length(warp(backward, forward, grid) + forward))
+    for row, flow in ((4, camera), (5, forward)):
+        planes[row] = np.abs(level - warp(other, flow, grid)) / 32
+    planes[6] = np.log1p(length / max(4 * motion.spread_px, _LEAST_SCALE_PX / 4))
+    planes[7] = (residual * camera).sum(2) / (_length(camera) + 1.0) / scale
+    return np.clip(planes, -_LIMIT, _LIMIT, out=planes)
+
+
+def _length(flow: np.ndarray) -> np.ndarray:
+    return cv2.magnitude(np.ascontiguousarray(flow[..., 0]), np.ascontiguousarray(flow[..., 1]))
+
+
+def mirrored(planes: np.ndarray) -> np.ndarray:
+    """(8, H, W) of the opposite gap, if motion were even: the residual turned round, the rest as it
+    is.
+    """
+    turned = planes.copy()
+    turned[list(SIGNED)] *= -1
+    return turned
+
+
+def assemble(found: Sequence[np.ndarray | None], spec: EvidenceSpec) -> np.ndarray:
+    """(C, H, W) float32 from one (8, H, W) or None per gap; None takes its opposite turned round,
+    else zeros.
+    """
+    half = spec.gap_count // 2
+    tensor = np.zeros((spec.gap_count, PER_GAP, *spec.size), np.float32)
+    for index, planes in enumerate(found):
+        opposite = found[(index + half) % spec.gap_count]
+        if planes is not None:
+            tensor[index] = planes
+        elif opposite is not None:
+            tensor[index] = mirrored(opposite)
+    return tensor.reshape(-1, *spec.size)
+
+
+def evidence(
+    now: np.ndarray, others: Sequence[np.ndarray | None], spec: EvidenceSpec
+) -> np.ndarray:
+    """(C, H, W) float32 of `now` (H', W', 3) uint8 RGB against `others`, one per gap in the spec's
+    order or None.
+
+    Raises ConfigError if there are not as many as gaps.
+    """
+    if len(others) != spec.gap_count:
+        raise ConfigError(f'evidence of {len(others)} frames: the spec has {spec.gap_count} gaps')
+    flow = DenseFlow(spec.flow)
+    level, fine = grey(now, spec.size), grey(now, spec.flow.size)
+    found: list[np.ndarray | None] = []
+    for image in others:
+        if image is None:
+            found.append(None)
+            continue
+        other = grey(image, spec.flow.size)
+        flows = flow(fine, other, spec.size), flow(other, fine, spec.size)
+        found.append(pair_evidence(level, grey(image, spec.size), *flows))
+    return assemble(found, spec)

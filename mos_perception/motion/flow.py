@@ -1,0 +1,91 @@
+"""Dense optical flow on the CPU: DIS (Kroeger et al.
+
+2016, "Fast Optical Flow using Dense Inverse Search", OpenCV).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from mos_perception.errors import ConfigError, FrameError
+
+_PRESETS = {
+    'ultrafast': cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST,
+    'fast': cv2.DISOPTICAL_FLOW_PRESET_FAST,
+    'medium': cv2.DISOPTICAL_FLOW_PRESET_MEDIUM,
+}
+
+
+@dataclass(frozen=True)
+class FlowSettings:
+    """How flow is computed: at `size` (h, w), by `preset` of DIS, down to `finest_scale` 0 = every
+    pixel, 1 = every second one and so on.
+    """
+
+    size: tuple[int, int] = (192, 320)
+    preset: str = 'fast'
+    finest_scale: int = 1
+
+    def __post_init__(self) -> None:
+        """Check the values. Raises ConfigError."""
+        if self.preset not in _PRESETS:
+            raise ConfigError(
+                f'flow preset is {self.preset!r}: must be one of {", ".join(_PRESETS)}'
+            )
+        if not 0 <= self.finest_scale <= 4:
+            raise ConfigError(f'flow finest_scale is {self.finest_scale}: must be in [0, 4]')
+        if min(self.size) < 64:
+            raise ConfigError(
+                f'flow size is {self.size}: must be >= 64 px, 8 of eight of its patches'
+            )
+
+
+class DenseFlow:
+    """One DIS engine, reused: its buffers are large. Not for two threads at once."""
+
+    def __init__(self, settings: FlowSettings = FlowSettings()) -> None:
+        self.settings = settings
+        self._engine = cv2.DISOpticalFlow_create(_PRESETS[settings.preset])
+        self._engine.setFinestScale(settings.finest_scale)
+
+    def __call__(self, now: np.ndarray, other: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """(H, W, 2) float32 px of an image of `size` (H, W): where each pixel of `now` stands in
+        `other`, minus where it is. `now` and `other` are `settings.size` uint8 grey. Raises
+        FrameError for other sizes.
+        """
+        if now.shape != self.settings.size or other.shape != now.shape:
+            raise FrameError(
+                f'flow between grey images of {now.shape} and {other.shape}: must be '
+                f'{self.settings.size}'
+            )
+        flow = self._engine.calc(now, other, None)
+        ratio = np.array([size[1] / flow.shape[1], size[0] / flow.shape[0]], np.float32)
+        return cv2.resize(flow, (size[1], size[0]), interpolation=cv2.INTER_LINEAR) * ratio
+
+
+def grey(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(H, W) uint8 at `size` from (H', W', 3) uint8 RGB; shrinks by area, so that no pixel is
+    skipped.
+    """
+    height, width = size
+    shrinks = image.shape[0] >= height and image.shape[1] >= width
+    if image.shape[:2] != size:
+        image = cv2.resize(
+            image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        )
+    return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+
+
+def pixel_grid(size: tuple[int, int]) -> np.ndarray:
+    """(H, W, 2) float32: x and y of each pixel."""
+    return np.stack(
+        np.meshgrid(np.arange(size[1], dtype=np.float32), np.arange(size[0], dtype=np.float32)), 2
+    )
+
+
+def warp(image: np.ndarray, flow: np.ndarray, grid: np.ndarray) -> np.ndarray:
+    """`image` (H, W) or (H, W, C) seen where `flow` (H, W, 2) px points; the border is repeated."""
+    return cv2.remap(image, grid + flow, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)

@@ -1,0 +1,143 @@
+"""Train GMOS' light members on cached motion evidence: `python -m training.train_video --data CACHE
+--run FOLDER`.
+
+One run trains the trunk, the foreground's head and the queries together; `training.export_video`
+cuts both members from it. Ends after `--minutes` of training; started again with the same folder it
+goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from training.losses.gmos import gmos_loss
+from training.nets.gmos_nano import GmosNano, GmosNanoConfig
+from training.video_batches import Batches
+
+SAVE_EVERY_S = 90.0
+
+
+def learning_rate(progress: float, peak: float, warm_up: float = 0.03) -> float:
+    """A ramp over the first `warm_up` share of the run, then half a cosine down to 1 % of the peak.
+    """
+    if progress < warm_up:
+        return peak * (0.05 + 0.95 * progress / warm_up)
+    return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+
+
+class Run:
+    """Network, average of its weights, optimizer and how long they have trained; saved and found
+    again in `folder`.
+    """
+
+    def __init__(
+        self, folder: Path, config: GmosNanoConfig, peak: float, start_from: Path | None
+    ) -> None:
+        self.folder, self.peak = folder, peak
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.manual_seed(0)
+        self.net, self.average = GmosNano(config), GmosNano(config)
+        self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=peak, weight_decay=0.02)
+        self.seconds, self.steps = 0.0, 0
+        if (folder / 'state.json').exists():
+            values = json.loads((folder / 'state.json').read_text(encoding='utf-8'))
+            self.seconds, self.steps = values['seconds'], values['steps']
+            self.net.load_state_dict(load_file(folder / 'net.safetensors'))
+            self.optimizer.load_state_dict(torch.load(folder / 'optimizer.pt', weights_only=True))
+        elif start_from is not None:
+            self.net.load_state_dict(load_file(start_from), strict=False)
+        self.average.load_state_dict(self.net.state_dict())
+        if (folder / 'state.json').exists():
+            self.average.load_state_dict(load_file(folder / 'average.safetensors'))
+
+    def step(
+        self, image: Tensor, evidence: Tensor, labels: Tensor, progress: float
+    ) -> dict[str, float]:
+        """One step of AdamW; the terms of the loss before it."""
+        for group in self.optimizer.param_groups:
+            group['lr'] = learning_rate(progress, self.peak)
+        self.net.train()
+        terms = gmos_loss(self.net(image, evidence), labels)
+        loss = terms['foreground'] + 0.4 * terms.get('queries', torch.zeros(()))
+        self.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
+        self.optimizer.step()
+        self.steps += 1
+        decay = min(0.99, self.steps / (self.steps + 10))
+        for kept, new in zip(
+            self.average.state_dict().values(), self.net.state_dict().values(), strict=True
+        ):
+            if kept.is_floating_point():
+                kept.lerp_(new, 1 - decay)
+        return {name: float(term.detach()) for name, term in terms.items()}
+
+    def save(self) -> None:
+        """Weights as safetensors, what the run was as JSON, each file whole or not there."""
+        for name, net in (('net', self.net), ('average', self.average)):
+            save_file({key: value.contiguous() for key, value in net.state_dict().items()},
+                      self.folder / f'.{name}.part')
+            (self.folder / f'.{name}.part').replace(self.folder / f'{name}.safetensors')
+        torch.save(self.optimizer.state_dict(), self.folder / '.optimizer.part')
+        (self.folder / '.optimizer.part').replace(self.folder / 'optimizer.pt')
+        state = {
+            'seconds': self.seconds,
+            'steps': self.steps,
+            'config': dataclasses.asdict(self.net.config),
+        }
+        (self.folder / 'state.json').write_text(json.dumps(state), encoding='utf-8')
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description="Train GMOS' light members on cached motion evidence."
+    )
+    parser.add_argument(
+        '--data', type=Path, nargs='+', required=True, help='folders of training.video_cache'
+    )
+    parser.add_argument('--run', type=Path, required=True)
+    parser.add_argument('--minutes', type=float, default=30.0)
+    parser.add_argument('--batch', type=int, default=16)
+    parser.add_argument('--learning-rate', type=float, default=2e-3)
+    parser.add_argument('--queries', type=int, default=8, help='0 trains the binary member alone')
+    parser.add_argument('--start-from', type=Path, help='weights (.safetensors) to begin with')
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    run = Run(
+        given.run, GmosNanoConfig(queries=given.queries), given.learning_rate, given.start_from
+    )
+    batches = Batches(given.data, np.random.default_rng(run.steps))
+    clock = saved = time.monotonic()
+    sums: dict[str, float] = {}
+    while run.seconds < 60 * given.minutes:
+        terms = run.step(*batches.take(given.batch), run.seconds / (60 * given.minutes))
+        now = time.monotonic()
+        run.seconds, clock = run.seconds + now - clock, now
+        for name, value in terms.items():
+            sums[name] = 0.95 * sums.get(name, value) + 0.05 * value
+        if run.steps % 10 == 0:
+            text = ' '.join(f'{name} {value:.3f}' for name, value in sums.items())
+            print(
+                f'step {run.steps} {run.seconds / 60:.1f}/{given.minutes:g} min samples '
+                f'{len(batches)} {text}',
+                flush=True,
+            )
+        if now - saved > SAVE_EVERY_S:
+            run.save()
+            saved = now
+    run.save()
+
+
+if __name__ == '__main__':
+    main()
