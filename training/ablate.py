@@ -29,7 +29,8 @@ from training.export import export
 from training.loop import fit
 from training.losses.alignment import AlignmentWeights
 from training.recipes import RECIPES, Recipe
-from training.scenes import SCENES, Clip, render_clip
+from training.scenes import Clip, render_clip
+from training.scenes.catalog import scene_name
 from training.state import METADATA, load, start
 
 # mIoU_ins on MouseSIS, in %, of the ablation in the DIMOS paper
@@ -163,7 +164,7 @@ def main(arguments: list[str] | None = None) -> int:
     option('--out', type=Path, required=True)
     option('--steps', type=int, required=True)
     option('--seeds', type=int, default=3)
-    option('--presets', choices=SCENES, nargs='+', default=['mid', 'easy'])
+    option('--presets', type=scene_name, nargs='+', default=['mid', 'easy'])
     option('--clips', type=int, default=20)
     option('--threads', type=int, default=1)
     args = parser.parse_args(arguments)

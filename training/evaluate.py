@@ -31,7 +31,8 @@ from training.baselines import BASELINES
 from training.baselines.scoring import add_frame
 from training.datasets.sequences import clip_of
 from training.evaluate_video import evaluate_videos
-from training.scenes import SCENES, render_clip
+from training.scenes import render_clip
+from training.scenes.catalog import scene_name
 from training.scenes.clip import Clip
 from training.scenes.presets import FACTORS
 from training.scenes.splits import SPLITS
@@ -208,7 +209,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     option = parser.add_argument
     option('--model', default='dimos_nano', help='name under models/ or path of an .onnx file')
-    option('--preset', choices=sorted(SCENES), default='easy')
+    option('--preset', type=scene_name, default='easy')
     option('--data', type=Path,
            help='a data set on disk instead: MouseSIS, SEVD, EVIMO, DAVIS, bag ...')
     option('--frames-only', action='store_true',

@@ -122,4 +122,5 @@ def test_every_setting_says_what_it_is():
         body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0].body
         for field, after in zip(body, body[1:] + [None]):
             if isinstance(field, ast.AnnAssign):
-                assert isinstance(after, ast.Expr) and isinstance(after.value.value, str), field.target.id
+                text = isinstance(after, ast.Expr) and after.value.value
+                assert isinstance(text, str), field.target.id

@@ -90,8 +90,10 @@ def contact_sheet(clips: list[Clip], columns: int = 8,
     for clip, truth in zip(clips, truths or [None] * len(clips)):
         chosen = np.linspace(0, len(clip) - (2 if truth else 1),
                              min(columns, len(clip))).round().astype(int)
-        kinds = [[clip.frames[i] for i in chosen], [event_picture(clip.window(i)) for i in chosen],
-                 [truth_picture(clip, i, truth.unknown[i] if truth else None) for i in chosen]]
+        kinds = [[clip.frames[i] for i in chosen]]
+        if len(clip.events):
+            kinds.append([event_picture(clip.window(i)) for i in chosen])
+        kinds.append([truth_picture(clip, i, truth.unknown[i] if truth else None) for i in chosen])
         if truth:
             most = float(np.quantile(np.linalg.norm(truth.flow, axis=-1), 0.99))
             kinds += [[flow_picture(truth.flow[i], truth.flow_valid[i], most) for i in chosen],
