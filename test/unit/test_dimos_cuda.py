@@ -75,10 +75,11 @@ def library(tmp_path_factory):
     return compile_shim(tmp_path_factory.mktemp('shim') / 'kernels.so')
 
 
-MODELS = Path(__file__).resolve().parents[2] / 'models'
+MODELS = sorted((Path(__file__).resolve().parents[2] / 'models').glob('*.onnx'))
+DIMOS = [path.stem for path in MODELS if load_card(path).architecture == 'dimos']
 
 
-@pytest.fixture(params=[path.stem for path in sorted(MODELS.glob('*.onnx'))])
+@pytest.fixture(params=DIMOS)
 def models(library, request):
     """(GPU path, CPU path) of a shipped network."""
     path = find_model(request.param)
