@@ -86,7 +86,8 @@ def pair_evidence(
     for row, flow in ((4, camera), (5, forward)):
         planes[row] = np.abs(level - warp(other, flow, grid)) / 32
     planes[6] = np.log1p(length / max(4 * motion.spread_px, _LEAST_SCALE_PX / 4))
-    planes[7] = (residual * camera).sum(2) / (_length(camera) + 1.0) / scale
+    along = residual[..., 0] * camera[..., 0] + residual[..., 1] * camera[..., 1]
+    planes[7] = along / (_length(camera) + 1.0) / scale
     return np.clip(planes, -_LIMIT, _LIMIT, out=planes)
 
 
