@@ -21,8 +21,9 @@ CONSTRAINTS ?= $(shell grep -qs "Python $$($(PYTHON) -c 'import sys; print("%d.%
                  $(PINNED) && echo $(PINNED))
 RUN := . $(VENV)/bin/activate && AMENT_PREFIX_PATH=$(VENV)
 PIP := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check install $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
-FREEZE := -m pip --disable-pip-version-check freeze --all --exclude torch --exclude-editable
 INTERFACES := mos_msgs test/ros/interfaces/event_camera_msgs test/ros/interfaces/dvs_msgs
+FREEZE := -m pip --disable-pip-version-check freeze --all --exclude torch --exclude-editable \
+          $(foreach dir,$(INTERFACES),--exclude $(notdir $(dir)))
 INTERFACE_FILES := $(foreach dir,$(INTERFACES),$(wildcard $(dir)/*.* $(dir)/msg/* $(dir)/srv/*))
 
 .PHONY: demo test env env-test env-newest constraints generate lint clean
