@@ -7,12 +7,14 @@
 #   CONSTRAINTS=             empty: the newest of the ranges in requirements/. The exact versions of constraints.txt
 #                            hold only for the Python that its first line names; any other gets the ranges by itself.
 #   BAG=path                 `make demo` on your own recording (rosbag2 folder, .mcap or .db3)
+#   MODEL=gmos_nano          `make demo` with another model
 #   ARGS='...'               more options for `mos demo`, see `mos demo --help`
 
 SHELL := /bin/bash
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BAG ?= test/bags/demo
+MODEL ?=
 ARGS ?=
 BUILD := build
 VENV := $(CURDIR)/.venv
@@ -28,7 +30,7 @@ INTERFACE_FILES := $(foreach dir,$(INTERFACES),$(wildcard $(dir)/*.* $(dir)/msg/
 
 .PHONY: demo test env env-test env-newest constraints generate lint clean
 demo: env
-	@$(RUN) mos demo $(BAG) --out out/demo $(ARGS)
+	@$(RUN) mos demo $(BAG) --out out/demo $(if $(MODEL),--model $(MODEL)) $(ARGS)
 
 test: env-test
 	@$(RUN) python -m pytest -q test

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from mos_perception.config import FIELDS
 
@@ -17,17 +18,17 @@ _NOTE = 'Made by `python -m mos_perception.commands.generate`; do not edit.'
 _TYPES = {bool: 'bool', int: 'int', float: 'double', str: 'string'}
 
 
-def parameter_file() -> str:
-    """config/dimos.yaml: every parameter with its default."""
+def parameter_file(**values: Any) -> str:
+    """Every parameter with its default, or the value given here."""
     lines = [
-        f'# All parameters of the node with their defaults. {_NOTE}',
+        f'# All parameters of the node. {_NOTE}',
         '/**:',
         '  ros__parameters:',
     ]
     for name, spec in FIELDS.items():
         lines += [
             f'    # {spec.metadata["text"]}{_bracket(name)}',
-            f'    {name}: {_value(spec.default)}',
+            f'    {name}: {_value(values.get(name, spec.default))}',
         ]
     return '\n'.join(lines) + '\n'
 
@@ -71,6 +72,7 @@ def files() -> dict[Path, str]:
     """Every generated file, path from the root -> content."""
     return {
         Path('config/dimos.yaml'): parameter_file(),
+        Path('config/gmos.yaml'): parameter_file(model='gmos_nano', events_topic=''),
         Path('docs/parameters.md'): parameter_page(),
         Path('docs/messages.md'): message_page(),
     }

@@ -35,6 +35,8 @@ def test_generated_file_is_current(path):
 def test_parameter_file_holds_every_default():
     values = yaml.safe_load((ROOT / 'config' / 'dimos.yaml').read_text())['/**']['ros__parameters']
     assert set(values) == set(FIELDS) and from_dict(values) == Config()
+    values = yaml.safe_load((ROOT / 'config' / 'gmos.yaml').read_text())['/**']['ros__parameters']
+    assert from_dict(values) == Config(model='gmos_nano', events_topic='')
 
 
 @pytest.mark.parametrize('path', sorted((ROOT / 'launch').glob('*.py')), ids=lambda path: path.name)
