@@ -71,7 +71,7 @@ def test_masks_end_where_the_image_has_edges():
     coarse = cv2.GaussianBlur(coarse, (0, 0), 2.0)
     found = to_image_edges(coarse, image) > 0.5
     true, plain = image[0] > 0, cv2.resize(coarse, (224, 128)) > 0.5
-    assert (found ^ true).sum() < 0.3 * (plain ^ true).sum()
+    assert (found ^ true).sum() < 0.4 * (plain ^ true).sum()
 
 
 def test_without_edges_the_map_is_only_smoothed():
