@@ -4,12 +4,14 @@ import dataclasses
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from mos_perception.engine.card import ImageSpec, ModelCard, PostprocessSpec, load_card, save_card
 from mos_perception.errors import EngineError
 from mos_perception.models.gmos.postprocess import to_instances
+from mos_perception.models.gmos.refine import to_image_edges
 from mos_perception.motion.evidence import EvidenceSpec
 from mos_perception.motion.flow import FlowSettings
 
@@ -59,6 +61,25 @@ def test_a_query_with_a_speck_gives_it_up():
     found = to_instances(given, FRAME, 0.3, 10)
     assert len(found) == 1 and found.masks[0][34:94, 18:78].all()
     np.testing.assert_array_equal(found.embeddings, [[0, 1, 2]])
+
+
+def test_masks_end_where_the_image_has_edges():
+    image = np.full((3, 128, 224), -1.0, np.float32)
+    image[:, 40:90, 60:160] = 1.0
+    coarse = np.zeros((64, 112), np.float32)
+    coarse[19:47, 28:82] = 1.0  # two to four pixels of the image too far on each side
+    coarse = cv2.GaussianBlur(coarse, (0, 0), 2.0)
+    found = to_image_edges(coarse, image) > 0.5
+    true, plain = image[0] > 0, cv2.resize(coarse, (224, 128)) > 0.5
+    assert (found ^ true).sum() < 0.4 * (plain ^ true).sum()
+
+
+def test_without_edges_the_map_is_only_smoothed():
+    coarse = np.zeros((64, 112), np.float32)
+    coarse[20:44, 40:80] = 1.0
+    found = to_image_edges(coarse, np.zeros((3, 128, 224), np.float32))
+    assert found.mean() == pytest.approx(coarse.mean(), rel=0.01)
+    assert found[64, 120] == pytest.approx(1.0, abs=0.01) and found[10, 20] < 0.01
 
 
 def test_binary_members_give_connected_parts():

@@ -70,7 +70,8 @@ class GmosModel:
         with stages.timed('engine'):
             outputs = self.engine.run(inputs)
         with stages.timed('post'):
-            return to_instances(outputs, sample.size, self.score_threshold, self.top_k)
+            image = None if sample.frame is None else inputs['image'][0]
+            return to_instances(outputs, sample.size, self.score_threshold, self.top_k, image)
 
     def inputs(self, sample: SyncedInput, stages: StageTimes) -> dict[str, np.ndarray]:
         """The engine's inputs, with their batch axis; zeros without a frame."""

@@ -15,19 +15,24 @@ import numpy as np
 from mos_perception.datatypes import Instances
 from mos_perception.masks import mask_box
 from mos_perception.models.dimos.postprocess import finite
+from mos_perception.models.gmos.refine import to_image_edges
 
 MOVES = 0.5          # motion probability from which a query may own pixels
 MIN_AREA = 0.0004    # share of the frame: less is noise of the foreground map
 
 
 def to_instances(outputs: dict[str, np.ndarray], size: tuple[int, int], score_threshold: float,
-                 top_k: int) -> Instances:
+                 top_k: int, image: np.ndarray | None = None) -> Instances:
     """Instances at `size` (H, W), best first; their masks are disjoint.
 
-    Raises EngineError for outputs that are absent or not finite.
+    `image` (3, h', w') is the network's: masks then end where it has edges. Raises EngineError for
+    outputs that are absent or not finite.
     """
-    logits = resized(finite(outputs, 'foreground_logits')[0], size)
-    foreground = logits > 0
+    coarse = sigmoid(finite(outputs, 'foreground_logits')[0])
+    if image is not None:
+        coarse = to_image_edges(coarse, image)
+    probability = resized(coarse, size)
+    foreground = probability > 0.5
     if not foreground.any():
         return Instances.empty(*size, _embedding_width(outputs))
     if 'mask_logits' in outputs:
@@ -36,12 +41,12 @@ def to_instances(outputs: dict[str, np.ndarray], size: tuple[int, int], score_th
         masks, queries = [], np.empty(0, np.int64)
     if not len(masks):
         masks, queries = _parts(foreground, top_k), None
-    return _instances(outputs, logits, masks, queries, score_threshold)
+    return _instances(outputs, probability, masks, queries, score_threshold)
 
 
-def resized(logits_hw: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def resized(map_hw: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """(H, W) float32, bilinear with half-pixel centres."""
-    return cv2.resize(logits_hw, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+    return cv2.resize(map_hw, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
@@ -76,10 +81,11 @@ def _parts(foreground: np.ndarray, top_k: int) -> list[np.ndarray]:
     return [labels == part for part in ranked if areas[part] >= MIN_AREA * foreground.size]
 
 
-def _instances(outputs: dict[str, np.ndarray], logits: np.ndarray, masks: list[np.ndarray],
+def _instances(outputs: dict[str, np.ndarray], probability: np.ndarray, masks: list[np.ndarray],
                queries: np.ndarray | None, score_threshold: float) -> Instances:
     """Scored by the foreground's mean probability inside, times the query's motion probability."""
-    scores = np.array([sigmoid(logits[mask]).mean() for mask in masks], np.float32)
+    scores = np.array([probability[mask].mean() for mask in masks], np.float32)
+    scores = np.minimum(scores, np.float32(1))
     motion = scores
     embeddings = np.zeros((len(masks), _embedding_width(outputs)), np.float32)
     if queries is not None:
@@ -88,7 +94,7 @@ def _instances(outputs: dict[str, np.ndarray], logits: np.ndarray, masks: list[n
         embeddings = finite(outputs, 'embeddings')[queries]
     kept = [row for row in np.argsort(-scores, kind='stable') if scores[row] > score_threshold]
     if not kept:
-        return Instances.empty(*logits.shape, embeddings.shape[1])
+        return Instances.empty(*probability.shape, embeddings.shape[1])
     boxes = np.array([mask_box(masks[row]) for row in kept], np.float32)
     return Instances(np.stack([masks[row] for row in kept]), boxes, scores[kept], motion[kept],
                      np.ones(len(kept), bool), embeddings[kept])
