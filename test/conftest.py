@@ -7,9 +7,10 @@ import pytest
 from hypothesis import settings
 
 # The same examples in every CI run; new ones on a developer's machine, where a find can be looked at.
+# No deadline: on a loaded machine any example may take long.
+settings.register_profile('local', deadline=None)
 settings.register_profile('ci', derandomize=True, deadline=None)
-if os.environ.get('CI'):
-    settings.load_profile('ci')
+settings.load_profile('ci' if os.environ.get('CI') else 'local')
 
 ROOT = Path(__file__).resolve().parents[1]
 

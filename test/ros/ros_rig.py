@@ -151,14 +151,18 @@ class Rig:
         assert wait_until(
             lambda: (
                 all(pub.get_subscription_count() for pub, _ in inputs)
-                and all(self.node.count_publishers(f'/{topic}') for _, topic in inputs)
                 and all(self.node._outputs[name].get_subscription_count() for name in self.got)
                 and all(
-                    self.client.count_publishers(f'/mos_perception/{name}') for name in self.got
+                    item.get_publisher_count()
+                    for node, names in (
+                        (self.node, [f'/{topic}' for _, topic in inputs]),
+                        (self.client, [f'/mos_perception/{name}' for name in self.got]),
+                    )
+                    for item in node.subscriptions
+                    if item.topic_name in names
                 )
             )
         )
-        time.sleep(0.3)
 
     def send(self, n: int, events: bool = True, frame: bool = True) -> None:
         """Frame n and the packet that ends at its stamp (numbered n, from 0)."""

@@ -1,12 +1,14 @@
 """Bad input: each has one counted reason, the node lives, and the next good input works."""
 
 import importlib.util
+import threading
 import time
 from array import array
 
 import pytest
 from dvs_msgs.msg import Event, EventArray
 from rclpy.lifecycle import TransitionCallbackReturn
+from ros_rig import LAST_S
 
 from bench.tiny_model import make_tiny_model
 from mos_perception.ros import convert
@@ -153,14 +155,16 @@ def test_frames_dropped_before_the_node_are_counted(rig):
     bench = rig(events_topic='')
     bench.send(0, events=False)
     assert bench.wait_results(1)  # counting starts with the first frame seen
-    real = bench.node.pipeline.push_frame
+    sent, real = threading.Event(), bench.node.pipeline.push_frame
 
     def slow(*arguments: object) -> list:
+        sent.wait(LAST_S)
         time.sleep(0.05)
         return real(*arguments)
     bench.node.pipeline.push_frame = slow
     for n in range(1, 40):
         bench.send(n, events=False)
+    sent.set()
     assert bench.wait(lambda: bench.counts()['frames'] + bench.counts().get('lost_frames', 0) == 40)
     assert bench.counts()['lost_frames'] > 0
     bench.node.pipeline.push_frame = real

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import rclpy
-from ros_rig import LAST_S
+from ros_rig import LAST_S, wait_until
 
+from mos_msgs.msg import Instances
 from mos_perception.recording.bag import BagWriter, open_bag
-from mos_perception.ros import convert
+from mos_perception.ros import convert, qos
 from mos_perception.ros.player import Player, parse
 
 COUNT = 20
@@ -89,7 +90,9 @@ def test_schedule_is_absolute(bag, ros):
         stamps = [item.receive_ns for item in opened.messages()]
     due = [start + (stamp - stamps[0]) / 1e9 / 0.5 for stamp in stamps]
     late = [at - wanted for at, wanted in zip(times, due, strict=True)]
-    assert min(late) >= 0 and sorted(late)[len(late) // 2] < 0.08  # 0.16 s would have added up
+    # had each publishing's 4 ms been added up, 20 and more of them would have made each of these
+    # late; a loaded machine delays some, not all
+    assert min(late) >= 0 and min(late[COUNT:]) < 0.004 * COUNT
     node.destroy_node()
 
 
@@ -122,23 +125,27 @@ def test_recorder_refuses_an_existing_bag(bag, start):
     assert recorder.returncode == 1 and 'exists' in text and 'Traceback' not in text
 
 
-def test_player_node_recorder(bag, tmp_path, start, tiny_model):
+def test_player_node_recorder(bag, tmp_path, start, tiny_model, ros, messages):
     node = start('node', '--ros-args', '-p', f'model:={tiny_model}')
-    recorder = start(
-        'recorder',
-        '--out',
-        str(tmp_path / 'out'),
-        '/mos_perception/instances',
-        '/mos_perception/tracks',
-    )
-    # slowly and late: on a loaded machine the recorder finds the node's topics seconds after the
-    # player did
-    player = start(
-        'player', str(bag), '--topics', '/image', '/events', '--rate', '0.25', '--start-delay', '4'
-    )
+    outputs = ['/mos_perception/instances', '/mos_perception/tracks']
+    recorder = start('recorder', '--out', str(tmp_path / 'out'), *outputs)
+    missing, answered, last = set(outputs), [], messages.START_NS + COUNT * messages.FRAME_NS
+    while missing:
+        line = recorder.stdout.readline()
+        assert line, 'the recorder has ended'
+        missing = {topic for topic in missing if f'recording {topic} ' not in line}
+    watcher = rclpy.create_node('watcher')
+    watcher.create_subscription(Instances, outputs[0], lambda message: answered.append(
+        convert.to_ns(message.header.stamp)), qos.output())
+
+    def last_frame_answered() -> bool:
+        rclpy.spin_once(watcher, timeout_sec=0.1)
+        return last in answered
+    player = start('player', str(bag), '--topics', '/image', '/events', '--rate', '0.25')
+    assert wait_until(last_frame_answered)
     text, _ = player.communicate(timeout=LAST_S)
     assert player.returncode == 0, text
-    time.sleep(1)
+    watcher.destroy_node()
     for process in (recorder, node):
         process.send_signal(signal.SIGINT)
     log, _ = node.communicate(timeout=LAST_S)
@@ -147,4 +154,4 @@ def test_player_node_recorder(bag, tmp_path, start, tiny_model):
     with open_bag(tmp_path / 'out') as found:
         stamps = [answer.stamp_ns for _, answer in found.items(['/mos_perception/instances'])]
     assert len(stamps) == len(set(stamps)) and stamps == sorted(stamps)
-    assert len(stamps) >= COUNT // 2, log  # on a loaded machine newer frames may win
+    assert len(stamps) > 1 and stamps[-1] == last, log  # on a loaded machine newer frames may win

@@ -10,14 +10,16 @@ from torch import nn
 from training.nets.convolution import StridedPointwise
 from training.nets.dimos import Dimos
 from training.nets.dimos_config import DimosConfig
+from training.nets.gmos_nano import GmosNano, GmosNanoConfig
 from training.recipes import RECIPES, Recipe
 
 HERE = Path(__file__).parent
+NETWORKS = {DimosConfig: Dimos, GmosNanoConfig: GmosNano}
 
 
 def configurations():
     """Of every recipe, and of every network or recipe that a test file here names."""
-    found = {name: recipe.net for name, recipe in RECIPES.items()}
+    found = {name: recipe.net for name, recipe in RECIPES.items()} | {'gmos': GmosNanoConfig()}
     for path in sorted(HERE.glob('test_*.py')):
         if path == Path(__file__):
             continue
@@ -27,7 +29,7 @@ def configurations():
         for name, value in vars(module).items():
             if isinstance(value, Recipe):
                 value = value.net
-            if isinstance(value, DimosConfig):
+            if type(value) in NETWORKS:
                 found[f'{path.stem}.{name}'] = value
     return found
 
@@ -36,7 +38,7 @@ def configurations():
                                     for name, config in configurations().items()])
 def test_no_network_has_a_plain_strided_pointwise_convolution(config):
     with torch.device('meta'):
-        network = Dimos(config)
+        network = NETWORKS[type(config)](config)
     plain = [name for name, layer in network.named_modules()
              if isinstance(layer, nn.Conv2d) and not isinstance(layer, StridedPointwise)
              and layer.kernel_size == (1, 1) and max(layer.stride) > 1]

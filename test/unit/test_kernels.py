@@ -303,7 +303,7 @@ def sanitized(folder, kind, sources=SOURCES):
     # The thread sanitizer cannot bear random addresses.
     run = ['setarch', '-R'] if kind == 'thread' and shutil.which('setarch') else []
     done = subprocess.run([*run, str(program)], capture_output=True, text=True, check=False,
-                          timeout=120)
+                          timeout=600)
     return '' if done.returncode == 0 else (done.stderr or f'exit code {done.returncode}')[:500]
 
 
