@@ -150,7 +150,9 @@ def test_killing_a_run_at_any_moment_loses_one_interval_at_most(tmp_path):
                str(here.parents[2])]
     for turn in range(3):
         run = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        assert int(run.stdout.readline().split()[1]) >= seen
+        line = run.stdout.readline()
+        assert line, f'ended with {run.wait()}'
+        assert int(line.split()[1]) >= seen
         while run.poll() is None and steps_saved(tmp_path) <= seen:
             time.sleep(0.01)
         time.sleep(0.013 * turn)
