@@ -139,7 +139,7 @@ def test_half_precision_keeps_inputs_outputs_and_nearly_the_answer(exported, tmp
 
 
 def test_evaluation_of_a_data_set_on_disk(exported, tmp_path, capsys):
-    """A DAVIS folder without events: only what needs none is scored, on all its sequences."""
+    """A DAVIS folder without events: J and F of all its sequences, and of the baselines."""
     _, path = exported
     for seed in range(2):
         clip = render_clip(find_preset('easy', duration_s=0.1), seed, 'test')
@@ -148,7 +148,9 @@ def test_evaluation_of_a_data_set_on_disk(exported, tmp_path, capsys):
     data = ['--data', str(tmp_path / 'set'), '--frames-only', '--json']
     assert evaluate_command(['--model', str(path), *data]) == 0
     result = json.loads(capsys.readouterr().out)
-    assert list(result['scores']) == ['frames only', 'baseline: homography', 'baseline: mog2']
+    assert {'J_mean', 'F_mean', 'sequences'} <= set(result)
+    assert set(result['sequences']) == {'s0', 's1'} and 0 <= result['J_mean'] <= 1
+    assert set(result['baselines']) == {'baseline: homography', 'baseline: mog2'}
     assert 'frames only' in result['about']
     assert evaluate_command(['--model', str(path), '--data', str(tmp_path / 'nothing')]) == 1
     assert 'none of the known data set layouts' in capsys.readouterr().err
