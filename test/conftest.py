@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# The same examples in every CI run; new ones on a developer's machine, where a find can be looked at.
+# The same examples in every CI run; new ones on a developer's machine, where a find can be looked
+# at.
 # No deadline: on a loaded machine any example may take long.
 settings.register_profile('local', deadline=None)
 settings.register_profile('ci', derandomize=True, deadline=None)
@@ -17,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope='session')
 def data_dir() -> Path:
-    """The folder of real recordings (`MOS_TEST_DATA`, else ../shared/data); skips where there is none."""
+    """The folder of real recordings (`MOS_TEST_DATA`, else ../shared/data); skips if there is none."""
     folder = Path(os.environ.get('MOS_TEST_DATA', ROOT.parent / 'shared' / 'data'))
     if not folder.is_dir():
         pytest.skip(f'no real recordings at {folder}: set MOS_TEST_DATA')

@@ -1,4 +1,4 @@
-"""Strided 1x1 convolutions: none that oneDNN's gradient breaks on, in any recipe or test network."""
+"""Strided 1x1 convolutions: none that oneDNN's gradient breaks on, in a recipe or test network."""
 
 import importlib.util
 from pathlib import Path
