@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope='session')
 def data_dir() -> Path:
-    """The folder of real recordings (`MOS_TEST_DATA`, else ../shared/data); skips if there is none."""
+    """The folder of real recordings (`MOS_TEST_DATA`, else ../shared/data); skips without one."""
     folder = Path(os.environ.get('MOS_TEST_DATA', ROOT.parent / 'shared' / 'data'))
     if not folder.is_dir():
         pytest.skip(f'no real recordings at {folder}: set MOS_TEST_DATA')
