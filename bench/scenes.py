@@ -1,11 +1,12 @@
 """Rendering scenes beside an OpenCV + Numba loop and evlib's ESIM on the same scenes, in one run.
 
     python -m bench.scenes [--json PATH] [--scenes 6] [--clips 1000]  speed and memory
-    python -m bench.scenes --fidelity [--json PATH] [--scenes 6]      events against a 16 kHz reference, event rates
+    python -m bench.scenes --fidelity [--json PATH] [--scenes 6]  fidelity and rates of events
 
-Speed bars (346x260, 2 cores): frames + events + truth of a scene-second in 0.6 s, 2 x the OpenCV + Numba loop. Event
-bars: cosine of signed counts per pixel >= 0.99 in 10 ms bins, >= 0.97 in 2 ms; 3-15 events per pixel per second in
-`mid` clips, under 1 with a static camera. evlib comes from requirements/bench.txt; where it is missing, that is said.
+Speed bars (346x260, 2 cores): frames + events + truth of a scene-second in 0.6 s, 2 x the OpenCV +
+Numba loop. Event bars: cosine of signed counts per pixel >= 0.99 in 10 ms bins, >= 0.97 in 2 ms;
+3-15 events per pixel per second in `mid` clips, under 1 with a static camera. evlib comes from
+requirements/bench.txt; where it is missing, that is said.
 """
 
 from __future__ import annotations
@@ -23,18 +24,12 @@ import torch
 
 from bench import scenes_opencv
 from bench.report import Report
+from bench.scenes_fidelity import SIZE, SPAN_S, bench_fidelity, bench_rates, quiet_pixels
 from training.scenes import esim, render_clip
 from training.scenes.presets import Preset, find_preset
 from training.scenes.render import Renderer, speeds_px_s
 from training.scenes.simulate import sample_times
-from training.scenes.splits import generator
-from training.scenes.world import World, build_world
-
-SIZE = (260, 346)
-QUIET = {'leak_hz': (0.0, 0.0), 'shot_hz': (0.0, 0.0), 'hot_share': (0.0, 0.0)}
-REFERENCE_HZ, SPAN_S = 16_000, 0.2
-STEPS_PX = (0.25, 0.35, 0.5, 0.7)
-OFFSETS_NS = (0, 670_000, 1_330_000)  # of the bins: the worst counts, or samples on the bins' edges would flatter
+from training.scenes.world import build_world
 
 
 def timed(run: Callable[[], object]) -> tuple[float, float]:
@@ -44,25 +39,26 @@ def timed(run: Callable[[], object]) -> tuple[float, float]:
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
-def quiet_pixels(preset: Preset, seed: int) -> esim.Pixels:
-    """A drawn sensor without noise."""
-    return esim.Pixels.draw(generator(seed, 'train', 4), replace(preset.sensor, **QUIET), preset.size)
-
-
 def opencv_run(preset: Preset, seed: int) -> Callable[[], object]:
     """The OpenCV + Numba loop for the clip that `render_clip(preset, seed)` renders."""
     def run() -> object:
         world = build_world(preset, seed, 'train')
         offsets = np.arange(preset.frame_count) / preset.fps
-        counts = np.clip(np.ceil(speeds_px_s(world, preset.size, offsets) * world.exposure_s), 1, 16).astype(int)
+        counts = np.clip(
+            np.ceil(speeds_px_s(world, preset.size, offsets) * world.exposure_s), 1, 16
+        ).astype(int)
         times = sample_times(world, preset, -1 / preset.fps, offsets[-1] + 0.005)
-        return scenes_opencv.render(world, preset.size, times, quiet_pixels(preset, seed), offsets, counts)
+        return scenes_opencv.render(
+            world, preset.size, times, quiet_pixels(preset, seed), offsets, counts
+        )
 
     return run
 
 
 def full_run(preset: Preset, seed: int) -> Callable[[], object] | None:
-    """Frames, events, ids and every other truth at the frames; None while the package has no `render_truth`."""
+    """Frames, events, ids and every other truth at the frames; None while the package has no
+    `render_truth`.
+    """
     render_truth = getattr(importlib.import_module('training.scenes'), 'render_truth', None)
     if render_truth is None:
         return None
@@ -81,9 +77,13 @@ def bench_scene_second(report: Report, args: argparse.Namespace) -> None:
     walls: dict[str, list[float]] = {}
     cpus: dict[str, list[float]] = {}
     for turn in range(-1, args.scenes):
-        seed, level = max(turn, 0), preset if turn >= 0 else replace(preset, duration_s=0.1)  # the first turn compiles
-        runs = {'ours': partial(render_clip, level, seed), 'OpenCV + Numba': opencv_run(level, seed),
-                'with truth': full_run(level, seed)}
+        # the first turn compiles
+        seed, level = max(turn, 0), preset if turn >= 0 else replace(preset, duration_s=0.1)
+        runs = {
+            'ours': partial(render_clip, level, seed),
+            'OpenCV + Numba': opencv_run(level, seed),
+            'with truth': full_run(level, seed),
+        }
         for name, run in runs.items():
             wall, cpu = timed(run) if run else (0.0, 0.0)
             if run and turn >= 0:
@@ -93,13 +93,25 @@ def bench_scene_second(report: Report, args: argparse.Namespace) -> None:
     work = {name: float(np.median(values)) for name, values in cpus.items()}
     for what, figures in (('wall', middle), ('processor time', work)):
         ratio = figures['OpenCV + Numba'] / figures['ours']
-        report.row(f'scene-second mid 346x260, frames + events + ids, {what}', figures['ours'], 's',
-                   {'OpenCV + Numba': figures['OpenCV + Numba']}, '<= 0.6 s, >= 2 x' if what == 'wall' else '>= 2 x',
-                   ratio >= 2 and (what != 'wall' or figures['ours'] <= 0.6), ratio=ratio, scenes=args.scenes)
+        report.row(
+            f'scene-second mid 346x260, frames + events + ids, {what}',
+            figures['ours'],
+            's',
+            {'OpenCV + Numba': figures['OpenCV + Numba']},
+            '<= 0.6 s, >= 2 x' if what == 'wall' else '>= 2 x',
+            ratio >= 2 and (what != 'wall' or figures['ours'] <= 0.6),
+            ratio=ratio,
+            scenes=args.scenes,
+        )
         if 'with truth' in figures:
-            report.row(f'the same + boxes, depth, poses, points, flow, {what}', figures['with truth'], 's', {},
-                       '<= 0.6 s' if what == 'wall' else '<= 1.2 s (2 idle cores)',
-                       figures['with truth'] <= (0.6 if what == 'wall' else 1.2))
+            report.row(
+                f'the same + boxes, depth, poses, points, flow, {what}',
+                figures['with truth'],
+                's',
+                {},
+                '<= 0.6 s' if what == 'wall' else '<= 1.2 s (2 idle cores)',
+                figures['with truth'] <= (0.6 if what == 'wall' else 1.2),
+            )
     if 'with truth' not in middle:
         report.note('full truth not measured: training.scenes has no render_truth')
     report.note(f'ratios to OpenCV + Numba: wall {middle["OpenCV + Numba"] / middle["ours"]:.2f}, '
@@ -118,14 +130,26 @@ def bench_event_step(report: Report, args: argparse.Namespace) -> None:
     slow = replace(pixels, cutoff_hz=100.0)
     runs: dict[str, Callable[[], object]] = {
         'ours': lambda: esim.crossings(np.log(light + np.float32(esim.LOG_EPS)), stamps, pixels),
-        'with low-pass': lambda: esim.crossings(np.log(light + np.float32(esim.LOG_EPS)), stamps, slow),
-        'plain Numba loop': lambda: plain_loop(light, stamps, pixels)}
+        'with low-pass': lambda: esim.crossings(
+            np.log(light + np.float32(esim.LOG_EPS)), stamps, slow
+        ),
+        'plain Numba loop': lambda: plain_loop(light, stamps, pixels),
+    }
     peer = evlib_run(report, light, times, float(pixels.on.mean()))
     if peer:
         runs['evlib'] = peer
-    best = {name: min(timed(run)[1] for _ in range(4)) / len(times) * 1e3 for name, run in runs.items()}
-    report.row('log + events of one image 346x260, processor time', best.pop('ours'), 'ms', best, '', None,
-               samples=len(times))
+    best = {
+        name: min(timed(run)[1] for _ in range(4)) / len(times) * 1e3 for name, run in runs.items()
+    }
+    report.row(
+        'log + events of one image 346x260, processor time',
+        best.pop('ours'),
+        'ms',
+        best,
+        '',
+        None,
+        samples=len(times),
+    )
 
 
 def plain_loop(light: np.ndarray, stamps: np.ndarray, pixels: esim.Pixels) -> np.ndarray:
@@ -133,17 +157,35 @@ def plain_loop(light: np.ndarray, stamps: np.ndarray, pixels: esim.Pixels) -> np
     logs, state = np.log(light + np.float32(esim.LOG_EPS)), pixels.state.copy()
     out, count = np.empty(4096, np.int64), 0
     for k in range(1, len(logs)):
-        out, count = scenes_opencv.cross(logs[k], logs[k - 1], state, pixels.on, pixels.off, stamps[k - 1],
-                                         stamps[k] - stamps[k - 1], 0, out, count)
+        out, count = scenes_opencv.cross(
+            logs[k],
+            logs[k - 1],
+            state,
+            pixels.on,
+            pixels.off,
+            stamps[k - 1],
+            stamps[k] - stamps[k - 1],
+            0,
+            out,
+            count,
+        )
     return out[:count]
 
 
-def evlib_run(report: Report, light: np.ndarray, times: np.ndarray, threshold: float) -> Callable[[], object] | None:
+def evlib_run(
+    report: Report, light: np.ndarray, times: np.ndarray, threshold: float
+) -> Callable[[], object] | None:
     """evlib's ESIMSimulator over the same images (0-255 as it wants), or None and a note."""
     try:
         simulation = importlib.import_module('evlib.simulation')
-        config = simulation.ESIMConfig(positive_threshold=threshold, negative_threshold=threshold, device='cpu',
-                                       refractory_period_ms=0.0, log_floor=esim.LOG_EPS, dtype='float32')
+        config = simulation.ESIMConfig(
+            positive_threshold=threshold,
+            negative_threshold=threshold,
+            device='cpu',
+            refractory_period_ms=0.0,
+            log_floor=esim.LOG_EPS,
+            dtype='float32',
+        )
     except (ImportError, AttributeError) as error:
         report.note(f'evlib not measured: {error} (requirements/bench.txt)')
         return None
@@ -151,7 +193,10 @@ def evlib_run(report: Report, light: np.ndarray, times: np.ndarray, threshold: f
 
     def run() -> int:
         simulator = simulation.ESIMSimulator(config)
-        return sum(len(simulator.process_frame(image, t)[0]) for image, t in zip(images, times, strict=True))
+        return sum(
+            len(simulator.process_frame(image, t)[0])
+            for image, t in zip(images, times, strict=True)
+        )
 
     logs, stamps = np.log(light + np.float32(esim.LOG_EPS)), np.round(times * 1e9).astype(np.int64)
     ours = len(esim.crossings(logs, stamps, esim.Pixels.ideal(SIZE, threshold)))
@@ -178,8 +223,15 @@ def bench_memory(report: Report, args: argparse.Namespace) -> None:
     for seed in range(args.clips):
         render_clip(preset, 100 + seed)
     growth = resident_mb() - before
-    report.row(f'memory growth over {args.clips} clips, after 20', growth, 'MB', {'before, MB': before}, '< 30 MB',
-               growth < 30, seconds=time.perf_counter() - start)
+    report.row(
+        f'memory growth over {args.clips} clips, after 20',
+        growth,
+        'MB',
+        {'before, MB': before},
+        '< 30 MB',
+        growth < 30,
+        seconds=time.perf_counter() - start,
+    )
 
 
 def bench_gpu(report: Report) -> None:
@@ -194,80 +246,11 @@ def bench_gpu(report: Report) -> None:
     report.row('GPU, mid 256x192', rate, 'scene-s/s', {}, '>= 100', rate >= 100)
 
 
-def signed_counts(packed: np.ndarray, size: tuple[int, int], bin_ns: int, offset_ns: int = 0) -> np.ndarray:
-    """(bins * H * W,) ON minus OFF events per pixel and bin of time; the first bin is `offset_ns` shorter."""
-    cells = size[0] * size[1]
-    when, y, x = ((packed >> 29) + offset_ns) // bin_ns, (packed >> 15) & 0x3FFF, (packed >> 1) & 0x3FFF
-    where = when * cells + y * size[1] + x
-    length = (int(SPAN_S * 1e9) // bin_ns + 2) * cells
-    return np.bincount(where, 2.0 * (packed & 1) - 1, length)
-
-
-def cosine(a: np.ndarray, b: np.ndarray, bin_ns: int) -> float:
-    """Of the angle between two event streams' signed counts, at the worst of the bins' offsets."""
-    pairs = ((signed_counts(a, SIZE, bin_ns, offset), signed_counts(b, SIZE, bin_ns, offset)) for offset in OFFSETS_NS)
-    return min(float(x @ y / np.sqrt((x @ x) * (y @ y))) for x, y in pairs)
-
-
-def world_events(world: World, preset: Preset, pixels: esim.Pixels, times: np.ndarray, chunk: int = 256) -> np.ndarray:
-    """(E,) packed events of a world sampled at `times` from 0, noise off; in chunks, so that 16 kHz fits in memory."""
-    renderer, crosser, parts = Renderer(world, preset.size), None, []
-    stamps = np.round(times * 1e9).astype(np.int64)
-    for first in range(0, len(times), chunk):
-        logs = renderer.images(times[first:first + chunk], rgb=False)[:, 0].add(esim.LOG_EPS).log_().numpy()
-        if crosser is None:
-            crosser = esim.Crosser(pixels, logs[0], stamps[0])
-            logs = logs[1:]
-        parts.append(crosser.feed(logs, stamps[max(first, 1):first + chunk]))
-    return np.concatenate(parts)
-
-
-def bench_fidelity(report: Report, args: argparse.Namespace) -> None:
-    """Cosines at several steps against 16 kHz, the worst scene; the bar is judged at the preset's own step."""
-    preset = find_preset('mid', size=SIZE)
-    steps = sorted({*STEPS_PX, preset.step_px})
-    found: dict[float, list[tuple[float, float, float, float]]] = {step: [] for step in steps}
-    for seed in range(args.scenes):
-        world, pixels = build_world(preset, seed, 'train'), quiet_pixels(preset, seed)
-        reference = world_events(world, preset, pixels, np.linspace(0, SPAN_S, int(SPAN_S * REFERENCE_HZ) + 1))
-        for step in steps:
-            times = sample_times(world, replace(preset, step_px=step), 0.0, SPAN_S)
-            packed = world_events(world, preset, pixels, times)
-            found[step].append((cosine(packed, reference, 10_000_000), cosine(packed, reference, 2_000_000),
-                                len(packed) / len(reference), len(times) / SPAN_S))
-    for step, figures in found.items():
-        ten, two, kept, rate = np.array(figures).T
-        chosen = ' (the preset\'s)' if step == preset.step_px else ''
-        for name, values, bar in (('10 ms', ten, 0.99), ('2 ms', two, 0.97)):
-            report.row(f'{step} px per sample{chosen}: cosine in {name} bins, worst of '
-                       f'{args.scenes} scenes',
-                       float(values.min()), '', {'median': float(np.median(values)), 'events kept': float(kept.mean()),
-                                                 'samples/s': float(rate.mean())}, f'>= {bar}',
-                       bool(values.min() >= bar), each=values.tolist())
-    good = [step for step, figures in found.items() if min(f[0] for f in figures) >= 0.99 and
-            min(f[1] for f in figures) >= 0.97]
-    report.note(f'largest step that meets both bars in every scene: {max(good, default=None)} px '
-                'per sample')
-
-
-def bench_rates(report: Report, args: argparse.Namespace) -> None:
-    """Events per pixel per second of default clips, noise included; the bar is on the median clip."""
-    for name, changes, low, high in (('mid', {}, 3, 15), ('mid, static camera', {'static_camera': 1.0}, 0, 1)):
-        preset = find_preset('mid', **changes)
-        rates = []
-        for seed in range(args.rate_clips):
-            events = render_clip(preset, seed).events
-            span_s = preset.frame_slots / preset.fps + 0.005
-            rates.append(len(events) / span_s / (preset.size[0] * preset.size[1]))
-        middle, inside = float(np.median(rates)), float(np.mean([low <= rate <= high for rate in rates]))
-        report.row(f'{name}: events per pixel per second, median of {args.rate_clips} clips', middle, '1/s',
-                   {'10 %': float(np.quantile(rates, 0.1)), '90 %': float(np.quantile(rates, 0.9)),
-                    'share of clips inside': inside}, f'{low}-{high}' if low else f'< {high}', low <= middle <= high)
-
-
 def main() -> None:
     """Run everything and report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('--json', help='write the figures here')
     parser.add_argument('--fidelity', action='store_true', help='events against 16 kHz and event '
                                                                 'rates, no speed')
@@ -277,9 +260,19 @@ def main() -> None:
                                                                 'none')
     parser.add_argument('--rate-clips', type=int, default=20)
     args = parser.parse_args()
-    name, title = ('scenes --fidelity', 'event fidelity and rates') if args.fidelity else ('scenes', 'speed and memory')
-    report = Report(name, f'Scenes: {title}', ('numpy', 'numba', 'torch', 'opencv-python-headless', 'evlib'))
-    steps = (bench_fidelity, bench_rates) if args.fidelity else (bench_scene_second, bench_event_step, bench_memory)
+    name, title = (
+        ('scenes --fidelity', 'event fidelity and rates')
+        if args.fidelity
+        else ('scenes', 'speed and memory')
+    )
+    report = Report(
+        name, f'Scenes: {title}', ('numpy', 'numba', 'torch', 'opencv-python-headless', 'evlib')
+    )
+    steps = (
+        (bench_fidelity, bench_rates)
+        if args.fidelity
+        else (bench_scene_second, bench_event_step, bench_memory)
+    )
     for step in steps:
         step(report, args)
     if not args.fidelity:

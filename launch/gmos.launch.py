@@ -1,4 +1,5 @@
-"""The node on frames alone: `ros2 launch mos_perception gmos.launch.py image_topic:=/camera/image_raw`.
+"""The node on frames alone: `ros2 launch mos_perception gmos.launch.py
+image_topic:=/camera/image_raw`.
 
 All arguments of dimos.launch.py; only the parameter file is another.
 """

@@ -25,7 +25,7 @@ from mos_perception.tracking import load_tracker
 
 
 class Pipeline:
-    """One camera's perception. The constructor raises MosError for a configuration that cannot work."""
+    """One camera's perception. Raises MosError when made for a configuration that cannot work."""
 
     def __init__(self, config: Config, model: Model | None = None) -> None:
         self.config = config
@@ -46,7 +46,7 @@ class Pipeline:
 
     @property
     def due_ns(self) -> int | None:
-        """When `ready` has something for certain, on the clock of `now_ns`; None: no frame waits."""
+        """When `ready` has something for sure, on the clock of `now_ns`; None: no frame waits."""
         return self.sync.due_ns
 
     @property
@@ -67,7 +67,7 @@ class Pipeline:
         return self._take_events(packet.frame_id, size, self.stream.push, packet)
 
     def push_events(self, events: Events, size: tuple[int, int], frame_id: str) -> list[Skip]:
-        """Take decoded events, stamps in ROS time (`dvs_msgs/EventArray`); `size` (height, width)."""
+        """Take decoded events in ROS time (`dvs_msgs/EventArray`); `size` (height, width)."""
         if len(events):
             if self.sync.jumped_back(int(events.t[0]), self._last_packet_ns):
                 self.reset()
@@ -75,7 +75,7 @@ class Pipeline:
         return self._take_events(frame_id, size, self.stream.push_events, events, *size, None)
 
     def push_frame(self, frame: Frame, now_ns: int) -> list[Skip]:
-        """Take one frame. Refuses other sizes than the first, and stamps that do not move forward."""
+        """Take one frame. Refuses other sizes than the first and stamps that do not move on."""
         if self.sync.frame_jumped_back(frame.stamp_ns):
             self.reset()
         return self.sync.push_frame(frame, now_ns)
@@ -107,7 +107,7 @@ class Pipeline:
                       sample.degraded(self.model.card.window is not None), stages)
 
     def warm_up(self, size: tuple[int, int] = (480, 640)) -> None:
-        """One inference on nothing: compiles, allocates, proves that it runs. Raises EngineError."""
+        """One inference on nothing: compiles, allocates, proves it runs. Raises EngineError."""
         self.model.detect(SyncedInput.nothing(size), StageTimes())
 
     def update(self, config: Config) -> None:

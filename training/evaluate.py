@@ -215,7 +215,9 @@ def _parser() -> argparse.ArgumentParser:
     option('--frames-only', action='store_true',
            help='with --data: it has no events; DAVIS folders are scored by J and F')
     option('--causal', action='store_true', help='with DAVIS folders: look at no later frame')
-    option('--pictures', type=Path, help='with DAVIS folders: where pictures of the best and worst go')
+    option(
+        '--pictures', type=Path, help='with DAVIS folders: where pictures of the best and worst go'
+    )
     option('--factors', action='store_true',
            help='instead of --preset: every level, and mid with one difficulty factor changed')
     option('--knobs', action=_Renamed, nargs=0, const='--factors', help=argparse.SUPPRESS)

@@ -151,7 +151,8 @@ class Cache:
             for name, value in key.items()
             if others[-1].get(name) != value
         ]
-        return f'the engine of {model} was built for something else: {"; ".join(differ) or "half an engine"}'
+        found = '; '.join(differ) or 'half an engine'
+        return f'the engine of {model} was built for something else: {found}'
 
     def _check_folder(self) -> None:
         info, parent = self.folder.lstat(), self.folder.parent.stat()

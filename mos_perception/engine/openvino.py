@@ -33,18 +33,30 @@ class OpenVinoEngine:
         self._version = openvino.__version__
         if not Path(path).is_file():
             raise EngineError(f'model file {path} does not exist: check the parameter "model"')
+        self._model = self._compiled(openvino.Core(), path)
+        self._request = self._model.create_infer_request()
+        self.inputs, self.outputs = (
+            tuple(map(_spec, ports)) for ports in (self._model.inputs, self._model.outputs)
+        )
+
+    def _compiled(self, core: Any, path: Path) -> Any:
+        """The model in the CPU's own precision, else in float32.
+
+        OpenVINO chooses bfloat16 by what the CPU can. Where `ONEDNN_MAX_CPU_ISA` holds oneDNN below
+        that, some layers have no bfloat16 kernel left and compilation fails.
+        """
+        options = {'PERFORMANCE_HINT': 'LATENCY', 'INFERENCE_NUM_THREADS': self.threads}
         try:
-            self._model = openvino.Core().compile_model(str(path), 'CPU', {
-                'PERFORMANCE_HINT': 'LATENCY', 'INFERENCE_NUM_THREADS': self.threads})
+            return core.compile_model(str(path), 'CPU', options)
+        except RuntimeError:
+            options['INFERENCE_PRECISION_HINT'] = 'f32'
+        try:
+            return core.compile_model(str(path), 'CPU', options)
         except RuntimeError as error:
             raise EngineError(
                 f'model file {path} cannot be loaded by OpenVINO {self._version} '
                 f'({" ".join(str(error).split())[:300]}): use "backend: onnxruntime"'
             ) from error
-        self._request = self._model.create_infer_request()
-        self.inputs, self.outputs = (
-            tuple(map(_spec, ports)) for ports in (self._model.inputs, self._model.outputs)
-        )
 
     def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """All outputs by name, copies.

@@ -13,7 +13,8 @@ from mos_perception.errors import EngineError
 LIBRARY = 'libcuda.so.1'
 # TensorRT 10.3 on JetPack 6 is built for CUDA 12.x; 12.2 is the oldest driver of that line
 MIN_CUDA = 12020
-REMEDY = 'install or repair the NVIDIA driver (in a container: start it with the GPU), or use "backend: onnxruntime"'
+REMEDY = ('install or repair the NVIDIA driver (in a container: start it with the GPU), or use '
+          '"backend: onnxruntime"')
 _SM_COUNT, _MAJOR, _MINOR = 16, 75, 76  # CUdevice_attribute of cuda.h
 
 

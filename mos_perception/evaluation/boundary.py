@@ -1,4 +1,5 @@
-"""Region and boundary scores of a mask: J and F of DAVIS (Perazzi et al. 2016; davisvideochallenge/davis2017-evaluation).
+"""Region and boundary scores of a mask: J and F of DAVIS (Perazzi et al. 2016;
+davisvideochallenge/davis2017-evaluation).
 
 Masks (H, W) bool. `void` pixels count for neither side.
 """
@@ -23,7 +24,8 @@ def region_j(found: np.ndarray, truth: np.ndarray, void: np.ndarray | None = Non
 
 def boundary_f(found: np.ndarray, truth: np.ndarray, void: np.ndarray | None = None,
                tolerance: float = TOLERANCE) -> float:
-    """F measure of the boundaries' precision and recall within ceil(`tolerance` x diagonal) px; 1 where both are empty.
+    """F measure of the boundaries' precision and recall within ceil(`tolerance` x diagonal) px; 1
+    where both are empty.
     """
     if void is not None:
         found, truth = found & ~void, truth & ~void
@@ -40,7 +42,9 @@ def boundary_f(found: np.ndarray, truth: np.ndarray, void: np.ndarray | None = N
 
 
 def boundary(mask: np.ndarray) -> np.ndarray:
-    """(H, W) bool: pixels whose right, lower or lower right neighbour is on the other side of the mask's edge."""
+    """(H, W) bool: pixels whose right, lower or lower right neighbour is on the other side of the
+    mask's edge.
+    """
     edge = np.zeros_like(mask)
     edge[:, :-1] |= mask[:, :-1] ^ mask[:, 1:]
     edge[:-1] |= mask[:-1] ^ mask[1:]

@@ -1,1 +1,2 @@
-"""How the camera moves, and what does not move with it: from frames near in time, and for events."""
+"""How the camera moves, and what does not move with it: from frames near in time, and for events.
+"""

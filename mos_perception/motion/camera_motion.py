@@ -19,8 +19,9 @@ _LEAST_SCALE_PX = 0.05
 
 @dataclass(frozen=True)
 class CameraMotion:
-    """`matrix` (3, 3) float64 maps pixels of now to the other frame; `inliers` in [0, 1] is the share that agrees;
-    `spread_px` is the median error of those: how noisy the background's flow is."""
+    """`matrix` (3, 3) float64 maps pixels of now to the other frame; `inliers` in [0, 1] is the
+    share that agrees; `spread_px` is the median error of those: how noisy the background's flow is.
+    """
 
     matrix: np.ndarray
     inliers: float
@@ -28,7 +29,8 @@ class CameraMotion:
 
 
 def fit_homography(flow: np.ndarray) -> CameraMotion:
-    """The homography most of `flow` (H, W, 2) px agrees with; the median translation where there is none.
+    """The homography most of `flow` (H, W, 2) px agrees with; the median translation where there is
+    none.
 
     MAGSAC++ (Barath et al. 2020) as in OpenCV; seeded, so that equal flows give equal matrices.
     """
@@ -37,8 +39,9 @@ def fit_homography(flow: np.ndarray) -> CameraMotion:
     source = grid[half::GRID_PX, half::GRID_PX].reshape(-1, 2)
     target = source + flow[half::GRID_PX, half::GRID_PX].reshape(-1, 2)
     cv2.setRNGSeed(0)
-    matrix, inliers = cv2.findHomography(source, target, cv2.USAC_MAGSAC, THRESHOLD_PX, maxIters=_ITERATIONS,
-                                         confidence=0.999)
+    matrix, inliers = cv2.findHomography(
+        source, target, cv2.USAC_MAGSAC, THRESHOLD_PX, maxIters=_ITERATIONS, confidence=0.999
+    )
     share = 0.0 if matrix is None else float(inliers.mean())
     if share < MIN_INLIERS or not _sane(matrix, flow.shape[:2]):
         matrix = np.eye(3)
@@ -54,8 +57,8 @@ def fit_homography(flow: np.ndarray) -> CameraMotion:
 def refined(matrix: np.ndarray, source: np.ndarray, target: np.ndarray) -> np.ndarray:
     """The homography (3, 3) nearer to the points (N, 2) that agree with it.
 
-    Gauss-Newton with Cauchy weights on what MAGSAC found. MAGSAC alone leaves the background of real
-    video .17 px off (median over davis16_train, neighbouring frames), this .08 px.
+    Gauss-Newton with Cauchy weights on what MAGSAC found. MAGSAC alone leaves the background of
+    real video .17 px off (median over davis16_train, neighbouring frames), this .08 px.
     """
     points = np.ones((3, len(source)))
     points[:2] = source.T

@@ -2,8 +2,8 @@
 
 What happens to the messages is in `feed.py` and `pipeline.py`.
 
-`configure` loads the model and proves that it runs; `activate` subscribes, so a player that waits for
-subscribers waits for an active node. One executor thread for callbacks, one worker thread for
+`configure` loads the model and proves that it runs; `activate` subscribes, so a player that waits
+for subscribers waits for an active node. One executor thread for callbacks, one worker thread for
 inference.
 """
 
@@ -62,7 +62,7 @@ class MosNode(LifecycleNode):
             self._autostart = self.create_timer(0.01, self._start, clock=self._steady)
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Load the model, compile, run once. FAILURE with one line in the log when it cannot work."""
+        """Load the model, compile, run once. FAILURE, one line in the log, if it cannot work."""
         try:
             check_inputs(self.config)
             self.pipeline = Pipeline(self.config)
@@ -85,7 +85,7 @@ class MosNode(LifecycleNode):
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Start the worker, then subscribe. FAILURE, one line in the log, if a topic cannot be had."""
+        """Start the worker, subscribe. FAILURE, one line in the log, if a topic cannot be had."""
         try:
             self._begin()
         except Exception as error:  # rclpy would swallow it
@@ -115,7 +115,8 @@ class MosNode(LifecycleNode):
         status = self.pipeline.status()
         self.get_logger().info(f'active: {status["model"]} on {status["engine backend"]} '
                                f'({status["engine provider"]}), '
-                               + ', '.join(f'{role} from {topic}' for role, topic in topics.items()))
+                               + ', '.join(f'{role} from {topic}'
+                                           for role, topic in topics.items()))
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Unsubscribe; finish the inference in work."""

@@ -50,7 +50,8 @@ def _line(node: Node, topic: str, types: list[str]) -> str:
         for taker in wanted:
             verdict, reason = qos_check_compatible(giver.qos_profile, taker.qos_profile)
             if verdict == QoSCompatibility.ERROR:
-                text += f'; NOTHING FLOWS from {giver.node_name} to {taker.node_name}: {reason.rstrip(";")}'
+                reason = reason.rstrip(';')
+                text += f'; NOTHING FLOWS from {giver.node_name} to {taker.node_name}: {reason}'
     return text
 
 

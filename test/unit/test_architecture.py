@@ -168,6 +168,8 @@ def test_lines_are_short():
 @pytest.mark.parametrize('path', LIBRARY + TESTS, ids=name)
 def test_no_citation_of_pages_that_are_not_here(path):
     pages = set(re.findall(r'[\w/]+\.md', path.read_text()))
-    known = {str(page.relative_to(ROOT)) for page in ROOT.rglob('*.md') if '.venv' not in page.parts}
+    known = {
+        str(page.relative_to(ROOT)) for page in ROOT.rglob('*.md') if '.venv' not in page.parts
+    }
     known |= {page.rpartition('/')[2] for page in known}
     assert pages <= known | WRITTEN

@@ -25,7 +25,8 @@ from mos_perception.engine.card import (
 from mos_perception.engine.interface import TensorSpec
 from mos_perception.errors import EngineError
 
-ABC = 'ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad'  # sha256('abc'), FIPS 180-2 appendix B.1
+# sha256('abc'), FIPS 180-2 appendix B.1
+ABC = 'ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad'
 
 
 def make_card(**changes) -> ModelCard:

@@ -1,6 +1,8 @@
 """ONNX Runtime engine: tiny graphs made here, honest reports, one clear error for each misuse."""
 
+import os
 import resource
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,6 +17,8 @@ from mos_perception.engine import load_engine
 from mos_perception.engine.card import find_model
 from mos_perception.engine.ort import OrtEngine
 from mos_perception.errors import EngineError
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -151,6 +155,19 @@ def test_openvino_runs_the_shipped_model_nearly_as_the_reference():
     )
     with pytest.raises(EngineError, match='the model takes image float32 1x3x120x160'):
         ours.run({})
+
+
+@pytest.mark.parametrize('isa', ['AVX2', 'ALL'])
+def test_openvino_runs_where_onednn_is_held_back(isa):
+    """In a process of its own: oneDNN reads the variable once."""
+    pytest.importorskip('openvino', reason='pip install openvino: it is an extra')
+    code = ('from mos_perception.engine import load_engine; '
+            'from mos_perception.engine.card import find_model; '
+            'print(load_engine(find_model("dimos_nano"), "openvino", 1).report()["precision"])')
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=ROOT,
+                          env={**os.environ, 'ONEDNN_MAX_CPU_ISA': isa}, check=False)
+    assert done.returncode == 0, done.stderr[-500:]
+    assert done.stdout.strip() in ('f32', 'bf16', 'f16')
 
 
 def test_openvino_refuses_clearly(tmp_path, monkeypatch):

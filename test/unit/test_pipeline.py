@@ -1,4 +1,7 @@
-"""The whole path with a stand-in network: stages, degraded inputs, resets, faults. Decoding and windows are real."""
+"""The whole path with a stand-in network: stages, degraded inputs, resets, faults.
+
+Decoding and windows are real.
+"""
 
 import numpy as np
 import pytest
@@ -27,11 +30,18 @@ def frame(stamp_ms: int, size=(HEIGHT, WIDTH)) -> Frame:
     return Frame(1_000 * MS + stamp_ms * MS, image, 'camera')
 
 
-def packet(stamp_ms: int, count=20, span_ms=10, seq=0, size=(HEIGHT, WIDTH), encoding='mono') -> EventPacket:
+def packet(
+    stamp_ms: int, count=20, span_ms=10, seq=0, size=(HEIGHT, WIDTH), encoding='mono'
+) -> EventPacket:
     """`count` events evenly over the span that ends at the stamp."""
     base = 1_000 * MS + (stamp_ms - span_ms) * MS
     dt = np.linspace(1, span_ms * MS, count).astype(np.uint64)
-    words = dt | np.uint64(25) << np.uint64(32) | np.uint64(20) << np.uint64(48) | np.uint64(1) << np.uint64(63)
+    words = (
+        dt
+        | np.uint64(25) << np.uint64(32)
+        | np.uint64(20) << np.uint64(48)
+        | np.uint64(1) << np.uint64(63)
+    )
     return EventPacket(base, encoding, *size, seq, base, words.view(np.uint8), 'camera')
 
 
@@ -62,13 +72,19 @@ def test_a_frame_with_its_events_gives_a_tracked_instance(pipeline):
 def test_missing_modalities_are_degraded_not_failed(pipeline):
     pipeline.push_frame(frame(60), 0)
     (result,) = run(pipeline, now_ms=1000)
-    assert result.modality is Modality.FRAME and result.degraded == 'no events' and len(result.instances) == 1
+    assert (
+        result.modality is Modality.FRAME
+        and result.degraded == 'no events'
+        and len(result.instances) == 1
+    )
     pipeline.reset()
     results = []
     for n, stamp in enumerate(range(10, 2000, 10)):
         pipeline.push_packet(packet(stamp, seq=n))
         results += run(pipeline)
-    assert len(results) > 20 and all(r.modality is Modality.EVENTS and r.degraded == 'no frames' for r in results)
+    assert len(results) > 20 and all(
+        r.modality is Modality.EVENTS and r.degraded == 'no frames' for r in results
+    )
 
 
 def test_late_and_lost_events_are_said(pipeline):
@@ -88,7 +104,9 @@ def test_size_changes_are_refused_and_the_next_good_input_works(pipeline):
     pipeline.push_frame(frame(5), 0)
     run(pipeline)
     assert pipeline.push_frame(frame(10, (24, 32)), 0)[0].reason is SkipReason.SIZE_CHANGED
-    assert pipeline.push_packet(packet(20, seq=1, size=(24, 32)))[0].reason is SkipReason.SIZE_CHANGED
+    assert (
+        pipeline.push_packet(packet(20, seq=1, size=(24, 32)))[0].reason is SkipReason.SIZE_CHANGED
+    )
     pipeline.push_packet(packet(20, seq=1))
     pipeline.push_frame(frame(15), 0)
     assert [type(outcome) for outcome in run(pipeline)] == [Result]
@@ -124,7 +142,9 @@ def test_a_pair_from_before_a_reset_is_void(pipeline):
     assert isinstance(outcome, Skip) and outcome.reason is SkipReason.RESET
 
 
-def test_a_failed_inference_is_a_fault_and_the_next_frame_works(pipeline, bright_model, monkeypatch):
+def test_a_failed_inference_is_a_fault_and_the_next_frame_works(
+    pipeline, bright_model, monkeypatch
+):
     pipeline.push_packet(packet(100))
     for stamp in (50, 90):
         pipeline.push_frame(frame(stamp), 0)
