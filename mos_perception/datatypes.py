@@ -157,8 +157,10 @@ class SyncedInput:
     """What one inference gets: a frame, its events, or both. `epoch` counts resets.
 
     `size` is (height, width) of the answer. `neighbours` are frames around `frame`, oldest first,
-    for models that look at several. `waited_ms` is the wait for the events, `decode_ms` what
-    decoding took since the input before.
+    for models that look at several; `missing_gaps` of the gaps in time they look at have none.
+    `flow` (h, w, 2) px of its own size: where each pixel of the frame stood in the frame of the
+    answer before. `waited_ms` is the wait for the events, `decode_ms` what decoding took since the
+    input before.
     """
 
     stamp_ns: int
@@ -170,6 +172,8 @@ class SyncedInput:
     decode_ms: float = 0.0
     epoch: int = 0
     neighbours: tuple[Frame, ...] = ()
+    missing_gaps: int = 0
+    flow: np.ndarray | None = None
 
     @staticmethod
     def nothing(size: tuple[int, int]) -> SyncedInput:
@@ -187,6 +191,8 @@ class SyncedInput:
         """What is missing of what the model takes, in words; '' if nothing."""
         if self.frame is None:
             return 'no frames'
+        if self.missing_gaps:
+            return f'{self.missing_gaps} motion gaps without a frame'
         if not wants_events:
             return ''
         if self.window is None:

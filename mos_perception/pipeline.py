@@ -36,6 +36,7 @@ class Pipeline:
         self.stream = EventStream()
         self.tracker = load_tracker(config)
         self._lock = threading.Lock()
+        self._model_epoch = 0  # of the inputs that the model remembers
         self._events_in = 0  # decoded since the start, over all epochs
         self._last_packet_ns: int | None = None
 
@@ -94,6 +95,9 @@ class Pipeline:
         try:
             if not self.config.same_view:
                 sample.check_sizes()
+            if sample.epoch != self._model_epoch:
+                self.model.reset()
+                self._model_epoch = sample.epoch
             instances = self.model.detect(sample, stages)
             with self._lock:
                 if (void := self.sync.void(sample)) is not None:

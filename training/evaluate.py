@@ -21,12 +21,12 @@ from rich.table import Table
 
 from mos_perception import formats
 from mos_perception.config import Config
-from mos_perception.datatypes import EventWindow, Frame, Instances, SyncedInput
+from mos_perception.datatypes import Instances, SyncedInput
 from mos_perception.engine.card import find_model, save_card
 from mos_perception.errors import MosError
 from mos_perception.evaluation.score import SIZES, Scorer
 from mos_perception.models import Model, load_model
-from mos_perception.stages import StageTimes
+from training.answers import answers
 from training.baselines import BASELINES
 from training.baselines.scoring import add_frame
 from training.datasets.sequences import clip_of
@@ -41,7 +41,8 @@ COLUMNS = ('mIoU_ins', 'mIoU01', 'AP_released', 'AP_strict', 'mIoU_strict', 'pre
            'false_per_empty_frame', 'IoU_small', 'IoU_medium', 'IoU_large', 'ms_per_frame')
 PERIOD_NS = 33_333_333  # the baselines were tuned on windows of a frame period
 
-Method = Callable[[Frame, EventWindow], Instances]
+Method = Callable[[Clip], Iterator[tuple[Instances, float]]]
+"""Instances of each frame of a clip, and the seconds they took."""
 Scores = dict[str, dict[str, float | None]]
 """Per method, the values of `COLUMNS` (or of presets) by name."""
 
@@ -92,17 +93,36 @@ class MethodScores:
                 for name in COLUMNS}
 
 
-def methods(model: Model) -> dict[str, Method]:
-    """The model with both inputs and with either alone."""
-    def run(frame: Frame | None, window: EventWindow | None, size: tuple[int, int]) -> Instances:
-        sample = SyncedInput(0, '', frame, window, size)
-        return model.detect(sample, StageTimes())
+def methods(model: Model, with_events: bool) -> dict[str, Method]:
+    """The model with both inputs and with either alone, as far as it takes them."""
+    window = model.card.window
+    length_ns = 0 if window is None else round(window.length_ms * 1e6)
 
-    return {
-        'frames + events': lambda frame, window: run(frame, window, frame.size),
-        'frames only': lambda frame, window: run(frame, None, frame.size),
-        'events only': lambda frame, window: run(None, window, frame.size),
-    }
+    def method(frames: bool, events: bool) -> Method:
+        def run(clip: Clip) -> Iterator[tuple[Instances, float]]:
+            samples = (SyncedInput(int(clip.stamps_ns[i]), '', clip.frame(i) if frames else None,
+                                   clip.window(i, length_ns) if events else None,
+                                   clip.size) for i in range(len(clip)))
+            for found, stages in answers(model, samples, model.card.evidence):
+                yield found, 1e-3 * sum(stages.values())
+        return run
+
+    alone = {'frames only': method(True, False)}
+    if not with_events or window is None:
+        return alone
+    return {'frames + events': method(True, True), **alone, 'events only': method(False, True)}
+
+
+def baseline_method(name: str) -> Method:
+    """A classical baseline, frame by frame."""
+    def run(clip: Clip) -> Iterator[tuple[Instances, float]]:
+        baseline = BASELINES[name]()
+        baseline.reset()
+        for i in range(len(clip)):
+            begun = time.perf_counter()
+            yield (baseline.update(clip.frame(i), clip.window(i, PERIOD_NS)),
+                   time.perf_counter() - begun)
+    return run
 
 
 def evaluate(model: Model, clips: Iterable[Clip], min_pixels: int,
@@ -113,28 +133,16 @@ def evaluate(model: Model, clips: Iterable[Clip], min_pixels: int,
     none are scored. MOG2 has only the clip's own frames to learn the background from:
     `training.levels` gives it a warm-up.
     """
-    runs = {name: method for name, method in methods(model).items()
-            if with_events or name == 'frames only'}
-    baselines = {f'baseline: {name}': kind() for name, kind in BASELINES.items()
-                 if with_events or name != 'events'}
-    table = {name: MethodScores(Scorer(min_pixels)) for name in (*runs, *baselines)}
-    window_ns = round(model.card.window.length_ms * 1e6)
+    table = methods(model, with_events)
+    table |= {f'baseline: {name}': baseline_method(name) for name in BASELINES
+              if with_events or name != 'events'}
+    scores = {name: MethodScores(Scorer(min_pixels)) for name in table}
     for clip in clips:
-        for name, method in runs.items():
-            score_clip(table[name], method, clip, window_ns)
-        for name, baseline in baselines.items():
-            baseline.reset()
-            baseline.update(clip.frame(0), clip.window(0, PERIOD_NS))
-            score_clip(table[name], baseline.update, clip, PERIOD_NS)
-    return {name: scores.values() for name, scores in table.items()}
-
-
-def score_clip(scores: MethodScores, method: Method, clip: Clip, window_ns: int) -> None:
-    """Add all frames of a clip but the first, each with the events of the `window_ns` before it."""
-    for i in range(1, len(clip)):
-        begun = time.perf_counter()
-        found = method(clip.frame(i), clip.window(i, window_ns))
-        scores.add(clip, i, found, time.perf_counter() - begun)
+        for name, method in table.items():
+            for i, (found, seconds) in enumerate(method(clip)):
+                if i:
+                    scores[name].add(clip, i, found, seconds)
+    return {name: kept.values() for name, kept in scores.items()}
 
 
 def by_factor(model: Model, split: str, seeds: Sequence[int], min_pixels: int) -> Scores:
@@ -208,7 +216,8 @@ class _Renamed(argparse.Action):
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     option = parser.add_argument
-    option('--model', default='dimos_nano', help='name under models/ or path of an .onnx file')
+    option('--model', help='name under models/ or path of an .onnx file; default: dimos_nano, '
+           'gmos_nano with --frames-only')
     option('--preset', type=scene_name, default='easy')
     option('--data', type=Path,
            help='a data set on disk instead: MouseSIS, SEVD, EVIMO, DAVIS, bag ...')
@@ -238,6 +247,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     try:
         theta = -1.0 if args.score_threshold is None else args.score_threshold
+        args.model = args.model or ('gmos_nano' if args.frames_only else Config().model)
         model = load_model(Config(model=args.model, backend='onnxruntime', threads=args.threads,
                                   score_threshold=theta))
         if args.data and args.frames_only and formats.detect(args.data) == 'davis':

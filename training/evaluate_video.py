@@ -30,8 +30,8 @@ from mos_perception.formats.image_files import read_indexed, read_rgb
 from mos_perception.formats.sequence import regular_stamps
 from mos_perception.models import Model
 from mos_perception.motion.evidence import EvidenceSpec
-from mos_perception.motion.history import FrameHistory
 from mos_perception.stages import StageTimes
+from training.answers import answers
 from training.baselines import BASELINES
 from training.video_pictures import Pictures
 
@@ -104,21 +104,12 @@ def model_predictor(model: Model, spec: EvidenceSpec | None, stages: StageTimes)
     `stages` gathers the summed milliseconds of each stage.
     """
     def predict(video: Video) -> Iterator[Instances]:
-        frames = video.frames
-        history = FrameHistory(spec) if spec is not None else None
-        for step in range(len(frames) + 1):
-            last = step == len(frames)
-            if history is None:
-                ready = [] if last else [(frames[step], ())]
-            else:
-                ready = history.flush() if last else history.push(frames[step])
-            for frame, neighbours in ready:
-                sample = SyncedInput(frame.stamp_ns, '', frame, None, video.size,
-                                     neighbours=neighbours)
-                booked = StageTimes()
-                yield model.detect(sample, booked)
-                for name, value in booked.items():
-                    stages[name] = stages.get(name, 0.0) + value
+        samples = (SyncedInput(frame.stamp_ns, '', frame, None, video.size)
+                   for frame in video.frames)
+        for instances, booked in answers(model, samples, spec):
+            for name, value in booked.items():
+                stages[name] = stages.get(name, 0.0) + value
+            yield instances
     return predict
 
 

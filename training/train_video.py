@@ -19,12 +19,16 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.nn import functional
 
+from mos_perception.models.gmos.colour import ColourModel
 from training.losses.gmos import gmos_loss
 from training.nets.gmos_nano import GmosNano, GmosNanoConfig
-from training.video_batches import Batches
+from training.video_batches import Batch, Batches
 
 SAVE_EVERY_S = 90.0
+WITH_COLOURS = 0.6    # of the samples
+COLOURS_FROM = 300    # steps; before it the masks are chance
 
 
 def learning_rate(progress: float, peak: float, warm_up: float = 0.03) -> float:
@@ -59,14 +63,31 @@ class Run:
         if (folder / 'state.json').exists():
             self.average.load_state_dict(load_file(folder / 'average.safetensors'))
 
-    def step(
-        self, image: Tensor, evidence: Tensor, labels: Tensor, progress: float
-    ) -> dict[str, float]:
+    def colours(self, batch: Batch) -> Tensor:
+        """(B, 1, H, W): the log-odds that the averaged weights' own masks give, for a share of the
+        samples; zeros for the others, as on a camera's first frame.
+        """
+        odds = torch.zeros_like(batch.image[:, :1])
+        rows = np.flatnonzero(np.random.default_rng(self.steps).random(len(odds)) < WITH_COLOURS)
+        if self.steps < COLOURS_FROM or not len(rows):
+            return odds
+        with torch.no_grad():
+            logits = self.average.eval()(batch.image[rows], batch.evidence[rows], odds[rows])[
+                'foreground_logits'
+            ]
+        logits = functional.interpolate(logits, scale_factor=2.0, mode='bilinear')[:, 0].numpy()
+        for row, found in zip(rows, logits, strict=True):
+            model = ColourModel()
+            model.learn(batch.bins[row], found)
+            odds[row, 0] = torch.from_numpy(model.log_odds(batch.bins[row]))
+        return odds
+
+    def step(self, batch: Batch, progress: float) -> dict[str, float]:
         """One step of AdamW; the terms of the loss before it."""
         for group in self.optimizer.param_groups:
             group['lr'] = learning_rate(progress, self.peak)
         self.net.train()
-        terms = gmos_loss(self.net(image, evidence), labels)
+        terms = gmos_loss(self.net(batch.image, batch.evidence, self.colours(batch)), batch.labels)
         loss = terms['foreground'] + 0.4 * terms.get('queries', torch.zeros(()))
         self.optimizer.zero_grad()
         loss.backward()
@@ -122,7 +143,7 @@ def main(arguments: list[str] | None = None) -> None:
     clock = saved = time.monotonic()
     sums: dict[str, float] = {}
     while run.seconds < 60 * given.minutes:
-        terms = run.step(*batches.take(given.batch), run.seconds / (60 * given.minutes))
+        terms = run.step(batches.take(given.batch), run.seconds / (60 * given.minutes))
         now = time.monotonic()
         run.seconds, clock = run.seconds + now - clock, now
         for name, value in terms.items():

@@ -4,6 +4,7 @@ light.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mos_perception.errors import DatasetError
+from mos_perception.models.gmos.colour import colour_bins
 from mos_perception.motion.evidence import HORIZONTAL, PER_GAP, SIGNED
 from training.video_cache import PARTS, STEP
 
@@ -18,6 +20,18 @@ MEAN, STD = (0.45, 0.45, 0.45), (0.25, 0.25, 0.25)  # of the network's input, RG
 CROP = (96, 160)  # of 128x224: the network has no fixed size, and a step costs half
 _LOOK_EVERY = 40  # batches until new files are looked for
 _DROPPABLE = (2, 3, 4, 5, 6, 7)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`image` (B, 3, H, W) and `evidence` (B, C, H, W) float32 of `CROP`, `labels` (B, H / 2, W / 2)
+    int64, `bins` (B, H, W) int64 of the colours.
+    """
+
+    image: Tensor
+    evidence: Tensor
+    labels: Tensor
+    bins: np.ndarray
 
 
 class Batches:
@@ -51,10 +65,8 @@ class Batches:
                 'make some with "python -m training.video_cache"'
             )
 
-    def take(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """`image` (B, 3, H, W) and `evidence` (B, C, H, W) float32 of `CROP`, labels (B, H / 2, W /
-        2) int64.
-        """
+    def take(self, count: int) -> Batch:
+        """`count` random samples, augmented."""
         self._taken += 1
         if self._taken % _LOOK_EVERY == 0:
             self._look()
@@ -66,10 +78,11 @@ class Batches:
             ):
                 part.append(values)
         evidence, image, label = (torch.from_numpy(np.stack(part)) for part in parts)
-        return (
+        return Batch(
             self._light(image.float() / 255),
             self._gaps(evidence.float() * STEP),
             label[:, ::2, ::2].long(),
+            np.stack([colour_bins(values) for values in parts[1]]),
         )
 
     def _crop(self, arrays: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:

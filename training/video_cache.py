@@ -16,11 +16,13 @@ import cv2
 import numpy as np
 
 from mos_perception.motion.evidence import EvidenceSpec, channel_count, evidence
+from mos_perception.motion.flow import pixel_grid, warp
 from training.scenes.clip import Clip
 from training.scenes.shards import load_shard
 
 STEP = 6 / 127
 GAPS = ((1, 3), (1, 3), (1, 4), (2, 4))  # in frames of 24 Hz: other speeds of the same scenes
+BENT, BEND = 0.35, 0.012  # share of samples; widths per frame at most
 PARTS = ('evidence', 'image', 'label')
 _LEAST_PIXELS = 12  # an object of fewer is no target
 
@@ -33,12 +35,30 @@ def sample(
     """
     short, long = GAPS[rng.integers(len(GAPS))]
     at = int(rng.integers(long, len(clip) - long))
-    frames = [clip.frames[at + gap] for gap in (-short, -long, short, long)]
+    gaps = (-short, -long, short, long)
+    frames = [clip.frames[at + gap] for gap in gaps]
+    if rng.random() < BENT:
+        frames = bent(frames, gaps, rng)
     planes = np.rint(evidence(clip.frames[at], frames, spec) / STEP).astype(np.int8)
     image = cv2.resize(clip.frames[at], spec.size[::-1], interpolation=cv2.INTER_AREA).transpose(
         2, 0, 1
     )
     return planes, image, _label(clip, at, spec.size)
+
+
+def bent(
+    frames: list[np.ndarray], gaps: tuple[int, ...], rng: np.random.Generator
+) -> list[np.ndarray]:
+    """The frames seen through a random quadratic flow that grows with their gap: what no homography
+    removes and yet is no object (Meunier, Badoual, Bouthemy 2022 add it to the flow itself).
+    """
+    height, width = frames[0].shape[:2]
+    grid = pixel_grid((height, width))
+    x, y = grid[..., 0] / width - 0.5, grid[..., 1] / height - 0.5
+    terms = np.stack([x, y, x * x, x * y, y * y], 2)
+    field = terms @ rng.normal(size=(5, 2)).astype(np.float32)
+    field *= np.float32(width * rng.uniform(0, BEND) / max(float(np.abs(field).max()), 1e-6))
+    return [warp(frame, gap * field, grid) for frame, gap in zip(frames, gaps, strict=True)]
 
 
 def _label(clip: Clip, at: int, size: tuple[int, int]) -> np.ndarray:

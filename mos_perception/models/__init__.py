@@ -1,6 +1,6 @@
 """Networks: one verb, `detect`, from what the robot saw to Instances.
 
-An answer depends on its own input alone; what a model remembers saves time."""
+What a model remembers of the inputs before, `reset` forgets."""
 
 from __future__ import annotations
 
@@ -26,6 +26,9 @@ class Model(Protocol):
 
     def configure(self, config: Config) -> None:
         """Take the live parameters `score_threshold` and `top_k`."""
+
+    def reset(self) -> None:
+        """Forget the inputs before. Called by the thread that calls `detect`."""
 
     def report(self) -> dict[str, Any]:
         """What really runs: backend, device, provider, precision, versions."""

@@ -24,12 +24,11 @@ class MotionEvidence:
     """What moves against the camera in one frame.
 
     `tensor` (C, H, W) float32; `gaps_ms` the real gap of each of the spec's, None where there was
-    no frame; `degraded` says what is missing, '' if nothing.
+    no frame.
     """
 
     tensor: np.ndarray
     gaps_ms: tuple[float | None, ...]
-    degraded: str = ''
 
 
 class EvidenceBuilder:
@@ -37,7 +36,6 @@ class EvidenceBuilder:
 
     def __init__(self, spec: EvidenceSpec = EvidenceSpec(), threads: int = 2) -> None:
         self.spec = spec
-        self.degraded_count = 0
         self._pool = ThreadPoolExecutor(threads, 'evidence') if threads > 1 else None
         self._local = threading.local()  # a DIS engine serves one thread at a time
         self.reset()
@@ -50,9 +48,7 @@ class EvidenceBuilder:
     def build(self, frame: Frame, neighbours: Sequence[Frame]) -> MotionEvidence:
         """The evidence of `frame`. `neighbours` are frames around it, of the same size."""
         spec = self.spec
-        signs = (-1, 1) if spec.centred else (-1,)
-        gaps = [sign * gap for sign in signs for gap in spec.gaps_ms]
-        others = [nearest(frame.stamp_ns, gap, neighbours) for gap in gaps]
+        others = [nearest(frame.stamp_ns, gap, neighbours) for gap in spec.signed_gaps_ms]
         present = [other for other in others if other is not None]
         self._forget(frame, present)
         unique = {other.stamp_ns: other for other in present}
@@ -60,12 +56,9 @@ class EvidenceBuilder:
                                             unique.values())))
         found = [None if other is None else planes[other.stamp_ns] for other in others]
         found += [None] * (spec.gap_count - len(found))
-        missing = len(gaps) - len(present)
-        self.degraded_count += missing > 0
-        degraded = f'{missing} of {len(gaps)} motion gaps without a frame' if missing else ''
         real = tuple(None if other is None else (other.stamp_ns - frame.stamp_ns) * 1e-6
                      for other in others)
-        return MotionEvidence(assemble(found, spec), real, degraded)
+        return MotionEvidence(assemble(found, spec), real)
 
     def _map(self, work, items):  # type: ignore[no-untyped-def]
         return self._pool.map(work, items) if self._pool else map(work, items)

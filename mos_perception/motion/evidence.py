@@ -52,6 +52,12 @@ class EvidenceSpec:
             raise ConfigError(f'evidence gaps_ms is {self.gaps_ms}: must be > 0, in rising order')
 
     @property
+    def signed_gaps_ms(self) -> tuple[float, ...]:
+        """The gaps that are looked for, negative before the frame, in the channels' order."""
+        before = tuple(-gap for gap in self.gaps_ms)
+        return before + self.gaps_ms if self.centred else before
+
+    @property
     def gap_count(self) -> int:
         """Gaps in the tensor: always both directions, so that one network serves centred and causal
         use.

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from mos_perception.datatypes import Frame, SyncedInput
 from mos_perception.motion.evidence import EvidenceSpec
-from mos_perception.motion.history import FrameHistory
+from mos_perception.motion.history import FrameHistory, nearest
 
 
 class Neighbours:
@@ -46,5 +46,10 @@ class Neighbours:
         return found if self._history is None else found + self._release(self._history.flush())
 
     def _release(self, settled: list[tuple[Frame, tuple[Frame, ...]]]) -> list[SyncedInput]:
-        return [replace(self._held.pop(frame.stamp_ns), neighbours=neighbours)
+        return [replace(self._held.pop(frame.stamp_ns), neighbours=neighbours,
+                        missing_gaps=self._missing(frame, neighbours))
                 for frame, neighbours in settled]
+
+    def _missing(self, frame: Frame, neighbours: tuple[Frame, ...]) -> int:
+        gaps = self._history.spec.signed_gaps_ms
+        return sum(nearest(frame.stamp_ns, gap, neighbours) is None for gap in gaps)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mos_perception.datatypes import Frame
+from mos_perception.datatypes import Frame, SyncedInput
 from mos_perception.errors import ConfigError, FrameError
 from mos_perception.motion.builder import EvidenceBuilder
 from mos_perception.motion.camera_motion import camera_flow, fit_homography
@@ -22,6 +22,7 @@ from mos_perception.motion.evidence import (
 )
 from mos_perception.motion.flow import DenseFlow, FlowSettings, grey, pixel_grid, warp
 from mos_perception.motion.history import MAX_DELAY_MS, FrameHistory, nearest
+from mos_perception.motion.neighbours import Neighbours
 
 SIZE = (128, 224)
 PATCH = (slice(40, 80), slice(90, 150))
@@ -219,16 +220,18 @@ def test_evidence_does_not_depend_on_what_was_asked_before():
                                evidence(stream[4].image, others, spec), atol=1e-6)
 
 
-def test_missing_frames_are_said_and_counted():
+def test_gaps_without_a_frame_are_mirrored_and_said():
     stream = [Frame(1_000_000_000 + n * 40_000_000, scene(n / 2)) for n in range(4)]
     builder = EvidenceBuilder()
-    first = builder.build(stream[0], stream[1:])
-    assert first.degraded == '2 of 4 motion gaps without a frame' and first.tensor.any()
-    alone = builder.build(stream[0], ())
-    assert alone.degraded.startswith('4 of 4') and not alone.tensor.any()
-    assert builder.degraded_count == 2
+    assert builder.build(stream[0], stream[1:]).tensor.any()
+    assert not builder.build(stream[0], ()).tensor.any()
     causal = EvidenceBuilder(EvidenceSpec(centred=False)).build(stream[3], stream[:3])
-    assert causal.degraded == '' and len(causal.gaps_ms) == 2
+    assert len(causal.gaps_ms) == 2 and None not in causal.gaps_ms
+    neighbours = Neighbours(EvidenceSpec())
+    samples = [SyncedInput(frame.stamp_ns, '', frame, None, frame.size) for frame in stream]
+    found = neighbours.push(samples) + neighbours.flush([])
+    assert [sample.missing_gaps for sample in found] == [2, 1, 1, 2]
+    assert found[0].degraded(False) == '2 motion gaps without a frame'
 
 
 def test_two_frames_of_one_stamp_are_told_apart():

@@ -77,17 +77,17 @@ class GeometryEncoder(nn.Module):
 
 
 class AppearanceEncoder(nn.Module):
-    """Few channels of the image at 1/2, 1/4 and 1/8: where edges are."""
+    """Few channels of the image and its colours' log-odds at 1/2, 1/4 and 1/8: where edges are."""
 
     def __init__(self, config: GmosNanoConfig) -> None:
         super().__init__()
         widths = config.appearance
-        self.stem = _conv(12, widths[0])
+        self.stem = _conv(16, widths[0])
         self.levels = nn.ModuleList(_conv(a, b) for a, b in zip(widths, widths[1:]))
 
-    def forward(self, image: Tensor) -> list[Tensor]:
-        """Features at 1/2, 1/4, 1/8 from (B, 3, H, W)."""
-        found = [self.stem(functional.pixel_unshuffle(image, 2))]
+    def forward(self, image: Tensor, colour: Tensor) -> list[Tensor]:
+        """Features at 1/2, 1/4, 1/8 from (B, 3, H, W) and (B, 1, H, W)."""
+        found = [self.stem(functional.pixel_unshuffle(torch.cat([image, colour], 1), 2))]
         for level in self.levels:
             found.append(level(functional.max_pool2d(found[-1], 2)))
         return found
@@ -201,13 +201,16 @@ class GmosNano(nn.Module):
         self.whole = nn.Linear(config.widths[-1], 2)
         self.decoder = QueryDecoder(config) if config.queries else None
 
-    def forward(self, image: Tensor, evidence: Tensor) -> dict[str, Tensor]:
+    def forward(self, image: Tensor, evidence: Tensor, colour: Tensor) -> dict[str, Tensor]:
         """`foreground_logits` (B, 1, h, w) and `foreground_quality` (B, 2); with queries, the
         decoder's outputs too.
 
-        `image` (B, 3, H, W) normalised RGB, `evidence` (B, C, H, W); H and W divisible by 32.
+        `image` (B, 3, H, W) normalised RGB, `evidence` (B, C, H, W), `colour` (B, 1, H, W)
+        log-odds, zeros where none are known; H and W divisible by 32.
         """
-        pixels, tokens, bottom = self.fusion(self.geometry(evidence), self.appearance(image))
+        pixels, tokens, bottom = self.fusion(
+            self.geometry(evidence), self.appearance(image, colour)
+        )
         outputs = {
             'foreground_logits': self.foreground(pixels),
             'foreground_quality': bounded_quality(self.whole(bottom)),

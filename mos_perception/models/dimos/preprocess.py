@@ -11,20 +11,23 @@ from mos_perception.events.voxel import voxelize
 
 
 def image_tensor(image: np.ndarray, size: tuple[int, int], spec: ImageSpec) -> np.ndarray:
-    """(3, H, W) float32 at `size` from (H', W', 3) uint8 RGB.
-
-    Shrinks by area: no pixel is skipped.
-    """
-    height, width = size
-    if image.shape[:2] != size:
-        shrinks = image.shape[0] >= height and image.shape[1] >= width
-        interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        image = cv2.resize(image, (width, height), interpolation=interpolation)
+    """(3, H, W) float32 at `size` from (H', W', 3) uint8 RGB."""
+    image = at_size(image, size)
     scale, shift = image_scale(spec)
     planes = np.ascontiguousarray(image.transpose(2, 0, 1), np.float32)
     planes *= scale[:, None, None]
     planes -= shift[:, None, None]
     return planes
+
+
+def at_size(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(H, W, 3) uint8 at `size` from (H', W', 3). Shrinks by area: no pixel is skipped."""
+    height, width = size
+    if image.shape[:2] == size:
+        return image
+    shrinks = image.shape[0] >= height and image.shape[1] >= width
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return cv2.resize(image, (width, height), interpolation=interpolation)
 
 
 def image_scale(spec: ImageSpec) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,31 @@
+"""What the robot answers to samples given one after the other: the runtime's own stages, no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from mos_perception.datatypes import Instances, SyncedInput
+from mos_perception.models import Model
+from mos_perception.motion.evidence import EvidenceSpec
+from mos_perception.motion.neighbours import Neighbours
+from mos_perception.stages import StageTimes
+
+
+def answers(model: Model, samples: Iterable[SyncedInput],
+            spec: EvidenceSpec | None) -> Iterator[tuple[Instances, StageTimes]]:
+    """The model's instances of each sample, in order, and how long each stage took.
+
+    `spec` of the motion evidence that the model looks at, None where it looks at one frame: such a
+    model answers with nothing where there is no frame.
+    """
+    model.reset()
+    neighbours = Neighbours(spec)
+
+    def complete() -> Iterator[SyncedInput]:
+        for sample in samples:
+            yield from neighbours.push([sample])
+        yield from neighbours.flush([])
+
+    for sample in complete():
+        stages = StageTimes()
+        yield model.detect(sample, stages), stages
