@@ -1,4 +1,4 @@
-"""What the robot answers to samples given one after the other: the runtime's own stages, no clock."""
+"""What the robot answers to samples given one after the other, by the runtime's own stages."""
 
 from __future__ import annotations
 

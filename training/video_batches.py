@@ -24,8 +24,8 @@ _DROPPABLE = (2, 3, 4, 5, 6, 7)
 
 @dataclass(frozen=True)
 class Batch:
-    """`image` (B, 3, H, W) and `evidence` (B, C, H, W) float32 of `CROP`, `labels` (B, H / 2, W / 2)
-    int64, `bins` (B, H, W) int64 of the colours.
+    """`image` (B, 3, H, W) and `evidence` (B, C, H, W) float32 of `CROP`, `labels` (B, H / 2, W /
+    2) int64, `bins` (B, H, W) int64 of the colours.
     """
 
     image: Tensor

@@ -1,5 +1,5 @@
-"""What the colours say: a histogram of what moved and one of what stood beside it, learned on the go
-from the network's own masks, and their log-odds as a further input of the network.
+"""What the colours say: a histogram of what moved and one of what stood beside it, learned on the
+go from the network's own masks, and their log-odds as a further input of the network.
 
 Motion alone loses an object's parts that rest and its exact outline; its colours are known by then.
 """
@@ -47,8 +47,7 @@ class ColourModel:
             histogram += np.bincount(bins.ravel(), weights.ravel(), _BINS ** 3)
 
     def log_odds(self, bins: np.ndarray) -> np.ndarray:
-        """(H, W) float32 in [-LIMIT, LIMIT] of the `colour_bins` (H, W); zeros if nothing was learned.
-        """
+        """(H, W) float32 in [-LIMIT, LIMIT] of the `colour_bins` (H, W); zeros at the start."""
         if not self._moving.any():
             return np.zeros(bins.shape, np.float32)
         shares = [gaussian_filter(histogram.reshape(_BINS, _BINS, _BINS), _SIGMA)
