@@ -114,7 +114,7 @@ def score(model: Model, recipe: Recipe, clips: list[Clip],
         return json.loads(path.read_text())
     scores = MethodScores(Scorer(recipe.min_pixels))
     for clip in clips:
-        score_clip(scores, methods(model)['frames + events'], clip, recipe.window_ns)
+        score_clip(scores, methods(model)['frames + events'], clip)
     _replace_text(path, json.dumps(scores.values()))
     return scores.values()
 

@@ -93,7 +93,7 @@ class MethodScores:
                 for name in COLUMNS}
 
 
-def methods(model: Model, with_events: bool) -> dict[str, Method]:
+def methods(model: Model, with_events: bool = True) -> dict[str, Method]:
     """The model with both inputs and with either alone, as far as it takes them."""
     window = model.card.window
     length_ns = 0 if window is None else round(window.length_ms * 1e6)
@@ -139,10 +139,15 @@ def evaluate(model: Model, clips: Iterable[Clip], min_pixels: int,
     scores = {name: MethodScores(Scorer(min_pixels)) for name in table}
     for clip in clips:
         for name, method in table.items():
-            for i, (found, seconds) in enumerate(method(clip)):
-                if i:
-                    scores[name].add(clip, i, found, seconds)
+            score_clip(scores[name], method, clip)
     return {name: kept.values() for name, kept in scores.items()}
+
+
+def score_clip(scores: MethodScores, method: Method, clip: Clip) -> None:
+    """Add all frames of a clip but the first."""
+    for i, (found, seconds) in enumerate(method(clip)):
+        if i:
+            scores.add(clip, i, found, seconds)
 
 
 def by_factor(model: Model, split: str, seeds: Sequence[int], min_pixels: int) -> Scores:

@@ -30,7 +30,7 @@ from training.onnx_files import OPSET, without_traces
 from training.video_batches import MEAN, STD
 
 SCORE_THRESHOLD = 0.3
-INPUTS = ('image', 'evidence')
+INPUTS = ('image', 'evidence', 'colour')
 FOREGROUND = ('foreground_logits', 'foreground_quality')
 MEMBERS = {
     'gmos_s_nano': FOREGROUND,
@@ -45,9 +45,9 @@ class Member(nn.Module):
         super().__init__()
         self.network, self.outputs = network, outputs
 
-    def forward(self, image: Tensor, evidence: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, image: Tensor, evidence: Tensor, colour: Tensor) -> tuple[Tensor, ...]:
         """As `GmosNano.forward`, as a tuple."""
-        found = self.network(image, evidence)
+        found = self.network(image, evidence, colour)
         return tuple(found[name] for name in self.outputs)
 
 
@@ -74,6 +74,7 @@ def write_member(network: GmosNano, name: str, path: Path, spec: EvidenceSpec) -
     example = (
         torch.randn(1, 3, *spec.size, generator=rng),
         torch.randn(1, channel_count(spec), *spec.size, generator=rng),
+        torch.randn(1, 1, *spec.size, generator=rng),
     )
     module = Member(network, outputs).eval()
     part = path.with_suffix('.part.onnx')
@@ -166,7 +167,7 @@ def main(arguments: list[str] | None = None) -> None:
         differences = write_member(member, name, path, spec)
         parameters = sum(value.numel() for value in member.parameters())
         about = {
-            'data': 'rendered clips of presets video (training.scenes.cache)',
+            'data': 'rendered clips of the presets video and video-still (training.scenes.cache)',
             'command': 'python -m training.train_video',
             'foreground_from': given.foreground_from,
             'parameters': parameters,

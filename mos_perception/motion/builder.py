@@ -7,7 +7,7 @@ other. The answer does not depend on what was asked before, only its time does.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from mos_perception.datatypes import Frame
 from mos_perception.motion.evidence import EvidenceSpec, assemble, pair_evidence
-from mos_perception.motion.flow import DenseFlow, grey
+from mos_perception.motion.flow import DenseFlow, Flow, grey
 from mos_perception.motion.history import REACH, nearest
 
 
@@ -32,10 +32,15 @@ class MotionEvidence:
 
 
 class EvidenceBuilder:
-    """Evidence with its own threads and a memory of recent flows. One caller at a time."""
+    """Evidence with its own threads and a memory of recent flows. One caller at a time.
 
-    def __init__(self, spec: EvidenceSpec = EvidenceSpec(), threads: int = 2) -> None:
+    `make_flow` makes the dense flow of each thread; default: DIS as the spec says.
+    """
+
+    def __init__(self, spec: EvidenceSpec = EvidenceSpec(), threads: int = 2,
+                 make_flow: Callable[[], Flow] | None = None) -> None:
         self.spec = spec
+        self._make_flow = make_flow or (lambda: DenseFlow(spec.flow))
         self._pool = ThreadPoolExecutor(threads, 'evidence') if threads > 1 else None
         self._local = threading.local()  # a DIS engine serves one thread at a time
         self.reset()
@@ -84,7 +89,7 @@ class EvidenceBuilder:
     def _between(self, start: int, end: int) -> np.ndarray:
         if (start, end) not in self._flows:
             if not hasattr(self._local, 'flow'):
-                self._local.flow = DenseFlow(self.spec.flow)
+                self._local.flow = self._make_flow()
             self._flows[start, end] = self._local.flow(
                 self._levels[start][2], self._levels[end][2], self.spec.size)
         return self._flows[start, end]

@@ -5,6 +5,7 @@ Search", OpenCV).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -40,6 +41,15 @@ class FlowSettings:
             raise ConfigError(
                 f'flow size is {self.size}: must be >= 64 px, 8 of eight of its patches'
             )
+
+
+class Flow(Protocol):
+    """Any dense flow: DIS here, a network or a chip's own elsewhere. One thread at a time."""
+
+    def __call__(self, now: np.ndarray, other: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """(H, W, 2) float32 px of an image of `size` (H, W): where each pixel of `now` stands in
+        `other`, minus where it is. `now` and `other` are uint8 grey of one size.
+        """
 
 
 class DenseFlow:

@@ -9,7 +9,7 @@ from mos_perception.errors import DatasetError
 from mos_perception.motion.evidence import PER_GAP, EvidenceSpec, channel_count, mirrored
 from training.losses.gmos import gmos_loss, mask_loss, match, overlap
 from training.nets.gmos_nano import MAX_CONFIDENCE, GmosNano, GmosNanoConfig
-from training.train_video import Run, learning_rate, main
+from training.train_video import COLOURS_FROM, Run, learning_rate, main
 from training.video_batches import CROP, Batches
 
 SMALL = GmosNanoConfig(stem=4, widths=(4, 6, 8, 8, 8), appearance=(4, 4, 4), queries=3, width=8)
@@ -40,9 +40,9 @@ def test_time_turned_round_changes_nothing():
     signs = torch.from_numpy(mirrored(np.ones((PER_GAP, 1, 1), np.float32)))
     one = torch.cat([before, after], 1).flatten(1, 2)
     other = torch.cat([after * signs, before * signs], 1).flatten(1, 2)
-    image = torch.randn(1, 3, 64, 96)
+    image, colour = torch.randn(1, 3, 64, 96), torch.randn(1, 1, 64, 96)
     with torch.no_grad():
-        a, b = network(image, one), network(image, other)
+        a, b = network(image, one, colour), network(image, other, colour)
     assert a['foreground_logits'].shape == (1, 1, 32, 48)
     assert a['mask_logits'].shape == (1, 3, 32, 48)
     torch.testing.assert_close(a['foreground_logits'], b['foreground_logits'])
@@ -68,7 +68,8 @@ def test_match_finds_the_permutation():
 
 
 def test_loss_without_objects_is_finite():
-    outputs = GmosNano(SMALL)(torch.randn(2, 3, 64, 96), torch.randn(2, 32, 64, 96))
+    outputs = GmosNano(SMALL)(torch.randn(2, 3, 64, 96), torch.randn(2, 32, 64, 96),
+                              torch.zeros(2, 1, 64, 96))
     terms = gmos_loss(outputs, torch.zeros(2, 32, 48, dtype=torch.long))
     assert all(torch.isfinite(term) for term in terms.values())
 
@@ -78,9 +79,11 @@ def test_mirrored_samples_turn_their_flow(tmp_path):
     batches = Batches([folder_of(tmp_path)], np.random.default_rng(0))
     found = set()
     for _ in range(20):
-        image, evidence, label = batches.take(1)
-        assert image.shape == (1, 3, *CROP) and label.shape == (1, CROP[0] // 2, CROP[1] // 2)
-        planes = evidence.reshape(4, PER_GAP, *CROP)
+        batch = batches.take(1)
+        label = batch.labels
+        assert batch.image.shape == (1, 3, *CROP) and batch.bins.shape == (1, *CROP)
+        assert label.shape == (1, CROP[0] // 2, CROP[1] // 2)
+        planes = batch.evidence.reshape(4, PER_GAP, *CROP)
         inside = planes[:, 0, ::2, ::2][:, label[0] > 0]
         signs = inside.mean(1).sign()
         assert {float(signs[0]) * float(signs[2]), float(signs[1]) * float(signs[3])} <= {-1.0, 0.0}
@@ -88,6 +91,15 @@ def test_mirrored_samples_turn_their_flow(tmp_path):
         outside = planes[:, 0, ::2, ::2][:, label[0] == 0]
         assert outside.abs().max() == 0
     assert found == {-1.0, 1.0}
+
+
+def test_colours_come_from_the_masks_so_far_and_only_for_a_share(tmp_path):
+    run = Run(tmp_path / 'run', SMALL, 5e-3, None)
+    batch = Batches([folder_of(tmp_path)], np.random.default_rng(0)).take(16)
+    assert not run.colours(batch).any(), 'masks are chance at the start'
+    run.steps = COLOURS_FROM
+    known = run.colours(batch).flatten(1).any(1)
+    assert 0 < known.sum() < 16
 
 
 def test_empty_folder_is_refused(tmp_path):
@@ -105,7 +117,7 @@ def test_a_run_learns_and_goes_on(tmp_path):
     """Loss falls on one square; a second Run starts where the first was saved."""
     batches = Batches([folder_of(tmp_path)], np.random.default_rng(0))
     run = Run(tmp_path / 'run', SMALL, 5e-3, None)
-    losses = [run.step(*batches.take(2), 0.1)['foreground'] for _ in range(40)]
+    losses = [run.step(batches.take(2), 0.1)['foreground'] for _ in range(40)]
     assert np.mean(losses[-5:]) < 0.75 * np.mean(losses[:5])
     run.save()
     again = Run(tmp_path / 'run', SMALL, 5e-3, None)
