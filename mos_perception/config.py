@@ -50,6 +50,12 @@ class Config:
         0, 'threads of the network on a CPU; 0 = one per core', low=0, high=256
     )
 
+    causal: bool = parameter(
+        False,
+        'models that look at frames around each frame look at earlier ones alone: an answer comes '
+        'at once, a little less exact, instead of after the "model delay ms" of /diagnostics',
+    )
+
     image_topic: str = parameter('image', 'frames, sensor_msgs/Image; empty: events only')
     events_topic: str = parameter(
         'events', 'events, event_camera_msgs/EventPacket or dvs_msgs/EventArray; empty: frames only'

@@ -228,7 +228,7 @@ def _parser() -> argparse.ArgumentParser:
            help='a data set on disk instead: MouseSIS, SEVD, EVIMO, DAVIS, bag ...')
     option('--frames-only', action='store_true',
            help='with --data: it has no events; DAVIS folders are scored by J and F')
-    option('--causal', action='store_true', help='with DAVIS folders: look at no later frame')
+    option('--causal', action='store_true', help='look at no later frame')
     option(
         '--pictures', type=Path, help='with DAVIS folders: where pictures of the best and worst go'
     )
@@ -254,10 +254,9 @@ def main(arguments: list[str] | None = None) -> int:
         theta = -1.0 if args.score_threshold is None else args.score_threshold
         args.model = args.model or ('gmos_nano' if args.frames_only else Config().model)
         model = load_model(Config(model=args.model, backend='onnxruntime', threads=args.threads,
-                                  score_threshold=theta))
+                                  score_threshold=theta, causal=args.causal))
         if args.data and args.frames_only and formats.detect(args.data) == 'davis':
-            return evaluate_videos(model, args.data, args.causal, args.json, args.update_card,
-                                   args.pictures)
+            return evaluate_videos(model, args.data, args.json, args.update_card, args.pictures)
         key, about, scores = evaluate_asked(model, args)
         result = {'about': about, 'min_pixels': args.min_pixels, 'scores': scores}
         if args.update_card:

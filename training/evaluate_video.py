@@ -21,8 +21,8 @@ from rich.progress import track
 from rich.table import Table
 
 from mos_perception.datatypes import Frame, Instances, SyncedInput
-from mos_perception.engine.card import find_model, save_card
-from mos_perception.errors import ConfigError, DatasetError
+from mos_perception.engine.card import find_model, load_card, save_card
+from mos_perception.errors import DatasetError
 from mos_perception.evaluation.boundary import boundary_f, region_j
 from mos_perception.evaluation.metrics import match
 from mos_perception.formats import davis
@@ -193,20 +193,14 @@ def show(scores: dict[str, VideoScores], title: str) -> None:
     Console(width=120).print(table)
 
 
-def evaluate_videos(model: Model, folder: Path, causal: bool, as_json: bool, update_card: bool,
+def evaluate_videos(model: Model, folder: Path, as_json: bool, update_card: bool,
                     pictures: Path | None) -> int:
     """Score `model` and the baselines on a DAVIS folder, print it, return the exit status.
 
-    `causal`: look at no later frame. `pictures`: folder for the best and worst sequences. Raises
-    DatasetError; ConfigError for a model that asks for no motion evidence where `causal` is set.
+    `pictures`: folder for the best and worst sequences. Raises DatasetError.
     """
     spec = model.card.evidence
-    if causal:
-        if spec is None:
-            raise ConfigError(f'{model.card.id} has no motion evidence: it looks at one frame '
-                              'anyway; leave --causal out')
-        spec = replace(spec, centred=False)
-        model.look(spec)
+    causal = spec is None or not spec.centred
     kept, stages = Pictures(), StageTimes()
     name = model.card.id
     predictors = {name: model_predictor(model, spec, stages)}
@@ -222,8 +216,9 @@ def evaluate_videos(model: Model, folder: Path, causal: bool, as_json: bool, upd
         kept.write(pictures, scores[name].j)
     if update_card:
         key = f'{folder.name} causal' if causal else folder.name
-        save_card(replace(model.card, scores=model.card.scores | {key: result}),
-                  find_model(name))
+        path = find_model(name)
+        card = load_card(path)  # as it is on disk: the model's own may be causal
+        save_card(replace(card, scores=card.scores | {key: result}), path)
     if as_json:
         print(json.dumps(result, indent=1))
     else:

@@ -4,6 +4,7 @@ What a model remembers of the inputs before, `reset` forgets."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Protocol
 
 from mos_perception.config import Config
@@ -38,6 +39,8 @@ def load_model(config: Config) -> Model:
     """The model `config` names, its card checked against file and graph. Raises EngineError."""
     path = find_model(config.model)
     card = load_card(path)
+    if config.causal and card.evidence is not None:
+        card = replace(card, evidence=replace(card.evidence, centred=False))
     if card.architecture == 'dimos':
         from mos_perception.models.dimos.load import load_dimos  # brings the engines' libraries
         return load_dimos(path, card, config)

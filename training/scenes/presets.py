@@ -89,7 +89,8 @@ def _presets() -> dict[str, Preset]:
                for factor, (low, _, high) in FACTORS.items()
                for level, changes in (('easy', low), ('hard', high))]
     return {preset.name: preset for preset in (easy, mid, hard, *changed, _train(), _still(),
-                                               _video(), _video_still(), _demo(), _other(mid),
+                                               _frames(), _video(), _video_still(), _demo(),
+                                               _other(mid),
                                                *_like_data_sets())}
 
 
@@ -109,6 +110,12 @@ def _still() -> Preset:
     For false alarms."""
     return replace(_train(), name='still', empty=1.0, static_camera=0.6, flicker=0.2,
                    light_ramp=0.2, sensor=EventSensor(shot_hz=(0.1, 8.0), shot_unevenness=3.0))
+
+
+def _frames() -> Preset:
+    """The scenes of `train` as a camera alone sees them, a frame longer: for models without
+    events."""
+    return replace(_train(), name='train-frames', duration_s=9 / 30, events=False)
 
 
 def _video() -> Preset:

@@ -21,7 +21,7 @@ from mos_perception.models.dimos.preprocess import at_size, image_tensor
 from mos_perception.models.gmos.colour import ColourModel, colour_bins
 from mos_perception.models.gmos.postprocess import resized, to_instances
 from mos_perception.motion.builder import EvidenceBuilder
-from mos_perception.motion.evidence import EvidenceSpec, channel_count
+from mos_perception.motion.evidence import channel_count
 from mos_perception.motion.flow import pixel_grid, warp
 from mos_perception.stages import StageTimes
 
@@ -68,10 +68,6 @@ class GmosModel:
         own = config.score_threshold >= 0
         self.score_threshold = config.score_threshold if own else card.score_threshold
         self.top_k = config.top_k or card.top_k
-
-    def look(self, spec: EvidenceSpec) -> None:
-        """Look at other frames than the card says: `centred` may differ, gaps a little."""
-        self.builder = EvidenceBuilder(spec)
 
     def report(self) -> dict[str, Any]:
         """The engine's."""
