@@ -44,9 +44,32 @@ def layers(rng: np.random.Generator, preset: Preset, split: str, times: np.ndarr
     count = int(rng.integers(preset.layers[0], preset.layers[1] + 1)) - 1
     depths = np.sort(NEAR[0] + (NEAR[1] - NEAR[0]) * (np.arange(count) + rng.random(count)) /
                      max(count, 1))[::-1]
+    if preset.sea and stage.low is None and rng.random() < preset.sea:
+        return sea(rng, preset, times)
     far = layer(rng, preset, split, times, rng.uniform(*FAR), 0.0, stage)
     return [far] + [layer(rng, preset, split, times, depth, rng.uniform(0.55, 0.7), stage)
                     for depth in depths]
+
+
+def sea(rng: np.random.Generator, preset: Preset, times: np.ndarray) -> list[Surface]:
+    """Water from above that fills the view, and what glitters on it and drifts its own way."""
+    side, depth = int(np.ceil(preset.size[1] * 1.24)), rng.uniform(1.4, FAR[0])
+
+    def sheet(colour: np.ndarray, alpha: np.ndarray | None, depth: float) -> Surface:
+        angle, speed = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.25) * depth
+        track = paths.drift(times, (0, 0, depth),
+                            (speed * np.cos(angle), speed * np.sin(angle), 0.0))
+        return Surface(colour, alpha, 0.62 * depth, track, mirrored=True,
+                       waves=nature.swell(rng, times, preset.size[1]))
+
+    found = [sheet(natural.sea(rng, side), None, depth)]
+    for _ in range(int(rng.integers(0, 3))):
+        field = value_noise(rng, side, int(rng.integers(8, 60)), 3)
+        alpha = np.clip((field - rng.uniform(0.5, 0.75)) * 6, 0, 1)
+        depth *= 0.99
+        found.append(sheet(natural.sea(rng, side), alpha * np.float32(rng.uniform(0.2, 0.8)),
+                           depth))
+    return found
 
 
 def layer(rng: np.random.Generator, preset: Preset, split: str, times: np.ndarray, depth: float,

@@ -147,6 +147,17 @@ def water(rng: np.random.Generator, n: int) -> np.ndarray:
     return painted(rng, 0.15 + np.float32(rng.uniform(0.3, 1)) * (field - 0.15), WATERS)
 
 
+def sea(rng: np.random.Generator, n: int) -> np.ndarray:
+    """(n, n, 3) linear light of water from above: the sky in patches between dark ripples."""
+    cells = int(rng.integers(6, 40))
+    field = _grain(rng, n, cells, max(2, cells // int(rng.integers(1, 4))), 4,
+                   float(rng.uniform(0.5, 0.8)))
+    shine = np.clip((field - rng.uniform(0.45, 0.75)) * rng.uniform(2, 8), 0, 1)[..., None]
+    deep = painted(rng, field, pick(rng, (WATERS, EARTHS, GREENS)))
+    bright = painted(rng, _grain(rng, n, 5, 5, 3, 0.6), SKIES)
+    return deep + shine.astype(np.float32) * np.float32(rng.uniform(0, 0.9)) * (bright - deep)
+
+
 def backdrop(rng: np.random.Generator, split: str, n: int) -> np.ndarray:
     """(n, n, 3) linear light of what closes a view: one surface, a facade, a clutter of things or a
     landscape."""

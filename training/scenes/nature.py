@@ -56,6 +56,17 @@ def water(rng: np.random.Generator, times: np.ndarray, colour: np.ndarray, half:
                    waves=waves(rng, times, lift, turns, hertz))
 
 
+def swell(rng: np.random.Generator, times: np.ndarray, width: int) -> Waves:
+    """Waves that run over a sheet of water as seen from above, of up to some 4 px each in an image
+    `width` px wide, in half extents of a plane that fills it."""
+    count = 8
+    lengths = np.exp(rng.uniform(np.log(0.05), np.log(0.9), count))
+    turns = _directions(rng, count) * (2 * np.pi / lengths)[:, None]
+    lift = _directions(rng, count) * lengths[:, None] * rng.uniform(0.02, 0.12)
+    lift = np.clip(lift, -8 / width, 8 / width)
+    return waves(rng, times, lift, turns, rng.uniform(0.4, 1.6, count) / np.sqrt(lengths))
+
+
 def glint(rng: np.random.Generator, times: np.ndarray, side: int, half: float,
           place: tuple[float, float, float]) -> Surface:
     """Foam and glitter on water: bright flecks that drift their own way."""

@@ -88,10 +88,9 @@ def _presets() -> dict[str, Preset]:
     changed = [replace(mid, name=f'{factor}-{level}', **changes)
                for factor, (low, _, high) in FACTORS.items()
                for level, changes in (('easy', low), ('hard', high))]
-    return {preset.name: preset for preset in (easy, mid, hard, *changed, _train(), _still(),
-                                               _frames(), _video(), _video_still(), _demo(),
-                                               _other(mid),
-                                               *_like_data_sets())}
+    others = (_train(), _still(), _frames(), _video(), _video_water(), _video_still(), _demo(),
+              _other(mid), *_like_data_sets())
+    return {preset.name: preset for preset in (easy, mid, hard, *changed, *others)}
 
 
 def _train() -> Preset:
@@ -129,6 +128,15 @@ def _video() -> Preset:
                    light=(0.3, 3.0), exposure_s=(0.001, 0.018), lens_px=0.55, natural=0.75,
                    standing=0.55, water=0.25, foliage=0.4, figures=0.45, partial=0.15, poles=(0, 4),
                    follows=0.45, sharpening=(0.0, 0.8), compressed=0.5, shadows=0.5, events=False)
+
+
+def _video_water() -> Preset:
+    """Video of what swims or floats on water that fills the view, mostly with the camera held on
+    it."""
+    return replace(_video(), name='video-water', sea=1.0, standing=0.0, follows=0.7, empty=0.12,
+                   moving_objects=(1, 2), area=(0.02, 0.2), object_speed=(0.02, 0.6), figures=0.15,
+                   layers=(1, 1), clutter=(0, 0), distractors=(0, 0), articulated=0.2,
+                   static_camera=0.1, ground=0.0)
 
 
 def _video_still() -> Preset:

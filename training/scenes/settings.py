@@ -148,6 +148,8 @@ class Preset:
     water: float = 0.0
     """Share of the standing clips whose ground is water: it ripples, drifts, mirrors what is above
     it."""
+    sea: float = 0.0
+    """Share of the clips without a ground whose far plane is water seen from above."""
     foliage: float = 0.0
     """Share of a natural clip's background planes that are leaves, which sway; they have no id."""
     foliage_px: Range = (0.3, 3.0)
