@@ -126,6 +126,19 @@ def test_water_and_leaves_move_and_have_no_id(seed):
     assert change > np.abs(frozen.frames[0].astype(float) - frozen.frames[-1]).mean() + 0.5
 
 
+@pytest.mark.parametrize('seed', range(3))
+def test_water_seen_from_above_moves_everywhere_and_has_no_id(seed):
+    sea = find_preset('video-water', size=SIZE, duration_s=9 / 24, empty=1.0, static_camera=1.0,
+                      follows=0.0, light=(100.0, 100.0), compressed=0.0)
+    world = build_world(sea, seed, 'train')
+    assert world.camera.still and all(surface.waves is not None for surface in world.surfaces[:1])
+    clip = render_clip(sea, seed)
+    assert not clip.ids.any() and not clip.moving.any()
+    change = np.abs(clip.frames[0].astype(float) - clip.frames[-1]).mean(-1)
+    blocks = change.reshape(6, 12, 8, 16).mean((1, 3))
+    assert (blocks > 2).all(), 'no block rests'
+
+
 def mirror_images(world):
     """[(image, body, height of the water)]"""
     low = next(s for s in world.surfaces if s.tilt and not s.unseen).track.position[0, 1]
@@ -265,7 +278,7 @@ def test_a_figure_that_rests_and_moves_a_limb_is_moving():
 
 
 def test_every_preset_of_video_repeats_itself():
-    for name in ('video', 'video-still'):
+    for name in ('video', 'video-still', 'video-water'):
         small = find_preset(name, size=SIZE, duration_s=3 / 24)
         for seed in (0, 1, 2):
             first = render_clip(small, seed)
