@@ -157,8 +157,10 @@ class SyncedInput:
     """What one inference gets: a frame, its events, or both. `epoch` counts resets.
 
     `size` is (height, width) of the answer. `neighbours` are frames around `frame`, oldest first,
-    for models that look at several. `waited_ms` is the wait for the events, `decode_ms` what
-    decoding took since the input before.
+    for models that look at several. `flow` (h, w, 2) float32, px of its own size, says how far each
+    pixel of this frame is from where it stood in the frame of the answer before; `flow_error`
+    (h, w) float32 by how many grey levels the two places differ. None where there is no such frame.
+    `waited_ms` is the wait for the events, `decode_ms` what decoding took since the input before.
     """
 
     stamp_ns: int
@@ -170,6 +172,8 @@ class SyncedInput:
     decode_ms: float = 0.0
     epoch: int = 0
     neighbours: tuple[Frame, ...] = ()
+    flow: np.ndarray | None = None
+    flow_error: np.ndarray | None = None
 
     @staticmethod
     def nothing(size: tuple[int, int]) -> SyncedInput:
@@ -219,7 +223,7 @@ class GroundTruth:
 
 @dataclass(frozen=True)
 class Instances:
-    """What a model says of one frame.
+    """What is in one frame: what a model found, and what the tracker holds (`moving` is false then).
 
     `masks` (N, H, W) bool, disjoint; `boxes` (N, 4) float32 x0 y0 x1 y1 px, the extents of the
     mask with exclusive far edge; `scores` (N,) = p(moving) x mask quality; `motion_scores` (N,) =
