@@ -223,7 +223,7 @@ class GroundTruth:
 
 @dataclass(frozen=True)
 class Instances:
-    """What is in one frame: what a model found, and what the tracker holds (`moving` is false then).
+    """What is in one frame: what a model found, and what the tracker holds (not `moving`).
 
     `masks` (N, H, W) bool, disjoint; `boxes` (N, 4) float32 x0 y0 x1 y1 px, the extents of the
     mask with exclusive far edge; `scores` (N,) = p(moving) x mask quality; `motion_scores` (N,) =

@@ -3,8 +3,8 @@
     sample = backward.attach(sample)      # with its `flow` and `flow_error`
     backward.answered(sample)             # the next flow leads here
 
-Between neighbouring answers, not at the fixed gaps of the evidence: a frame that got no answer moved
-no mask, so the flow has to leap over it.
+Between neighbouring answers, not at the fixed gaps of the evidence: a frame that got no answer
+moved no mask, so the flow has to leap over it.
 """
 
 from __future__ import annotations

@@ -21,11 +21,11 @@ from mos_perception.motion.flow import pixel_grid
 
 AGREE_PX = 1.0        # of the flow's size: DIS is .1 to .5 px off where the surface is one
 AGREE_LEVELS = 20.0   # grey levels beyond twice the frame's median: other surfaces differ by more
-MOST_POINTS = 500     # of a mask that the fit looks at
+MOST_POINTS = 250     # of a mask that the fit looks at
 LEAST_POINTS = 4
 _RIDGE_PX = 2.0       # a mask of less spread shows no turn or scale above DIS' noise
 _RING_PX = 6          # width of the surroundings that an object is compared with
-_ROUNDS = 3
+_ROUNDS = 2
 
 
 @dataclass(frozen=True)

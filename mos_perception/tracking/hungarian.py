@@ -2,8 +2,8 @@
 
 similarity = (1 - w) x overlap + w x max(0, cosine). A track's mask is carried along the flow before
 it is compared; where there is no flow, or the flow lost it, it is moved at constant velocity. Pairs
-need IoU >= `track_min_iou`; tracks that are lost, or too young to have a velocity, may also match by
-proximity: a small fast object need not overlap itself one frame later.
+need IoU >= `track_min_iou`; tracks that are lost, or too young to have a velocity, may also match
+by proximity: a small fast object need not overlap itself one frame later.
 """
 
 from __future__ import annotations

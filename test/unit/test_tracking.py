@@ -132,13 +132,17 @@ def test_lost_s_zero_forgets_at_once_but_still_tracks():
 
 
 def test_occluded_object_is_found_where_it_should_be():
-    """Moving 6 px per frame, hidden for 8 frames: 48 px later nothing overlaps its last mask."""
+    """Moving 6 px per frame, hidden for 8 frames: 48 px later nothing overlaps its last mask.
+
+    Whether it is held meanwhile makes no difference.
+    """
     frames = [
         instances((6 * n, 50, 20 + 6 * n, 70)) if not 6 <= n < 14 else instances()
         for n in range(18)
     ]
-    results = run(HungarianTracker(Config()), frames)
-    assert all(tracks.ids.tolist() == [1] for tracks in results)
+    held = run(HungarianTracker(Config()), frames)
+    results = run(HungarianTracker(Config(track_hold_s=0.0)), frames)
+    assert all(tracks.ids.tolist() == [1] for tracks in held + results)
     assert results[10].states.tolist() == [TrackState.LOST] and results[10].instance.tolist() == [
         -1
     ]
@@ -207,7 +211,8 @@ def test_configure_while_running():
     tracker = HungarianTracker(Config())
     update(tracker, instances((10, 10, 40, 40)), 0)
     tracker.configure(Config(track_confirm_s=0.0))
-    assert update(tracker, instances((10, 10, 40, 40)), MS).states.tolist() == [TrackState.CONFIRMED]
+    tracks = update(tracker, instances((10, 10, 40, 40)), MS)
+    assert tracks.states.tolist() == [TrackState.CONFIRMED]
 
 
 def test_similarity_is_mask_iou():
@@ -264,7 +269,7 @@ def test_assignment_is_the_best_of_all(rows):
 def test_invariants_on_anything(frames):
     tracker, known, dead = HungarianTracker(Config(track_lost_s=0.1)), set(), set()
     for n, places in enumerate(frames):
-        tracks = update(tracker, 
+        tracks = update(tracker,
             instances(*[(x, y, x + 15, y + 15) for x, y in places]), n * 40 * MS
         )
         ids, used = set(tracks.ids.tolist()), tracks.instance[tracks.instance >= 0]
