@@ -29,7 +29,8 @@ MAX_ID = 65535  # the mono16 instance image holds no more
 VELOCITY_TAU_S = 0.1  # time constant of the velocity's exponential smoothing
 # a track seen in the last frame outlives a gap this long even if track_lost_s is shorter
 PAUSE_S = 0.5
-HELD_SHARE = 0.5  # of a mask that must be supported, and of the usual area that must be in view
+HELD_SHARE = 0.5  # of a mask that must be supported
+IN_VIEW = 0.25  # of the usual area, that must be inside the image and not another instance's
 MOVED_WIDTHS = 0.005  # way against the surroundings, in image widths, that shows that it moved
 MEMORY_TAU_S = 0.5  # time constant of that way and of the usual area
 
@@ -185,7 +186,7 @@ class TrackStore:
         for track in waiting:
             x0, y0, x1, y1 = track.carried.box.round().astype(int)
             inside = track.carried.mask & free[y0:y1, x0:x1]
-            if np.count_nonzero(inside) < max(1.0, HELD_SHARE * track.area):
+            if np.count_nonzero(inside) < max(1.0, IN_VIEW * track.area):
                 continue
             free[y0:y1, x0:x1] &= ~inside
             left, top, right, bottom = mask_box(inside)
