@@ -3,10 +3,10 @@
 Knows nothing of how instances are matched. Whether something moves is the model's word: a confirmed
 track that no instance matches any more is held, at rest, while what it showed is still there. That
 is so where it had moved before (else it was a false alarm), where flow and grey levels of at least
-half its mask follow one motion (else something covers it, or it is gone), and where half of the
-area it used to have is inside the image and not another instance's (else it is leaving). Without
-flow, as from events alone, nothing can be checked: it is held in place, which is right for a camera
-at rest.
+half its mask follow one motion (else something covers it, or it is gone), and where a quarter of
+the area it used to have is inside the image and not another instance's (else it is leaving, or
+hidden). Without flow, as from events alone, nothing can be checked: it is held in place, which is
+right for a camera at rest.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ def test_the_similarity_is_found_among_outliers(angle, scale, dx, dy, seed):
     small = np.abs(turn - np.eye(2)).max() * 45 < 1  # within what one step of flow shows
     wrong = rng.random(300) < 0.2
     flow[wrong] += [9, -7]
-    matrix, agree = fit_similarity(points, flow, np.ones(300, bool))
+    matrix, agree = fit_similarity(points, flow)
     if small:
         assert not (agree & wrong).any() and agree[~wrong].all()
         there = points @ matrix[:2, :2].T + matrix[:2, 2]

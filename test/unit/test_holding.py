@@ -142,8 +142,9 @@ def test_hold_time_is_live():
 
 
 def follow(places, after, **config):
-    """Answers after an object that took `places` one by one, then what `after(n)` shows:
-    {thing: place} and whether the object is in view."""
+    """Answers after an object that took `places` one by one, when nothing is detected any more and
+    `after(n)` says what is in view, {thing: place}.
+    """
     world, run = World(), Run(**config)
     world.put()
     world.put(seed=8, axes=(30, 24))
@@ -185,8 +186,8 @@ def test_an_object_that_leaves_is_not_held():
         if masks[0].sum() < 0.2 * 600:
             break
     assert 5 < n < 29
-    for n in range(n, n + 10):
-        image, masks = world.view(camera(n), {thing: (20, 110)})
+    for later in range(n, n + 10):
+        image, masks = world.view(camera(later), {thing: (20, 110)})
         assert len(run.see(image, [])[0]) == 0
 
 
