@@ -3,14 +3,30 @@
 The detector is the truth of what moves, so everything else is the tracker's word.
 """
 
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
 
 from mos_perception.config import Config
-from mos_perception.datatypes import Frame, Instances, SyncedInput, TrackState
+from mos_perception.datatypes import (
+    Fault,
+    Frame,
+    Instances,
+    Modality,
+    Result,
+    SyncedInput,
+    TrackState,
+)
+from mos_perception.errors import EngineError
+from mos_perception.evaluation.score import Scorer
 from mos_perception.masks import mask_boxes
 from mos_perception.motion.backward_flow import BackwardFlow
+from mos_perception.pipeline import Pipeline
+from mos_perception.recording.instances_message import message_fields
+from mos_perception.recording.results import read_result, write_result
+from mos_perception.reports.run_statistics import RunStatistics
 from mos_perception.tracking import load_tracker
 
 MS = 1_000_000
@@ -257,3 +273,62 @@ def test_reset_forgets_what_is_held():
     found, tracks = run.see(image, [])
     assert len(found) == 0 and len(tracks) == 0
     assert run.see(image, masks)[1].ids.tolist() == [1]
+
+
+def test_what_is_held_is_no_mover_to_scores_and_messages():
+    """`label` 'static', not moving, and no false positive where the truth says nothing moves."""
+    found, tracks, mask = stop_and_go(Run(), rest=5, again=0)[-1]
+    assert len(found) == 1 and not found.moving.any()
+    result = Result(7, '', found, tracks, None, Modality.FRAME, 'truth', 0)
+    (row,) = message_fields(result)['instances']
+    assert (row['track_id'], row['label'], row['is_moving']) == (1, 'static', False)
+    back = read_result(write_result(result))
+    assert not back.instances.moving.any() and (back.instances.masks == found.masks).all()
+    scorer = Scorer()
+    scorer.add(7, mask.astype(np.uint16), set(), found, tracks)
+    assert scorer.summary()['strict']['false_positives'] == 0
+    assert scorer.summary()['strict']['mIoU'] == 1
+    statistics = RunStatistics()
+    statistics.add(result)
+    assert statistics.intervals_s(0) == []
+
+
+def test_the_pipeline_holds_what_its_model_no_longer_reports():
+    """Also over a failed inference between: the next flow leads to the last answer."""
+    world = World()
+    thing = world.put()
+    model = ScriptedModel()
+    pipeline = Pipeline(Config(events_topic=''), model)
+    results = []
+    for n in range(40):
+        moving = n < 15
+        image, masks = world.view(camera(n), {thing: (140 + 2 * min(n, 14), 110)})
+        model.answer = EngineError('NaN') if n in (20, 21, 22) else instances(
+            masks if moving else [])
+        stamp = 10**9 + n * STEP_NS
+        pipeline.push_frame(Frame(stamp, image), stamp)
+        results += [(pipeline.process(sample), masks[0])
+                    for sample in pipeline.ready(stamp + 10**9)]
+    assert [isinstance(result, Fault) for result, _ in results].count(True) == 3
+    for n, (result, mask) in enumerate(results):
+        if n not in (20, 21, 22):
+            assert result.tracks.ids.tolist() == [1] and 'flow' in result.stage_ms
+            assert result.instances.moving.tolist() == [n < 15]
+            assert iou(result.instances.masks[0], mask) >= 0.8
+    pipeline.reset()
+    model.answer = instances([])
+    pipeline.push_frame(Frame(10**9, image), 0)
+    (sample,) = pipeline.ready(10**9)
+    assert len(pipeline.process(sample).instances) == 0
+
+
+class ScriptedModel:
+    """Answers what it was told to."""
+
+    card = SimpleNamespace(id='scripted', evidence=None, window=None)
+    answer = None
+
+    def detect(self, sample, stages):
+        if isinstance(self.answer, EngineError):
+            raise self.answer
+        return self.answer
