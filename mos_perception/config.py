@@ -154,7 +154,21 @@ class Config:
         0.1, 'a track seen for this long is confirmed', unit='s', low=0.0, high=10.0, live=True
     )
     track_lost_s: float = parameter(
-        1.0, 'a track unseen for this long dies', unit='s', low=0.0, high=60.0, live=True
+        1.0,
+        'a track neither seen nor held for this long dies',
+        unit='s',
+        low=0.0,
+        high=60.0,
+        live=True,
+    )
+    track_hold_s: float = parameter(
+        2.0,
+        'an object that stopped is still published, with is_moving false, until this long after it '
+        'was last seen; 0 = not at all',
+        unit='s',
+        low=0.0,
+        high=60.0,
+        live=True,
     )
 
     force_inference: bool = parameter(False, 'infer even when nobody subscribes', live=True)

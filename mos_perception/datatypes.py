@@ -158,9 +158,10 @@ class SyncedInput:
 
     `size` is (height, width) of the answer. `neighbours` are frames around `frame`, oldest first,
     for models that look at several; `missing_gaps` of the gaps in time they look at have none.
-    `flow` (h, w, 2) px of its own size: where each pixel of the frame stood in the frame of the
-    answer before. `waited_ms` is the wait for the events, `decode_ms` what decoding took since the
-    input before.
+    `flow` (h, w, 2) float32, px of its own size: pixel x of this frame stood at x + flow(x) in the
+    frame of the answer before; `flow_error` (h, w) float32 by how many grey levels the two places
+    differ. None where there is no such frame. `waited_ms` is the wait for the events, `decode_ms`
+    what decoding took since the input before.
     """
 
     stamp_ns: int
@@ -174,6 +175,7 @@ class SyncedInput:
     neighbours: tuple[Frame, ...] = ()
     missing_gaps: int = 0
     flow: np.ndarray | None = None
+    flow_error: np.ndarray | None = None
 
     @staticmethod
     def nothing(size: tuple[int, int]) -> SyncedInput:
@@ -225,7 +227,7 @@ class GroundTruth:
 
 @dataclass(frozen=True)
 class Instances:
-    """What a model says of one frame.
+    """What is in one frame: what a model found, and what the tracker holds (not `moving`).
 
     `masks` (N, H, W) bool, disjoint; `boxes` (N, 4) float32 x0 y0 x1 y1 px, the extents of the
     mask with exclusive far edge; `scores` (N,) = p(moving) x mask quality; `motion_scores` (N,) =

@@ -2,7 +2,7 @@
 
     packet -> EventStream (decode, clock) -> Synchronizer (buffer, windows) -> SyncedInput
     frame  ------------------------------->        "  -> Neighbours (frames around it) |
-    SyncedInput -> Model.detect (voxel, pre, engine, post) -> Tracker.update -> Result
+    SyncedInput -> BackwardFlow -> Model.detect (voxel ... post) -> Tracker.update -> Result
 
 The node and the bag replay drive this very object. `push_*` and `ready` belong to one thread,
 `process` may run in another; `reset` may come at any time and makes older inputs void.
@@ -18,6 +18,7 @@ from mos_perception.datatypes import EventPacket, Events, Fault, Frame, Result, 
 from mos_perception.errors import MosError
 from mos_perception.events.decode import EventStream, packets_lost, refused
 from mos_perception.models import Model, load_model
+from mos_perception.motion.backward_flow import BackwardFlow
 from mos_perception.motion.neighbours import Neighbours
 from mos_perception.stages import StageTimes
 from mos_perception.sync import Synchronizer
@@ -34,6 +35,7 @@ class Pipeline:
         self.sync = Synchronizer.of(config, card.window)
         self.neighbours = Neighbours(card.evidence)
         self.stream = EventStream()
+        self.flow = BackwardFlow()
         self.tracker = load_tracker(config)
         self._lock = threading.Lock()
         self._model_epoch = 0  # of the inputs that the model remembers
@@ -90,7 +92,7 @@ class Pipeline:
         return self.neighbours.flush(self.sync.flush())
 
     def process(self, sample: SyncedInput) -> Result | Skip | Fault:
-        """One inference: detect, track. Never raises for bad input."""
+        """One inference: flow, detect, track. Never raises for bad input."""
         stages = StageTimes(wait=sample.waited_ms, decode=sample.decode_ms)
         try:
             if not self.config.same_view:
@@ -98,12 +100,17 @@ class Pipeline:
             if sample.epoch != self._model_epoch:
                 self.model.reset()
                 self._model_epoch = sample.epoch
+            if sample.frame is not None:
+                with stages.timed('flow'):
+                    sample = self.flow.attach(sample)
             instances = self.model.detect(sample, stages)
             with self._lock:
                 if (void := self.sync.void(sample)) is not None:
                     return void
                 with stages.timed('track'):
-                    tracks = self.tracker.update(instances, sample.stamp_ns)
+                    instances, tracks = self.tracker.update(
+                        instances, sample.stamp_ns, sample.flow, sample.flow_error)
+                self.flow.answered(sample)
         except MosError as error:
             return Fault(sample.stamp_ns, str(error))
         return Result(sample.stamp_ns, sample.frame_id, instances, tracks, sample.window,
@@ -127,6 +134,7 @@ class Pipeline:
         with self._lock:
             self.sync.reset()
             self.neighbours.reset()
+            self.flow.reset()
             self.tracker.reset()
         self.stream.reset()
         self._last_packet_ns = None

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from mos_perception.datatypes import Instances, SyncedInput
 from mos_perception.models import Model
+from mos_perception.motion.backward_flow import BackwardFlow
 from mos_perception.motion.evidence import EvidenceSpec
 from mos_perception.motion.neighbours import Neighbours
 from mos_perception.stages import StageTimes
@@ -26,6 +27,10 @@ def answers(model: Model, samples: Iterable[SyncedInput],
             yield from neighbours.push([sample])
         yield from neighbours.flush([])
 
+    backward = BackwardFlow()
     for sample in complete():
         stages = StageTimes()
+        with stages.timed('flow'):
+            sample = backward.attach(sample)
         yield model.detect(sample, stages), stages
+        backward.answered(sample)

@@ -180,6 +180,11 @@ class IdSwitches:
         self.false_positives += len(track_ids) - len(self._before)
 
     @property
+    def named(self) -> int:
+        """GT objects that some track showed; the first track of each counts as a switch."""
+        return len(self._last)
+
+    @property
     def mota(self) -> float | None:
         """1 - (misses + false positives + switches) / objects; None without objects."""
         errors = self.misses + self.false_positives + self.switches

@@ -41,8 +41,8 @@ def overlay(
     fps: float | None = None,
     degraded: str = '',
 ) -> np.ndarray:
-    """The frame with the masks of tracked instances, contours, `id score`, velocity arrows and a
-    status line.
+    """The frame with the masks of tracked instances, contours, `id score` and velocity arrows,
+    `id static` where they do not move, and a status line.
 
     `text` is shown at the top left (modality, model), `degraded` in red after it, `fps` at the top
     right.
@@ -57,15 +57,15 @@ def overlay(
     for m in np.flatnonzero(tracks.instance < 0):
         if tracks.states[m] == TrackState.LOST:
             _dashed_box(picture, tracks.boxes[m], colour(int(tracks.ids[m])))
-    for row, number in zip(rows, ids):
-        if row >= 0:
+    for row, number, moves in zip(rows, ids, instances.moving):
+        if row >= 0 and moves:
             _arrow(picture, tracks.boxes[row], tracks.velocities[row], colour(number), scale)
     top = _status(picture, text, degraded, fps, scale)
-    for box, score, number in zip(instances.boxes, instances.scores, ids):
+    for box, score, number, moves in zip(instances.boxes, instances.scores, ids, instances.moving):
         if number:
             _label(
                 picture,
-                f'#{number} {score:.2f}',
+                f'#{number} {score:.2f}' if moves else f'#{number} static',
                 (int(box[0]), int(box[1])),
                 top,
                 colour(number),

@@ -1,9 +1,9 @@
 """Association by mask IoU and embedding cosine, solved as one assignment.
 
-similarity = (1 - w) x overlap + w x max(0, cosine). A track's mask is moved at constant velocity
-before it is compared. Pairs need IoU >= `track_min_iou`; tracks that are lost, or too young to have
-a velocity, may also match by proximity: a small fast object need not overlap itself one frame
-later.
+similarity = (1 - w) x overlap + w x max(0, cosine). A track's mask is carried along the flow before
+it is compared; where there is no flow, or the flow lost it, it is moved at constant velocity. Pairs
+need IoU >= `track_min_iou`; tracks that are lost, or too young to have a velocity, may also match
+by proximity: a small fast object need not overlap itself one frame later.
 """
 
 from __future__ import annotations
@@ -32,9 +32,12 @@ class HungarianTracker:
         self.store.configure(config)
         self.min_iou, self.weight = config.track_min_iou, config.track_embedding_weight
 
-    def update(self, instances: Instances, stamp_ns: int) -> Tracks:
-        """The tracks after this frame. Raises SyncError if `stamp_ns` is before the last one."""
-        tracks = self.store.advance(stamp_ns)
+    def update(self, instances: Instances, stamp_ns: int, flow: np.ndarray | None = None,
+               flow_error: np.ndarray | None = None) -> tuple[Instances, Tracks]:
+        """The instances with those held, and the tracks. Raises SyncError if `stamp_ns` is before
+        the last one.
+        """
+        tracks = self.store.advance(stamp_ns, instances.size, flow, flow_error)
         matches = assign(similarity(tracks, instances, stamp_ns, self.min_iou, self.weight))
         return self.store.apply(matches, instances)
 
@@ -60,20 +63,39 @@ def similarity(
     cosine = _cosine([track.embedding for track in tracks], instances.embeddings)
     news = [_Patch(crop(instances, n), box) for n, box in enumerate(instances.boxes)]
     for m, track in enumerate(tracks):
-        last, shift = _Patch(track.mask, track.box), track.shift(stamp_ns).tolist()
-        # Still objects and wrong velocities exist: the place last seen counts as well.
-        offsets = {(0, 0), (round(shift[0]), round(shift[1]))}
-        reaches = track.state is TrackState.LOST or track.velocity is None
+        place = _Place(track, stamp_ns)
         for n, new in enumerate(news):
-            overlap = max(last.iou(new, *offset) for offset in offsets)
-            if overlap == 0 or overlap < min_iou:
-                near = last.proximity(new, *shift) if reaches else 0.0
-                if near == 0:
-                    continue
-                # never better than a pair that overlaps enough
-                overlap = max(overlap, min_iou * near)
-            table[m, n] = (1 - weight) * overlap + weight * cosine[m, n]
+            overlap = place.overlap(new, min_iou)
+            if overlap > 0:
+                table[m, n] = (1 - weight) * overlap + weight * cosine[m, n]
     return table
+
+
+class _Place:
+    """Where a track may be now."""
+
+    def __init__(self, track: Track, stamp_ns: int) -> None:
+        self.here = _Patch(track.carried.mask, track.carried.box) if track.placed else None
+        self.last, self.shift = _Patch(track.seen.mask, track.seen.box), track.shift(stamp_ns)
+        # Still objects and wrong velocities exist: the place last seen counts as well.
+        self.offsets = {(0, 0), (round(self.shift[0]), round(self.shift[1]))}
+        self.stays = track.placed and track.held  # it was there one answer ago, at rest
+        self.reaches = track.held or track.state is TrackState.LOST or track.velocity is None
+
+    def overlap(self, new: _Patch, min_iou: float) -> float:
+        """IoU with an instance, or proximity in its stead; 0 where it is another object."""
+        least = max(min_iou, np.finfo(float).tiny)
+        if self.here is not None:
+            overlap = self.here.iou(new, 0, 0)
+            if overlap >= least or self.stays:
+                return overlap if overlap >= least else 0.0
+        # no flow, or an object too small and fast for it
+        overlap = max(self.last.iou(new, *offset) for offset in self.offsets)
+        if overlap >= least or not self.reaches:
+            return overlap if overlap >= least else 0.0
+        near = self.last.proximity(new, *self.shift)
+        # never better than a pair that overlaps enough
+        return max(overlap, least * near) if near > 0 else 0.0
 
 
 class _Patch:

@@ -1,19 +1,27 @@
-"""Birth, confirmation, loss and death of tracks, in seconds.
+"""Birth, confirmation, holding, loss and death of tracks, in seconds.
 
-Knows nothing of how instances are matched.
+Knows nothing of how instances are matched. Whether something moves is the model's word: a confirmed
+track that no instance matches any more is held, at rest, while what it showed is still there. That
+is so where it had moved before (else it was a false alarm), where flow and grey levels of at least
+half its mask follow one motion (else something covers it, or it is gone), and where a quarter of
+the area it used to have is inside the image and not another instance's (else it is leaving, or
+hidden). Without flow, as from events alone, nothing can be checked: it is held in place, which is
+right for a camera at rest.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from mos_perception.config import Config
 from mos_perception.datatypes import Instances, Tracks, TrackState
 from mos_perception.errors import SyncError
+from mos_perception.masks import mask_box
+from mos_perception.tracking.carry import CarriedMask, carry
 
 log = logging.getLogger(__name__)
 
@@ -21,22 +29,35 @@ MAX_ID = 65535  # the mono16 instance image holds no more
 VELOCITY_TAU_S = 0.1  # time constant of the velocity's exponential smoothing
 # a track seen in the last frame outlives a gap this long even if track_lost_s is shorter
 PAUSE_S = 0.5
+HELD_SHARE = 0.5  # of a mask that must be supported
+IN_VIEW = 0.25  # of the usual area, that must be inside the image and not another instance's
+MOVED_WIDTHS = 0.005  # way against the surroundings, in image widths, that shows that it moved
+MEMORY_TAU_S = 0.5  # time constant of that way and of the usual area
 
 
 @dataclass
 class Track:
     """One object's memory.
 
-    `box` (4,) px and `mask` (h, w) bool (the box's crop) are as last seen.
+    `box` (4,) px and `mask` (h, w) bool (the box's crop) are as last shown: seen, or held.
     """
 
     id: int
     born_ns: int
-    seen_ns: int
+    seen_ns: int  # matched by an instance
+    shown_ns: int  # seen or held
     box: np.ndarray
     mask: np.ndarray
     embedding: np.ndarray
-    velocity: np.ndarray | None = None  # (2,) px/s; None until seen twice
+    score: float
+    area: float  # px, usual while seen
+    seen: CarriedMask  # the mask as last matched
+    carried: CarriedMask | None  # where that is in the current frame; None: unknown
+    placed: bool = False  # the flow says so; else it is where it was
+    way: np.ndarray = field(default_factory=lambda: np.zeros(2))  # lately, in image widths
+    moved: bool = False  # the way was once long enough
+    velocity: np.ndarray | None = None  # (2,) px/s as shown; None until seen twice
+    pace: np.ndarray | None = None  # (2,) px/s, the velocity when last seen
     watched_ns: int = 0  # how long seen, summed over frames in a row
     confirmed: bool = False
     instance: int = 0  # index into the current frame, -1 = unseen
@@ -48,11 +69,16 @@ class Track:
             return TrackState.LOST
         return TrackState.CONFIRMED if self.confirmed else TrackState.TENTATIVE
 
+    @property
+    def held(self) -> bool:
+        """Shown in the current frame though no instance matched."""
+        return self.instance >= 0 and self.shown_ns > self.seen_ns
+
     def shift(self, stamp_ns: int) -> np.ndarray:
         """(2,) px moved since last seen, at constant velocity."""
-        if self.velocity is None:
+        if self.pace is None:
             return np.zeros(2)
-        return self.velocity * ((stamp_ns - self.seen_ns) * 1e-9)
+        return self.pace * ((stamp_ns - self.seen_ns) * 1e-9)
 
 
 class TrackStore:
@@ -63,8 +89,8 @@ class TrackStore:
         self.reset()
 
     def configure(self, config: Config) -> None:
-        """Take `track_birth_score`, `track_confirm_s` and `track_lost_s`."""
-        self.birth_score = config.track_birth_score
+        """Take `track_birth_score`, `track_confirm_s`, `track_lost_s` and `track_hold_s`."""
+        self.birth_score, self.hold_s = config.track_birth_score, config.track_hold_s
         self.confirm_s, self.lost_s = config.track_confirm_s, config.track_lost_s
 
     def reset(self) -> None:
@@ -73,36 +99,50 @@ class TrackStore:
         self.stamp_ns: int | None = None
         self._last_id = 0
 
-    def advance(self, stamp_ns: int) -> list[Track]:
-        """The tracks still alive at `stamp_ns`, to be matched.
+    def advance(self, stamp_ns: int, size: tuple[int, int], flow: np.ndarray | None,
+                error: np.ndarray | None) -> list[Track]:
+        """The tracks still alive at `stamp_ns`, to be matched, their masks carried along the flow.
 
-        Raises SyncError if time goes backwards.
+        `size` (height, width) of the frame. Raises SyncError if time goes backwards.
         """
         if self.stamp_ns is not None and stamp_ns < self.stamp_ns:
             raise SyncError(
                 f'tracker got stamp {stamp_ns} ns after {self.stamp_ns} ns: reset it when time '
                 'jumps back'
             )
-        self.stamp_ns = stamp_ns
+        self._step_s = (stamp_ns - (self.stamp_ns or stamp_ns)) * 1e-9
+        self.stamp_ns, self._flows = stamp_ns, flow is not None and error is not None
         self.tracks = [track for track in self.tracks if self._lives(track)]
+        if self._flows:
+            self._carry(size, flow, error)
+        for track in self.tracks:
+            if not self._flows and self._step_s > PAUSE_S:  # anything may have happened
+                track.carried = None
+            track.placed = self._flows and track.carried is not None
         return self.tracks
 
-    def apply(self, matches: list[tuple[int, int]], instances: Instances) -> Tracks:
-        """Take this frame's matches (track row, instance row); births and deaths follow."""
+    def apply(self, matches: list[tuple[int, int]],
+              instances: Instances) -> tuple[Instances, Tracks]:
+        """Take this frame's matches (track row, instance row); holds, births and deaths follow.
+
+        Returns the instances, held ones after those given, and the tracks.
+        """
         seen = dict(matches)
         for row, track in enumerate(self.tracks):
             if row in seen:
                 self._see(track, instances, seen[row])
             else:
                 track.instance = -1
-        self.tracks = [track for track in self.tracks if track.instance >= 0 or self._lives(track)]
         matched = set(seen.values())
+        count = len(instances)
+        instances = self._hold(instances)
+        self.tracks = [track for track in self.tracks if track.instance >= 0 or self._lives(track)]
         self.tracks += [
             self._born(instances, row)
-            for row in range(len(instances))
+            for row in range(count)
             if row not in matched and instances.scores[row] >= self.birth_score and self._id_left()
         ]
-        return self.snapshot()
+        return instances, self.snapshot()
 
     def snapshot(self) -> Tracks:
         """The tracks as arrays, oldest id first."""
@@ -120,38 +160,92 @@ class TrackStore:
 
     def _lives(self, track: Track) -> bool:
         limit_s = self.lost_s if track.instance < 0 else max(self.lost_s, PAUSE_S)
-        return (self.stamp_ns - track.seen_ns) * 1e-9 < limit_s
+        return (self.stamp_ns - track.shown_ns) * 1e-9 < limit_s
 
-    def _see(self, track: Track, instances: Instances, row: int) -> None:
-        elapsed_ns = self.stamp_ns - track.seen_ns
-        if elapsed_ns > 0:
-            box = instances.boxes[row]
-            measured = (box[:2] + box[2:] - track.box[:2] - track.box[2:]) / 2 / (elapsed_ns * 1e-9)
+    def _carry(self, size: tuple[int, int], flow: np.ndarray, error: np.ndarray) -> None:
+        """Move every mask whose place is known; what was not shown lies beneath what was."""
+        known = [track for track in self.tracks if track.carried is not None]
+        known.sort(key=lambda track: track.instance >= 0)
+        masks = [(track.carried.mask, track.carried.box) for track in known]
+        for track, found in zip(known, carry(masks, flow, error, size)):
+            there = found is not None and found.support >= HELD_SHARE
+            track.carried = track.carried.moved(found.motion, size) if there else None
+            if found is not None and track.instance >= 0 and not track.held:
+                self._went(track, found.against)
+
+    def _went(self, track: Track, way: np.ndarray) -> None:
+        track.way = track.way * math.exp(-self._step_s / MEMORY_TAU_S) + way
+        track.moved |= bool(np.linalg.norm(track.way) >= MOVED_WIDTHS)
+
+    def _hold(self, instances: Instances) -> Instances:
+        """The instances and, at rest, the tracks that none of them matched but that are there."""
+        waiting = [track for track in self.tracks if track.instance < 0 and self._may_hold(track)]
+        if not waiting:
+            return instances
+        free, held, masks = ~instances.masks.any(0), [], []
+        for track in waiting:
+            x0, y0, x1, y1 = track.carried.box.round().astype(int)
+            inside = track.carried.mask & free[y0:y1, x0:x1]
+            if np.count_nonzero(inside) < max(1.0, IN_VIEW * track.area):
+                continue
+            free[y0:y1, x0:x1] &= ~inside
+            left, top, right, bottom = mask_box(inside)
+            box = np.array([x0 + left, y0 + top, x0 + right, y0 + bottom], np.float32)
+            self._show(track, box, inside[top:bottom, left:right])
+            track.instance = len(instances) + len(held)
+            held.append(track)
+            masks.append(np.zeros(instances.size, bool))
+            masks[-1][y0:y1, x0:x1] = inside
+        return _with_held(instances, held, masks) if held else instances
+
+    def _may_hold(self, track: Track) -> bool:
+        return (track.confirmed and track.moved and track.carried is not None
+                and (self.stamp_ns - track.seen_ns) * 1e-9 <= self.hold_s)
+
+    def _show(self, track: Track, box: np.ndarray, mask: np.ndarray) -> None:
+        elapsed_s = (self.stamp_ns - track.shown_ns) * 1e-9
+        if elapsed_s > 0:
+            measured = (box[:2] + box[2:] - track.box[:2] - track.box[2:]) / 2 / elapsed_s
             if track.velocity is None:
                 track.velocity = measured.astype(np.float64)
             else:
                 track.velocity += (measured - track.velocity) * -math.expm1(
-                    -elapsed_ns * 1e-9 / VELOCITY_TAU_S
+                    -elapsed_s / VELOCITY_TAU_S
                 )
+        track.shown_ns, track.box, track.mask = self.stamp_ns, box, mask
+
+    def _see(self, track: Track, instances: Instances, row: int) -> None:
+        box, mask = instances.boxes[row], crop(instances, row)
+        if not self._flows:  # taken for a camera at rest
+            way = (box[:2] + box[2:] - track.box[:2] - track.box[2:]) / 2
+            self._went(track, way / instances.size[1])
         if track.instance >= 0:
-            track.watched_ns += elapsed_ns
+            track.watched_ns += self.stamp_ns - track.shown_ns
         track.confirmed |= track.watched_ns * 1e-9 >= self.confirm_s
+        self._show(track, box, mask)
         track.seen_ns, track.instance = self.stamp_ns, row
-        track.box, track.mask, track.embedding = (
-            instances.boxes[row],
-            crop(instances, row),
-            instances.embeddings[row],
-        )
+        track.pace = None if track.velocity is None else track.velocity.copy()
+        track.embedding, track.score = instances.embeddings[row], float(instances.scores[row])
+        track.seen = track.carried = CarriedMask.seen(mask, box)
+        change = np.count_nonzero(mask) - track.area
+        track.area += change * -math.expm1(-self._step_s / MEMORY_TAU_S)
 
     def _born(self, instances: Instances, row: int) -> Track:
         self._last_id += 1
+        box, mask = instances.boxes[row], crop(instances, row)
+        seen = CarriedMask.seen(mask, box)
         return Track(
             self._last_id,
             self.stamp_ns,
             self.stamp_ns,
-            instances.boxes[row],
-            crop(instances, row),
+            self.stamp_ns,
+            box,
+            mask,
             instances.embeddings[row],
+            float(instances.scores[row]),
+            float(np.count_nonzero(mask)),
+            seen,
+            seen,
             confirmed=self.confirm_s == 0,
             instance=row,
         )
@@ -171,3 +265,16 @@ def crop(instances: Instances, row: int) -> np.ndarray:
     """
     x0, y0, x1, y1 = instances.boxes[row].round().astype(int)
     return instances.masks[row, y0:y1, x0:x1].copy()
+
+
+def _with_held(instances: Instances, held: list[Track], masks: list[np.ndarray]) -> Instances:
+    """The instances and after them the held tracks: not moving, with their last score."""
+    count = len(held)
+    return Instances(
+        np.concatenate([instances.masks, np.stack(masks)]),
+        np.concatenate([instances.boxes, np.stack([track.box for track in held])]),
+        np.append(instances.scores, np.array([track.score for track in held], np.float32)),
+        np.append(instances.motion_scores, np.zeros(count, np.float32)),
+        np.append(instances.moving, np.zeros(count, bool)),
+        np.concatenate([instances.embeddings, np.stack([track.embedding for track in held])]),
+    )

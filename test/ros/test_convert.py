@@ -1,6 +1,7 @@
 """Messages to values and back, each against the generated classes or an independent library."""
 
 from array import array
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -105,6 +106,13 @@ def test_motion_and_tracks():
     tracks = again(convert.tracks_message(result())).tracks
     assert [(track.id, track.state) for track in tracks] == [(3, 1), (70_000, 0)]
     assert tracks[0].age == 2.5
+
+
+def test_nothing_moves_where_all_is_held():
+    still = replace(result().instances, moving=np.zeros(2, bool))
+    motion = again(convert.motion_message(replace(result(), instances=still)))
+    assert not motion.any_moving and motion.moving_fraction == 0
+    assert list(motion.track_ids) == [70_000] and list(motion.is_moving) == [False]
 
 
 def test_no_instances():

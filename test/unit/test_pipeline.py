@@ -65,7 +65,9 @@ def test_a_frame_with_its_events_gives_a_tracked_instance(pipeline):
     assert abs(len(result.window.events) - np.count_nonzero(stamps > 60 * MS - 33 * MS)) <= 1
     assert result.instances.boxes.tolist() == [[20, 16, 36, 32]]
     assert result.tracks.ids.tolist() == [1] and result.tracks.instance.tolist() == [0]
-    assert set(result.stage_ms) == {'wait', 'decode', 'voxel', 'pre', 'engine', 'post', 'track'}
+    assert set(result.stage_ms) == {
+        'wait', 'decode', 'flow', 'voxel', 'pre', 'engine', 'post', 'track'
+    }
     assert (result.frame_id, result.epoch) == ('camera', 0)
 
 

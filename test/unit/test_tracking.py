@@ -34,8 +34,13 @@ def instances(*boxes, looks=None) -> Instances:
     )
 
 
+def update(tracker, frame, stamp_ns):
+    """The tracks after a frame of events alone."""
+    return tracker.update(frame, stamp_ns)[1]
+
+
 def run(tracker, frames, step_ms=33):
-    return [tracker.update(frame, n * step_ms * MS) for n, frame in enumerate(frames)]
+    return [update(tracker, frame, n * step_ms * MS) for n, frame in enumerate(frames)]
 
 
 def test_moving_objects_keep_their_ids():
@@ -116,8 +121,8 @@ def test_time_unseen_is_not_time_watched():
 
 def test_long_pause_kills_every_track():
     tracker, thing = HungarianTracker(Config()), instances((10, 10, 40, 40))
-    tracker.update(thing, 0)
-    assert tracker.update(thing, 3_000 * MS).ids.tolist() == [2]
+    update(tracker, thing, 0)
+    assert update(tracker, thing, 3_000 * MS).ids.tolist() == [2]
 
 
 def test_lost_s_zero_forgets_at_once_but_still_tracks():
@@ -127,13 +132,17 @@ def test_lost_s_zero_forgets_at_once_but_still_tracks():
 
 
 def test_occluded_object_is_found_where_it_should_be():
-    """Moving 6 px per frame, hidden for 8 frames: 48 px later nothing overlaps its last mask."""
+    """Moving 6 px per frame, hidden for 8 frames: 48 px later nothing overlaps its last mask.
+
+    Whether it is held meanwhile makes no difference.
+    """
     frames = [
         instances((6 * n, 50, 20 + 6 * n, 70)) if not 6 <= n < 14 else instances()
         for n in range(18)
     ]
-    results = run(HungarianTracker(Config()), frames)
-    assert all(tracks.ids.tolist() == [1] for tracks in results)
+    held = run(HungarianTracker(Config()), frames)
+    results = run(HungarianTracker(Config(track_hold_s=0.0)), frames)
+    assert all(tracks.ids.tolist() == [1] for tracks in held + results)
     assert results[10].states.tolist() == [TrackState.LOST] and results[10].instance.tolist() == [
         -1
     ]
@@ -148,11 +157,11 @@ def test_small_fast_object_never_overlaps_itself():
 
 def test_far_away_or_other_sized_is_another_object():
     tracker = HungarianTracker(Config())
-    assert tracker.update(instances((0, 0, 10, 10)), 0).ids.tolist() == [1]
-    assert tracker.update(instances((100, 100, 110, 110)), 33 * MS).ids.tolist() == [1, 2]
+    assert update(tracker, instances((0, 0, 10, 10)), 0).ids.tolist() == [1]
+    assert update(tracker, instances((100, 100, 110, 110)), 33 * MS).ids.tolist() == [1, 2]
     tracker.reset()
-    tracker.update(instances((0, 0, 10, 10)), 0)
-    assert tracker.update(instances((12, 0, 42, 30)), 33 * MS).ids.tolist() == [1, 2]
+    update(tracker, instances((0, 0, 10, 10)), 0)
+    assert update(tracker, instances((12, 0, 42, 30)), 33 * MS).ids.tolist() == [1, 2]
 
 
 def test_looks_decide_where_overlap_cannot():
@@ -160,49 +169,50 @@ def test_looks_decide_where_overlap_cannot():
     a, b = (10, 10, 30, 30), (20, 10, 40, 30)
     for weight, same in ((0.0, None), (0.9, True)):
         tracker = HungarianTracker(Config(track_embedding_weight=weight))
-        tracker.update(instances(a, b, looks=[[1, 0], [0, 1]]), 0)
-        tracks = tracker.update(instances(a, b, looks=[[0, 1], [1, 0]]), 33 * MS)
+        update(tracker, instances(a, b, looks=[[1, 0], [0, 1]]), 0)
+        tracks = update(tracker, instances(a, b, looks=[[0, 1], [1, 0]]), 33 * MS)
         assert tracks.instance.tolist() == ([1, 0] if same else [0, 1])
 
 
 def test_confirm_at_once():
     assert (
-        HungarianTracker(Config(track_confirm_s=0.0)).update(instances((0, 0, 9, 9)), 0).states[0]
+        update(HungarianTracker(Config(track_confirm_s=0.0)), instances((0, 0, 9, 9)), 0).states[0]
         == 1
     )
 
 
 def test_time_going_back_and_reset():
     tracker, thing = HungarianTracker(Config()), instances((10, 10, 40, 40))
-    tracker.update(thing, 100 * MS)
+    update(tracker, thing, 100 * MS)
     with pytest.raises(SyncError, match='99000000 ns after 100000000 ns: reset'):
-        tracker.update(thing, 99 * MS)
-    assert tracker.update(thing, 100 * MS).velocities.tolist() == [[0, 0]]
+        update(tracker, thing, 99 * MS)
+    assert update(tracker, thing, 100 * MS).velocities.tolist() == [[0, 0]]
     tracker.reset()
-    tracks = tracker.update(thing, 0)
+    tracks = update(tracker, thing, 0)
     assert tracks.ids.tolist() == [1] and tracks.ages_s.tolist() == [0]
 
 
 def test_ids_end_at_what_the_image_holds(monkeypatch):
     monkeypatch.setattr(lifecycle, 'MAX_ID', 2)
     tracker = HungarianTracker(Config())
-    tracks = tracker.update(instances((0, 0, 9, 9), (20, 0, 29, 9), (40, 0, 49, 9)), 0)
+    tracks = update(tracker, instances((0, 0, 9, 9), (20, 0, 29, 9), (40, 0, 49, 9)), 0)
     assert tracks.ids.tolist() == [1, 2] and tracks.of_instances(3).tolist() == [0, 1, -1]
     tracker.reset()
-    assert tracker.update(instances((0, 0, 9, 9)), 0).ids.tolist() == [1]
+    assert update(tracker, instances((0, 0, 9, 9)), 0).ids.tolist() == [1]
 
 
 def test_two_trackers_share_nothing():
     one, two = HungarianTracker(Config()), HungarianTracker(Config())
-    one.update(instances((0, 0, 9, 9)), 0)
-    assert two.update(instances((0, 0, 9, 9)), 0).ids.tolist() == [1]
+    update(one, instances((0, 0, 9, 9)), 0)
+    assert update(two, instances((0, 0, 9, 9)), 0).ids.tolist() == [1]
 
 
 def test_configure_while_running():
     tracker = HungarianTracker(Config())
-    tracker.update(instances((10, 10, 40, 40)), 0)
+    update(tracker, instances((10, 10, 40, 40)), 0)
     tracker.configure(Config(track_confirm_s=0.0))
-    assert tracker.update(instances((10, 10, 40, 40)), MS).states.tolist() == [TrackState.CONFIRMED]
+    tracks = update(tracker, instances((10, 10, 40, 40)), MS)
+    assert tracks.states.tolist() == [TrackState.CONFIRMED]
 
 
 def test_similarity_is_mask_iou():
@@ -223,7 +233,7 @@ def test_similarity_is_mask_iou():
         )
 
     a, b = frame(whole[0]), frame(whole[1])
-    tracker.update(a, 0)
+    update(tracker, a, 0)
     table = similarity(tracker.store.tracks, b, 33 * MS, 0.0, 0.0)
     want = [[(m & n).sum() / (m | n).sum() for n in b.masks] for m in a.masks]
     assert table == pytest.approx(np.array(want))
@@ -259,7 +269,7 @@ def test_assignment_is_the_best_of_all(rows):
 def test_invariants_on_anything(frames):
     tracker, known, dead = HungarianTracker(Config(track_lost_s=0.1)), set(), set()
     for n, places in enumerate(frames):
-        tracks = tracker.update(
+        tracks = update(tracker,
             instances(*[(x, y, x + 15, y + 15) for x, y in places]), n * 40 * MS
         )
         ids, used = set(tracks.ids.tolist()), tracks.instance[tracks.instance >= 0]
