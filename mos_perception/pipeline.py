@@ -38,7 +38,6 @@ class Pipeline:
         self.flow = BackwardFlow()
         self.tracker = load_tracker(config)
         self._lock = threading.Lock()
-        self._model_epoch = 0  # of the inputs that the model remembers
         self._events_in = 0  # decoded since the start, over all epochs
         self._last_packet_ns: int | None = None
 
@@ -97,12 +96,8 @@ class Pipeline:
         try:
             if not self.config.same_view:
                 sample.check_sizes()
-            if sample.epoch != self._model_epoch:
-                self.model.reset()
-                self._model_epoch = sample.epoch
-            if sample.frame is not None:
-                with stages.timed('flow'):
-                    sample = self.flow.attach(sample)
+            with stages.timed('flow'):
+                sample = self.flow.attach(sample)
             instances = self.model.detect(sample, stages)
             with self._lock:
                 if (void := self.sync.void(sample)) is not None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import count
 
 from mos_perception.datatypes import Instances, SyncedInput
 from mos_perception.models import Model
@@ -10,6 +12,8 @@ from mos_perception.motion.backward_flow import BackwardFlow
 from mos_perception.motion.evidence import EvidenceSpec
 from mos_perception.motion.neighbours import Neighbours
 from mos_perception.stages import StageTimes
+
+_EPOCHS = count(1)
 
 
 def answers(model: Model, samples: Iterable[SyncedInput],
@@ -19,12 +23,11 @@ def answers(model: Model, samples: Iterable[SyncedInput],
     `spec` of the motion evidence that the model looks at, None where it looks at one frame: such a
     model answers with nothing where there is no frame.
     """
-    model.reset()
-    neighbours = Neighbours(spec)
+    neighbours, epoch = Neighbours(spec), next(_EPOCHS)
 
     def complete() -> Iterator[SyncedInput]:
         for sample in samples:
-            yield from neighbours.push([sample])
+            yield from neighbours.push([replace(sample, epoch=epoch)])
         yield from neighbours.flush([])
 
     backward = BackwardFlow()

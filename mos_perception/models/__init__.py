@@ -1,6 +1,6 @@
 """Networks: one verb, `detect`, from what the robot saw to Instances.
 
-What a model remembers of the inputs before, `reset` forgets."""
+What a model remembers of the inputs before, it forgets when the epoch of its input is another."""
 
 from __future__ import annotations
 
@@ -27,9 +27,6 @@ class Model(Protocol):
 
     def configure(self, config: Config) -> None:
         """Take the live parameters `score_threshold` and `top_k`."""
-
-    def reset(self) -> None:
-        """Forget the inputs before. Called by the thread that calls `detect`."""
 
     def report(self) -> dict[str, Any]:
         """What really runs: backend, device, provider, precision, versions."""

@@ -28,9 +28,6 @@ class BrightModel:
     def configure(self, config):
         self.config = config
 
-    def reset(self):
-        pass
-
     def report(self):
         return {'backend': 'none', 'provider': 'none'}
 

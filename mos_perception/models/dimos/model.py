@@ -55,9 +55,6 @@ class DimosModel:
         self.score_threshold = config.score_threshold if own else card.score_threshold
         self.top_k = config.top_k or card.top_k
 
-    def reset(self) -> None:
-        """Nothing to forget: an answer depends on its own input alone."""
-
     def report(self) -> dict[str, Any]:
         """The engine's, and why a GPU's own path is not taken."""
         report = self.engine.report()

@@ -35,7 +35,7 @@ class GmosModel:
     """Evidence, pre-processing, inference, post-processing.
 
     Remembers flows, which saves time, and of the answers before what colours the movers had and
-    where they were, which `reset` forgets.
+    where they were: forgotten when the epoch changes.
     """
 
     def __init__(self, engine: Engine, card: ModelCard) -> None:
@@ -58,6 +58,7 @@ class GmosModel:
         self.engine, self.card = engine, card
         self.builder = EvidenceBuilder(card.evidence)
         self.colours = ColourModel()
+        self._epoch = 0
         self._last: np.ndarray | None = None  # foreground logits (h, w) of the answer before
         self.score_threshold = card.postprocess.score_threshold
         self.top_k = card.postprocess.top_k
@@ -84,6 +85,9 @@ class GmosModel:
 
         Raises EngineError for a failed inference and outputs that are not finite.
         """
+        if sample.epoch != self._epoch:
+            self.reset()
+            self._epoch = sample.epoch
         if sample.frame is None:
             self.engine.run({spec.name: np.zeros(spec.shape, np.float32)
                              for spec in self.card.inputs})  # what warming up is for
