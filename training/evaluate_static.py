@@ -4,7 +4,7 @@
 moving camera before a static scene, so that every instance is a false alarm: text files
 (`NAME/events.txt`, lines `t x y p`, seconds) and `NAME.npz` (arrays t, x, y, p, or one array
 `events` with these columns). Each is seen whole, as one window, and in pieces of 33 ms, the last
-one shorter.
+one shorter. The sensor is the smallest usual one that has all of the events.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from rich.table import Table
 from mos_perception.datatypes import Events, EventWindow, Fault, Skip, SyncedInput
 from mos_perception.errors import ConfigError, DatasetError, EngineError
 from mos_perception.formats.files import naming, npz_names, read_npz
-from mos_perception.formats.image_files import IMAGE_SUFFIXES, read_rgb
 from mos_perception.image_encodings import MAX_SIDE
 from mos_perception.pipeline import Pipeline
 
 PIECE_NS = 33_000_000
+SENSORS = (128, 128), (180, 240), (260, 346), (480, 640), (720, 1280)  # height, width
 COLUMNS = 't', 'x', 'y', 'p'
 EXPECTED = ('expected NAME/events.txt with lines "t x y p", or NAME.npz with arrays t, x, y, p (or '
             'events with these columns); t in seconds')
@@ -56,8 +56,8 @@ def read_recordings(folder: Path) -> list[Recording]:
     texts, archives = sorted(folder.glob('*/events.txt')), sorted(folder.glob('*.npz'))
     if not texts and not archives:
         raise DatasetError(f'{folder} has no event recording: {EXPECTED}')
-    found = [_recording(path.parent.name, path, _text(path), path.parent) for path in texts]
-    found += [_recording(path.stem, path, _npz(path), None) for path in archives]
+    found = [_recording(path.parent.name, path, _text(path)) for path in texts]
+    found += [_recording(path.stem, path, _npz(path)) for path in archives]
     return sorted(found, key=lambda recording: recording.name)
 
 
@@ -85,7 +85,7 @@ def _numbers(path: Path, value: Any) -> np.ndarray:
         return np.asarray(value, np.float64)
 
 
-def _recording(name: str, path: Path, rows: np.ndarray, beside: Path | None) -> Recording:
+def _recording(name: str, path: Path, rows: np.ndarray) -> Recording:
     """From (E, 4) float64 rows t x y p. Raises DatasetError for what no event camera says."""
     if rows.ndim != 2 or rows.shape[1] != len(COLUMNS) or len(rows) < 2:
         raise DatasetError(f'{path} holds an array of shape {rows.shape}: {EXPECTED}')
@@ -99,17 +99,13 @@ def _recording(name: str, path: Path, rows: np.ndarray, beside: Path | None) -> 
     t_ns = np.rint((t - t[0]) * 1e9).astype(np.int64) + 1_000_000_000
     events = Events(x.astype(np.uint16), y.astype(np.uint16), (p > 0).astype(np.uint8), t_ns)
     extent = int(at_most[2]) + 1, int(at_most[1]) + 1
-    size = _image_size(beside) if beside is not None else None
-    if size is not None and (size[0] < extent[0] or size[1] < extent[1]):
-        raise DatasetError(f'{path} has events up to (height, width) {extent}, the image beside it '
-                           f'is {size}: put the right image there, or none')
-    return Recording(name, events, size or extent)
+    return Recording(name, events, sensor_size(extent))
 
 
-def _image_size(folder: Path) -> tuple[int, int] | None:
-    """(height, width) of the first image in a folder; None without one: the events say it then."""
-    images = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-    return read_rgb(images[0]).shape[:2] if images else None
+def sensor_size(extent: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of the smallest usual event sensor with all events of this extent, else it.
+    """
+    return next((size for size in SENSORS if size[0] >= extent[0] and size[1] >= extent[1]), extent)
 
 
 def count_instances(pipeline: Pipeline, recording: Recording,
