@@ -230,7 +230,7 @@ def measure(
             values['overhead to the instance image'] = (
                 listener.id_images[stamp] - last
             ) / 1e6 - stages['engine']
-        in_node = sum(stages[name] for name in ('voxel', 'pre', 'post', 'track'))
+        in_node = sum(stages.get(name, 0.0) for name in ('voxel', 'pre', 'post', 'ego', 'track'))
         values['transport, convert, publish'] = values['overhead'] - in_node
         for name, value in values.items():
             rows.setdefault(name, []).append(value)
