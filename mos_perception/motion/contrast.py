@@ -26,13 +26,16 @@ COARSE_EVENTS = 2_000
 CELLS = 240          # of the longer side on the finest level: 1 px of a DVS240
 LEVELS = 4           # cells of 8, 4, 2, 1 finest ones
 REACH = 5            # coarsest cells searched to every side: a sixth of the longer side
-MIN_GAIN = 1.08      # noise before a resting camera reaches 1.03, a slowly turning camera 1.16
+MIN_GAIN = 1.12      # noise, a hot pixel or one person before a resting camera reach 1.08
+MIN_RISE = 2.0       # of contrast, over the root of the number of events: few agree by chance
 MIN_CELLS = 1.0      # of displacement: below, nothing needs to be explained
 PARAMETERS = 4
 _VOTE_BITS = 4       # a vote is in 1/256 of an event
 _R2 = np.array([0.7548776662466927, 0.5698402909980532])  # evenly over the square (Roberts 2018)
 _ONE = 1 << _VOTE_BITS
 _BLOCK = 512
+_ALONE = 0.446       # contrast of events that meet no other: mean square of the four votes
+_LEAST = 1e-3
 
 
 @dataclass(frozen=True)
@@ -102,24 +105,26 @@ def sampled(window: EventWindow, count: int = 4 * MAX_EVENTS) -> SampledEvents:
 class ContrastFit:
     """What was found. `parameters` (4,) float64 px over the window: right, down, and of a point
     half a diagonal from the centre: outward, clockwise. `contrast` of the image after, `still`
-    before the events were moved, in events of a cell.
+    before the `events` were moved: how many events an event's cell holds.
     """
 
     parameters: np.ndarray
     contrast: float
     still: float
+    events: int
     size: tuple[int, int]
 
     @property
     def moves(self) -> bool:
         """Whether the scene moves over the sensor for sure."""
         return (self.gain >= MIN_GAIN
+                and self.contrast - self.still >= MIN_RISE / np.sqrt(self.events)
                 and self.displacement_px >= MIN_CELLS * finest_cell(self.size))
 
     @property
     def gain(self) -> float:
-        """How much sharper the image got, 1 = not at all."""
-        return self.contrast / self.still if self.still else 1.0
+        """How many more of the other events an event meets once they are moved, 1 = no more."""
+        return (self.contrast - _ALONE) / max(self.still - _ALONE, _LEAST)
 
     def motion(self, t0_ns: int, t1_ns: int) -> EventMotion | None:
         """As the displacement of the events in the window (t0, t1] it was found in."""
@@ -291,7 +296,8 @@ def maximise(events: SampledEvents) -> ContrastFit | None:
         found = climb(coarse, found, finest * 2 ** level)
     found = climb(events, found, finest, times=2)
     still = contrast(events, np.zeros(PARAMETERS), finest)
-    return ContrastFit(found, contrast(events, found, finest), still, events.size)
+    return ContrastFit(found, contrast(events, found, finest), still, len(events),
+                       events.size)
 
 
 def global_motion(window: EventWindow) -> EventMotion | None:

@@ -25,8 +25,8 @@ from mos_perception.motion.contrast import (
     search,
 )
 
-MIN_GAIN = 1.04         # of the own motion; rendered and real clips, `training.evaluate_ego`
-CHANCE = 0.3            # and this over the root of the number of events
+MIN_GAIN = 1.03         # of the own motion: how much is lost and gained, `training.ego_motion`
+CHANCE = 0.45           # and this over the root of the number of events
 MIN_EVENTS = 16         # fewer say nothing of an instance
 MAX_EVENTS = 6_000      # looked at, over all instances
 MAX_EVENTS_EACH = 3_000
@@ -43,17 +43,14 @@ def own_motion(window: EventWindow, masks: np.ndarray, has_frame: bool) -> np.nd
     masks to say. With too few events inside one, the frame's word counts if there is one.
     """
     moves = np.ones(len(masks), bool)
+    if not len(masks):
+        return moves
     events = sampled(window)
-    if not len(masks) or not len(events):
+    camera = _camera(events, masks)
+    if camera is None:
         return moves
-    row, column = events.pixels()
-    around = _grown(masks.any(0), round(_EDGE * finest_cell(events.size)))
-    outside = events.where(~around[row, column])
-    camera = maximise(outside)
-    if camera is None or not camera.moves:
-        return moves
-    cell = finest_cell(events.size)
-    events = events.moved(_shared(camera.parameters, outside, events))
+    cell, (row, column) = finest_cell(events.size), events.pixels()
+    events = events.moved(camera)
     most = min(MAX_EVENTS_EACH, MAX_EVENTS // len(masks))
     for index, mask in enumerate(masks):
         inside = events.where(mask[row, column])
@@ -63,6 +60,26 @@ def own_motion(window: EventWindow, masks: np.ndarray, has_frame: bool) -> np.nd
             inside = inside.every(most).cropped(_MARGIN * cell)
             moves[index] = _gain(inside, cell) >= MIN_GAIN + CHANCE / np.sqrt(len(inside))
     return moves
+
+
+def camera_motion(window: EventWindow, masks: np.ndarray) -> np.ndarray | None:
+    """(4,) parameters (`contrast.ContrastFit`) of the scene around `masks` (N, H, W) bool.
+
+    None where it rests or too few events say.
+    """
+    return _camera(sampled(window), masks)
+
+
+def _camera(events: SampledEvents, masks: np.ndarray) -> np.ndarray | None:
+    row, column = events.pixels()
+    outside = events
+    if len(masks):
+        around = _grown(masks.any(0), round(_EDGE * finest_cell(events.size)))
+        outside = events.where(~around[row, column])
+    found = maximise(outside)
+    if found is None or not found.moves:
+        return None
+    return _shared(found.parameters, outside, events)
 
 
 def _shared(camera: np.ndarray, outside: SampledEvents, events: SampledEvents) -> np.ndarray:
