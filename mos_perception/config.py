@@ -125,6 +125,14 @@ class Config:
         live=True,
     )
 
+    ego_motion: str = parameter(
+        'auto',
+        'auto: while the camera moves, instances that its motion explains are dropped (by the '
+        'events; models that take them); off: all are published',
+        choices=('auto', 'off'),
+        live=True,
+    )
+
     tracker: str = parameter(
         'hungarian',
         'what decides which instance is which object; hungarian: overlap and '

@@ -2,7 +2,7 @@
 
     packet -> EventStream (decode, clock) -> Synchronizer (buffer, windows) -> SyncedInput
     frame  ------------------------------->        "  -> Neighbours (frames around it) |
-    SyncedInput -> BackwardFlow -> Model.detect (voxel ... post) -> Tracker.update -> Result
+    SyncedInput -> BackwardFlow -> Model.detect (voxel ... ego) -> Tracker.update -> Result
 
 The node and the bag replay drive this very object. `push_*` and `ready` belong to one thread,
 `process` may run in another; `reset` may come at any time and makes older inputs void.

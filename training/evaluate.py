@@ -26,10 +26,12 @@ from mos_perception.engine.card import find_model, save_card
 from mos_perception.errors import MosError
 from mos_perception.evaluation.score import SIZES, Scorer
 from mos_perception.models import Model, load_model
+from mos_perception.pipeline import Pipeline
 from training.answers import answers
 from training.baselines import BASELINES
 from training.baselines.scoring import add_frame
 from training.datasets.sequences import clip_of
+from training.evaluate_static import evaluate_static, report
 from training.evaluate_video import evaluate_videos
 from training.scenes import render_clip
 from training.scenes.catalog import scene_name
@@ -228,6 +230,8 @@ def _parser() -> argparse.ArgumentParser:
            help='a data set on disk instead: MouseSIS, SEVD, EVIMO, DAVIS, bag ...')
     option('--frames-only', action='store_true',
            help='with --data: it has no events; DAVIS folders are scored by J and F')
+    option('--events-static', type=Path, metavar='FOLDER',
+            help='event recordings of a static scene: count the instances, all of them false')
     option('--causal', action='store_true', help='look at no later frame')
     option(
         '--pictures', type=Path, help='with DAVIS folders: where pictures of the best and worst go'
@@ -253,8 +257,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         theta = -1.0 if args.score_threshold is None else args.score_threshold
         args.model = args.model or ('gmos_nano' if args.frames_only else Config().model)
-        model = load_model(Config(model=args.model, backend='onnxruntime', threads=args.threads,
-                                  score_threshold=theta, causal=args.causal))
+        config = Config(model=args.model, backend='onnxruntime', threads=args.threads,
+                        score_threshold=theta, causal=args.causal)
+        model = load_model(config)
+        if args.events_static:
+            return report(evaluate_static(Pipeline(config, model), args.events_static), args.json)
         if args.data and args.frames_only and formats.detect(args.data) == 'davis':
             return evaluate_videos(model, args.data, args.json, args.update_card, args.pictures)
         key, about, scores = evaluate_asked(model, args)

@@ -20,13 +20,14 @@ class Model(Protocol):
     card: ModelCard
 
     def detect(self, sample: SyncedInput, stages: StageTimes) -> Instances:
-        """The instances at `sample.size`; stages 'voxel', 'pre', 'engine', 'post' are booked.
+        """The instances at `sample.size`; stages 'voxel', 'pre', 'engine', 'post' are booked,
+        and 'ego' where instances are judged by the camera's motion.
 
         Raises EngineError for a failed inference and for outputs that are not finite.
         """
 
     def configure(self, config: Config) -> None:
-        """Take the live parameters `score_threshold` and `top_k`."""
+        """Take the live parameters `score_threshold`, `top_k` and `ego_motion`."""
 
     def report(self) -> dict[str, Any]:
         """What really runs: backend, device, provider, precision, versions."""

@@ -21,6 +21,7 @@ from mos_perception.engine.kernels import compile_cubin
 from mos_perception.errors import EngineError
 from mos_perception.models.dimos.cuda_input import InputStage
 from mos_perception.models.dimos.cuda_masks import MaskStage
+from mos_perception.models.dimos.ego import without_ego
 from mos_perception.models.dimos.model import DimosModel
 from mos_perception.models.dimos.postprocess import build_instances, finite, select_queries, softmax
 from mos_perception.stages import StageTimes
@@ -69,7 +70,8 @@ class DimosCuda(DimosModel):
         with stages.timed('engine'):
             outputs = self.infer()
         with stages.timed('post'):
-            return self._instances(outputs, self._masks.quality(), sample.size)
+            found = self._instances(outputs, self._masks.quality(), sample.size)
+        return without_ego(found, sample, stages) if self.ego_motion else found
 
     def infer(self) -> dict[str, np.ndarray]:
         """Class logits and embeddings of what lies in the input stage; the masks stay on the GPU.

@@ -10,6 +10,7 @@ from mos_perception.engine import load_engine
 from mos_perception.engine.card import ModelCard
 from mos_perception.engine.interface import DeviceEngine
 from mos_perception.errors import EngineError
+from mos_perception.models.dimos.ego import warm_up
 from mos_perception.models.dimos.model import DimosModel
 
 log = logging.getLogger(__name__)
@@ -34,4 +35,5 @@ def load_dimos(path: Path, card: ModelCard, config: Config) -> DimosModel:
             log.warning('%s', fallback)
     model = model or DimosModel(engine, card, fallback)
     model.configure(config)
+    warm_up()
     return model

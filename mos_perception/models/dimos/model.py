@@ -12,6 +12,7 @@ from mos_perception.engine.card import ModelCard, check
 from mos_perception.engine.interface import Engine
 from mos_perception.errors import EngineError
 from mos_perception.events.voxel import channels
+from mos_perception.models.dimos.ego import without_ego
 from mos_perception.models.dimos.postprocess import to_instances
 from mos_perception.models.dimos.preprocess import image_tensor, voxel_tensor
 from mos_perception.stages import StageTimes
@@ -46,6 +47,7 @@ class DimosModel:
         self.voxel_shape = voxel[1:]
         self.score_threshold = card.postprocess.score_threshold
         self.top_k = card.postprocess.top_k
+        self.ego_motion = True  # whether instances that the camera explains are dropped
         self._fallback = fallback
 
     def configure(self, config: Config) -> None:
@@ -54,6 +56,7 @@ class DimosModel:
         own = config.score_threshold >= 0
         self.score_threshold = config.score_threshold if own else card.score_threshold
         self.top_k = config.top_k or card.top_k
+        self.ego_motion = config.ego_motion == 'auto'
 
     def report(self) -> dict[str, Any]:
         """The engine's, and why a GPU's own path is not taken."""
@@ -70,8 +73,9 @@ class DimosModel:
         with stages.timed('engine'):
             outputs = self.engine.run(inputs)
         with stages.timed('post'):
-            return to_instances(outputs, self.size, sample.size, self.score_threshold, self.top_k,
-                                as_released)
+            found = to_instances(outputs, self.size, sample.size, self.score_threshold, self.top_k,
+                                 as_released)
+        return without_ego(found, sample, stages) if self.ego_motion and not as_released else found
 
     def inputs(self, frame: Frame | None, window: EventWindow | None,
                stages: StageTimes) -> dict[str, np.ndarray]:
