@@ -16,7 +16,7 @@ import numpy as np
 from mos_perception.datatypes import SyncedInput
 from mos_perception.motion.flow import DenseFlow, FlowSettings, grey, pixel_grid, warp
 
-LONG_SIDE_PX = 224  # of the flow: 1-2 ms on one core, and objects of 1 % of the image have 300 px
+LONG_SIDE_PX = 224  # of the flow: objects of 1 % of the image still have 300 px
 LEAST_SIDE_PX = 64  # of DIS
 MAX_GAP_NS = 500_000_000
 """A longer pause between two answers: too much has changed for flow to tell what went where."""
