@@ -46,7 +46,7 @@ class BackwardFlow:
         if last is None or last[1].shape != size or sample.stamp_ns - last[0] > MAX_GAP_NS:
             return sample
         if self._engine is None or self._engine.settings.size != size:
-            self._engine = DenseFlow(FlowSettings(size))
+            self._engine = DenseFlow(FlowSettings(size, 'ultrafast'))
         flow = self._engine(now, last[1], size)
         before = warp(last[1], flow, pixel_grid(size))
         error = np.abs(now.astype(np.float32) - before.astype(np.float32))

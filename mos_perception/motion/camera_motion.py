@@ -14,6 +14,7 @@ THRESHOLD_PX = 0.5     # a background pixel's flow error with DIS at that size
 MIN_INLIERS = 0.15     # below this share the fit is chance: then the mean motion alone is removed
 _ITERATIONS = 200
 _REFITS = 4
+_MAJORITY = 0.7
 _LEAST_SCALE_PX = 0.05
 
 
@@ -38,11 +39,7 @@ def fit_homography(flow: np.ndarray) -> CameraMotion:
     half = GRID_PX // 2
     source = grid[half::GRID_PX, half::GRID_PX].reshape(-1, 2)
     target = source + flow[half::GRID_PX, half::GRID_PX].reshape(-1, 2)
-    cv2.setRNGSeed(0)
-    matrix, inliers = cv2.findHomography(
-        source, target, cv2.USAC_MAGSAC, THRESHOLD_PX, maxIters=_ITERATIONS, confidence=0.999
-    )
-    share = 0.0 if matrix is None else float(inliers.mean())
+    matrix, share = _ransac(source, target)
     if share < MIN_INLIERS or not _sane(matrix, flow.shape[:2]):
         matrix = np.eye(3)
         matrix[:2, 2] = np.median(target - source, axis=0)
@@ -52,6 +49,26 @@ def fit_homography(flow: np.ndarray) -> CameraMotion:
     close = error[error < 2 * THRESHOLD_PX]
     spread = float(np.median(close)) if len(close) else THRESHOLD_PX
     return CameraMotion(matrix, share, spread)
+
+
+def _ransac(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray | None, float]:
+    """(homography or None, the share of the points (N, 2) that agrees with it).
+
+    MAGSAC at times ends on a chance few: where it finds no clear majority, RANSAC may find more.
+    """
+    best, share = None, 0.0
+    for method in (cv2.USAC_MAGSAC, cv2.RANSAC):
+        cv2.setRNGSeed(0)
+        matrix, _ = cv2.findHomography(source, target, method, THRESHOLD_PX,
+                                       maxIters=_ITERATIONS, confidence=0.999)
+        if matrix is not None and np.isfinite(matrix).all():
+            error = np.linalg.norm(_apply(matrix, source) - target, axis=1)
+            agrees = float((error < 2 * THRESHOLD_PX).mean())
+            if agrees > share:
+                best, share = matrix, agrees
+        if share >= _MAJORITY:
+            break
+    return best, share
 
 
 def refined(matrix: np.ndarray, source: np.ndarray, target: np.ndarray) -> np.ndarray:

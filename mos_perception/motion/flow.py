@@ -25,8 +25,8 @@ class FlowSettings:
     pixel, 1 = every second one and so on.
     """
 
-    size: tuple[int, int] = (192, 320)
-    preset: str = 'fast'
+    size: tuple[int, int] = (256, 448)
+    preset: str = 'ultrafast'
     finest_scale: int = 1
 
     def __post_init__(self) -> None:

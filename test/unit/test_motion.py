@@ -66,8 +66,8 @@ def frames(period_ms: float, count: int, image: np.ndarray | None = None) -> lis
 
 
 def test_flow_of_a_shift_is_the_shift():
-    image = grey(texture(3), (192, 320))
-    flow = DenseFlow()(image, grey(shifted(texture(3), 5, -3), (192, 320)), SIZE)
+    image = grey(texture(3), FlowSettings().size)
+    flow = DenseFlow()(image, grey(shifted(texture(3), 5, -3), FlowSettings().size), SIZE)
     inside = flow[16:-16, 16:-16]
     np.testing.assert_allclose(np.median(inside, (0, 1)), [5 * 224 / 320, -3 * 128 / 192], atol=0.1)
 
