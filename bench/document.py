@@ -63,6 +63,9 @@ def accuracy() -> str:
         made = card['training']
         parts += [f'## {card["id"]}\n', *(f'* {key}: {made[key]}' for key in made), '']
         for name, result in card['scores'].items():
+            if 'J_mean' in result:
+                parts += _video(name, result)
+                continue
             columns = list(next(iter(result['scores'].values())))
             rows = []
             for method, values in result['scores'].items():
@@ -73,6 +76,17 @@ def accuracy() -> str:
                       f'{result["min_pixels"]} px\n',
                       table(['', *(column.replace('_', ' ') for column in columns)], rows), '']
     return '\n'.join(parts).rstrip() + '\n'
+
+
+def _video(name: str, result: dict[str, Any]) -> list[str]:
+    """J and F of the union of the instances of each sequence, and the baselines' means."""
+    rows = [[key, f'{values["J"]:.3f}', f'{values["F"]:.3f}']
+            for key, values in sorted(result['sequences'].items(), key=lambda item: item[1]['J'])]
+    methods = {'mean': result} | {f'baseline: {key}, mean': values
+                                  for key, values in result['baselines'].items()}
+    rows += [[key, f'{values["J_mean"]:.3f}', f'{values["F_mean"]:.3f}']
+             for key, values in methods.items()]
+    return [f'### {name}: {result["about"]}\n', table(['', 'J', 'F'], rows), '']
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:

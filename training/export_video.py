@@ -167,7 +167,8 @@ def main(arguments: list[str] | None = None) -> None:
         differences = write_member(member, name, path, spec)
         parameters = sum(value.numel() for value in member.parameters())
         about = {
-            'data': 'rendered clips of the presets video and video-still (training.scenes.cache)',
+            'data': 'rendered clips of the presets video, video-still, video-water and '
+            'train-frames (training.scenes.cache)',
             'command': 'python -m training.train_video',
             'foreground_from': given.foreground_from,
             'parameters': parameters,
