@@ -31,6 +31,9 @@ MIN_EVENTS = 16         # fewer say nothing of an instance
 MAX_EVENTS = 6_000      # looked at, over all instances
 MAX_EVENTS_EACH = 3_000
 REACH = 3               # an own motion is searched so many cells of two finest ones around
+OUTSIDE = 0.25          # share of the events: a camera that moves makes them everywhere
+SPREAD = 0.5            # share of the image's parts with a quarter of the mean count or more
+_PARTS = 4              # parts along each side
 _EDGE = 2               # finest cells around the instances that their own edges may fill
 _AGREE = 0.01           # share of contrast that the events outside may lose
 _MARGIN = 8             # finest cells around an instance that its events may be moved to
@@ -70,12 +73,26 @@ def camera_motion(window: EventWindow, masks: np.ndarray) -> np.ndarray | None:
     return _camera(sampled(window), masks)
 
 
+def _spread(events: SampledEvents) -> bool:
+    """Whether the events are all over the image, as a camera's motion makes them.
+
+    Before a camera at rest a mover that the model missed makes most events, in one place.
+    """
+    row, column = events.pixels()
+    height, width = events.size
+    places = row * _PARTS // height * _PARTS + column * _PARTS // width
+    counts = np.bincount(places, minlength=_PARTS * _PARTS)
+    return bool((counts > counts.mean() / 4).mean() >= SPREAD)
+
+
 def _camera(events: SampledEvents, masks: np.ndarray) -> np.ndarray | None:
     row, column = events.pixels()
     outside = events
     if len(masks):
         around = _grown(masks.any(0), round(_EDGE * finest_cell(events.size)))
         outside = events.where(~around[row, column])
+    if len(outside) < OUTSIDE * len(events) or not _spread(outside):
+        return None
     found = maximise(outside)
     if found is None or not found.moves:
         return None
