@@ -10,7 +10,7 @@ from mos_perception.datatypes import Events, EventWindow, Instances, SyncedInput
 from mos_perception.models.dimos.ego import warm_up, without_ego
 from mos_perception.motion.contrast import global_motion, half_diagonal, maximise, sampled
 from mos_perception.motion.event_compensation import node_count, node_pixels
-from mos_perception.motion.own_motion import own_motion
+from mos_perception.motion.own_motion import camera_motion, own_motion
 from mos_perception.stages import StageTimes
 
 SIZE = (120, 160)
@@ -167,3 +167,25 @@ def test_a_turning_camera_agrees_with_its_gyroscope(data_dir):
     seconds = (window.t1_ns - window.t0_ns) * 1e-9
     wanted = np.array([-fx * omega[1], fy * omega[0]]) * seconds
     np.testing.assert_allclose(fit.parameters[:2], wanted, atol=1.6)
+
+
+def test_a_missed_mover_before_a_camera_at_rest_is_not_its_motion():
+    """Events come from movers alone: those of one that the model missed say nothing of the camera.
+    """
+    rng, size = np.random.default_rng(0), (120, 160)
+
+    def edge(x0, y0, count, right):
+        t = np.sort(rng.integers(1, 33_000_000, count))
+        x = x0 + rng.integers(0, 2, count) * 14 + right * t / 33e6
+        return x, y0 + rng.integers(0, 24, count), t
+
+    parts = [edge(20, 20, 3000, 6), edge(110, 80, 500, -6)]
+    x, y, t = (np.concatenate(values) for values in zip(*parts))
+    order = np.argsort(t, kind='stable')
+    events = Events(x[order].astype(np.uint16), y[order].astype(np.uint16),
+                    np.ones(len(t), np.uint8), t[order].astype(np.int64))
+    masks = np.zeros((1, *size), bool)
+    masks[0, 16:48, 16:46] = True
+    window = EventWindow(events, 0, 33_000_000, *size)
+    assert camera_motion(window, masks) is None
+    assert own_motion(window, masks, False).all()
