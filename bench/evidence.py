@@ -26,6 +26,7 @@ from mos_perception.config import Config
 from mos_perception.datatypes import Frame
 from mos_perception.evaluation.boundary import region_j
 from mos_perception.formats.davis import VOID
+from mos_perception.masks import masks_at_size
 from mos_perception.models import load_model
 from mos_perception.models.gmos.model import GmosModel
 from mos_perception.motion.builder import EvidenceBuilder
@@ -33,7 +34,7 @@ from mos_perception.motion.evidence import EvidenceSpec
 from mos_perception.motion.flow import Flow, FlowSettings, grey
 from mos_perception.motion.history import FrameHistory
 from mos_perception.stages import StageTimes
-from training.evaluate_video import Video, at_size, model_predictor, read_videos
+from training.evaluate_video import Video, model_predictor, read_videos
 
 LIMIT_MS = 25.0
 SHIPPED = 'DIS ultrafast, 256x448, finest scale 1'
@@ -115,7 +116,7 @@ def mean_j(videos: Sequence[Video], masks: Iterator[np.ndarray], every: int) -> 
                                                    strict=True)):
             if index and index % every == 0:
                 void = truth == VOID
-                whole = at_size(union[None], truth.shape)[0]
+                whole = masks_at_size(union[None], truth.shape)[0]
                 scores.append(region_j(whole, (truth > 0) & ~void, void))
         found.append(np.mean(scores))
     return float(np.mean(found))

@@ -29,6 +29,15 @@ def mask_boxes(masks_NHW: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
     return np.array([mask_box(mask) for mask in masks_NHW], np.float32).reshape(-1, 4)
 
 
+def masks_at_size(masks: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(N, H, W) bool masks at another size: bilinear, half covered or more."""
+    if masks.shape[1:] == size:
+        return masks
+    grown = [cv2.resize(mask.astype(np.float32), (size[1], size[0]),
+                        interpolation=cv2.INTER_LINEAR) >= 0.5 for mask in masks]
+    return np.array(grown, bool).reshape(-1, *size)
+
+
 def object_boxes(ids_HW: np.ndarray) -> dict[int, tuple[int, int, int, int]]:
     """id -> extent of every object in an (H, W) image of ids, in their order; 0 is background."""
     objects = (int(value) for value in np.unique(ids_HW) if value)

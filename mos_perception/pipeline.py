@@ -39,7 +39,6 @@ class Pipeline:
         self.tracker = load_tracker(config)
         self._lock = threading.Lock()
         self._events_in = 0  # decoded since the start, over all epochs
-        self._last_packet_ns: int | None = None
 
     @property
     def epoch(self) -> int:
@@ -62,18 +61,15 @@ class Pipeline:
 
     def push_packet(self, packet: EventPacket) -> list[Skip]:
         """Take one event packet: decode it at once (the encodings are stateful). Never raises."""
-        if self.sync.jumped_back(packet.stamp_ns, self._last_packet_ns):
+        if self.sync.jumped_back(packet.stamp_ns, self.stream.last_ns):
             self.reset()
-        self._last_packet_ns = packet.stamp_ns
-        size = packet.height, packet.width
-        return self._take_events(packet.frame_id, size, self.stream.push, packet)
+        return self._take_events(packet.frame_id, (packet.height, packet.width), self.stream.push,
+                                 packet)
 
     def push_events(self, events: Events, size: tuple[int, int], frame_id: str) -> list[Skip]:
         """Take decoded events in ROS time (`dvs_msgs/EventArray`); `size` (height, width)."""
-        if len(events):
-            if self.sync.jumped_back(int(events.t[0]), self._last_packet_ns):
-                self.reset()
-            self._last_packet_ns = int(events.t[-1])
+        if len(events) and self.sync.jumped_back(int(events.t[0]), self.stream.last_ns):
+            self.reset()
         return self._take_events(frame_id, size, self.stream.push_events, events, *size, None)
 
     def push_frame(self, frame: Frame, now_ns: int) -> list[Skip]:
@@ -129,10 +125,8 @@ class Pipeline:
         with self._lock:
             self.sync.reset()
             self.neighbours.reset()
-            self.flow.reset()
             self.tracker.reset()
         self.stream.reset()
-        self._last_packet_ns = None
         return self.epoch
 
     def status(self) -> dict[str, Any]:
@@ -152,6 +146,5 @@ class Pipeline:
         self._events_in += len(events)
         if refused(skips):
             return skips
-        lost = packets_lost(skips)
-        return skips + self.sync.push_events(
-            events, watermark_ns, size, lost, frame_id, stages['decode'])
+        return skips + self.sync.push_events(events, watermark_ns, size, packets_lost(skips),
+                                             frame_id, stages['decode'])

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from rich.console import Console
 from rich.progress import track
@@ -28,6 +27,7 @@ from mos_perception.evaluation.metrics import match
 from mos_perception.formats import davis
 from mos_perception.formats.image_files import read_indexed, read_rgb
 from mos_perception.formats.sequence import regular_stamps
+from mos_perception.masks import masks_at_size
 from mos_perception.models import Model
 from mos_perception.motion.evidence import EvidenceSpec
 from mos_perception.stages import StageTimes
@@ -136,7 +136,7 @@ def score_videos(predictors: dict[str, Predictor], videos: Iterable[Video],
                 if index == 0:
                     continue
                 truth = video.masks[index]
-                masks = at_size(instances.masks, truth.shape)
+                masks = masks_at_size(instances.masks, truth.shape)
                 union = masks.any(0) if len(masks) else np.zeros(truth.shape, bool)
                 void = truth == davis.VOID
                 wanted = (truth > 0) & ~void
@@ -153,15 +153,6 @@ def score_videos(predictors: dict[str, Predictor], videos: Iterable[Video],
                     [np.mean([row[number] for row in objects if number in row])
                      for number in ids]))
     return table
-
-
-def at_size(masks: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(N, H, W) bool masks at another size: bilinear, half covered or more."""
-    if masks.shape[1:] == size:
-        return masks
-    grown = [cv2.resize(mask.astype(np.float32), (size[1], size[0]),
-                        interpolation=cv2.INTER_LINEAR) >= 0.5 for mask in masks]
-    return np.array(grown, bool).reshape(-1, *size)
 
 
 def object_j(masks: np.ndarray, truth: np.ndarray) -> dict[int, float]:

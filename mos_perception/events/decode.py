@@ -117,6 +117,7 @@ class EventStream:
         self._clock: SensorClock | None = None
         self._size: tuple[int, int] | None = None
         self._seq: int | None = None
+        self.last_ns: int | None = None  # stamp of the newest packet, or of its last event
 
     @property
     def clock_offset_ns(self) -> int | None:
@@ -128,7 +129,7 @@ class EventStream:
 
         A gap in `seq` is counted and decoding goes on.
         """
-        skips = self._gap(packet.seq, packet.stamp_ns)
+        skips, self.last_ns = self._gap(packet.seq, packet.stamp_ns), packet.stamp_ns
         if self._decoder is None:
             try:
                 self._decoder = Decoder(packet.encoding, packet.height, packet.width)
@@ -156,6 +157,7 @@ class EventStream:
                     seq: int | None = None) -> tuple[Events, int | None, list[Skip]]:
         """The same for events that came decoded, already in ROS time (`dvs_msgs/EventArray`)."""
         stamp = int(events.t[0]) if len(events) else 0
+        self.last_ns = int(events.t[-1]) if len(events) else self.last_ns
         skips = [] if seq is None else self._gap(seq, stamp)
         if self._size is None:
             self._size, self._clock = (height, width), SensorClock('ros')

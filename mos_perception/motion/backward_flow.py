@@ -23,20 +23,23 @@ MAX_GAP_NS = 500_000_000
 
 
 class BackwardFlow:
-    """Remembers the last answered frame, small and grey.
+    """Remembers the last answered frame, small and grey, until the epoch changes.
 
-    `attach` and `answered` belong to one thread, `reset` may come from another between them.
+    For one thread.
     """
 
     def __init__(self) -> None:
         self._engine: DenseFlow | None = None
         self._now: tuple[int, np.ndarray] | None = None
         self._last: tuple[int, np.ndarray] | None = None
+        self._epoch = 0
 
     def attach(self, sample: SyncedInput) -> SyncedInput:
         """The input with its flow; as it is without a frame, without an answered one before it, or
         after a pause longer than `MAX_GAP_NS`.
         """
+        if sample.epoch != self._epoch:
+            self._epoch, self._last = sample.epoch, None
         last, self._now = self._last, None
         if sample.frame is None:
             return sample
@@ -58,10 +61,6 @@ class BackwardFlow:
         Nowhere where it had none: the tracks are then of another moment than the frame before.
         """
         self._last = self._now if sample.frame is not None else None
-
-    def reset(self) -> None:
-        """Forget the frame."""
-        self._last = None
 
 
 def flow_size(size: tuple[int, int]) -> tuple[int, int]:

@@ -75,17 +75,19 @@ class DenseFlow:
         return cv2.resize(flow, (size[1], size[0]), interpolation=cv2.INTER_LINEAR) * ratio
 
 
-def grey(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(H, W) uint8 at `size` from (H', W', 3) uint8 RGB; shrinks by area, so that no pixel is
-    skipped.
-    """
+def at_size(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(H, W, 3) uint8 at `size` from (H', W', 3). Shrinks by area: no pixel is skipped."""
     height, width = size
+    if image.shape[:2] == size:
+        return image
     shrinks = image.shape[0] >= height and image.shape[1] >= width
-    if image.shape[:2] != size:
-        image = cv2.resize(
-            image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        )
-    return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return cv2.resize(image, (width, height), interpolation=interpolation)
+
+
+def grey(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(H, W) uint8 at `size` from (H', W', 3) uint8 RGB."""
+    return cv2.cvtColor(at_size(image, size), cv2.COLOR_RGB2GRAY)
 
 
 def pixel_grid(size: tuple[int, int]) -> np.ndarray:

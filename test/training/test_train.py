@@ -46,12 +46,12 @@ def test_every_recipe_learns_one_batch(packed, monkeypatch, name):
         monkeypatch.setattr(packed, 'flows', flows)
     state = start(recipe)
     batch = packed.batch(np.array([0, 3, 6, 9][:recipe.batch]), np.random.default_rng(0), None)
-    steps = [train_step(state, batch, recipe, 1e-3, 0.1) for _ in range(30)]
+    steps = [train_step(state, batch, recipe, 1e-3, 0.1) for _ in range(45)]
 
     def late(term):
         """Of the last steps: one alone hangs on the last bits of the machine's arithmetic."""
         return np.median([step[term] for step in steps[-7:]])
-    assert late('loss') < 0.8 * steps[0]['loss']  # .71 on one machine, .6 on another
+    assert late('loss') < 0.7 * steps[0]['loss']
     learnt = {'focal', 'flow', 'true_flow', 'foreground', 'contrast', 'translation'}
     for term in learnt & set(steps[0]):
         assert late(term) < steps[0][term], term

@@ -156,13 +156,17 @@ def test_no_flow_after_reset_pause_or_an_answer_without_frame():
     backward.answered(backward.attach(sample(image, 0)))
     assert backward.attach(sample(image, MAX_GAP_NS + 1)).flow is None
     assert backward.attach(sample(image, MAX_GAP_NS)).flow is not None
-    backward.reset()
-    assert backward.attach(sample(image, 33 * MS)).flow is None
-    backward.answered(backward.attach(sample(image, 66 * MS)))
-    events = replace(SyncedInput.nothing((96, 128)), stamp_ns=99 * MS)
+
+    def again(stamp_ns):
+        return replace(sample(image, stamp_ns), epoch=1)
+
+    assert backward.attach(again(33 * MS)).flow is None
+    backward.answered(backward.attach(again(66 * MS)))
+    assert backward.attach(again(80 * MS)).flow is not None
+    events = replace(SyncedInput.nothing((96, 128)), stamp_ns=99 * MS, epoch=1)
     assert backward.attach(events) is events
     backward.answered(events)
-    assert backward.attach(sample(image, 132 * MS)).flow is None
+    assert backward.attach(again(132 * MS)).flow is None
 
 
 @pytest.mark.parametrize('size, wanted', [((480, 640), (168, 224)), ((720, 1280), (128, 224)),

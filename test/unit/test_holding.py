@@ -268,7 +268,7 @@ def test_reset_forgets_what_is_held():
         run.see(image, masks)
     assert len(run.see(image, [])[0]) == 1
     run.tracker.reset()
-    run.backward.reset()
+    run.backward = BackwardFlow()
     run.n = 0
     found, tracks = run.see(image, [])
     assert len(found) == 0 and len(tracks) == 0

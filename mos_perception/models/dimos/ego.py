@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import fields
 
-import cv2
 import numpy as np
 
 from mos_perception.datatypes import Events, EventWindow, Instances, SyncedInput
+from mos_perception.masks import masks_at_size
 from mos_perception.motion.own_motion import own_motion
 from mos_perception.stages import StageTimes
 
@@ -21,7 +21,7 @@ def without_ego(instances: Instances, sample: SyncedInput, stages: StageTimes) -
     if window is None or not len(window.events) or not len(instances):
         return instances
     with stages.timed('ego'):
-        masks = _at_size(instances.masks, (window.height, window.width))
+        masks = masks_at_size(instances.masks, (window.height, window.width))
         moves = own_motion(window, masks, sample.frame is not None)
         if moves.all():
             return instances
@@ -37,11 +37,3 @@ def warm_up() -> None:
     masks = np.zeros((1, *size), bool)
     masks[0, :4, :8] = True
     own_motion(EventWindow(events, 0, count, *size), masks, False)
-
-
-def _at_size(masks: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(N, H, W) bool at another size, the nearest pixel."""
-    if masks.shape[1:] == size:
-        return masks
-    return np.array([cv2.resize(mask.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST)
-                     for mask in masks], bool)

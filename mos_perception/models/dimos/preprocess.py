@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 
 from mos_perception.datatypes import EventWindow
 from mos_perception.engine.card import ImageSpec, VoxelSpec
 from mos_perception.events.voxel import voxelize
+from mos_perception.motion.flow import at_size
 
 
 def image_tensor(image: np.ndarray, size: tuple[int, int], spec: ImageSpec) -> np.ndarray:
@@ -18,16 +18,6 @@ def image_tensor(image: np.ndarray, size: tuple[int, int], spec: ImageSpec) -> n
     planes *= scale[:, None, None]
     planes -= shift[:, None, None]
     return planes
-
-
-def at_size(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(H, W, 3) uint8 at `size` from (H', W', 3). Shrinks by area: no pixel is skipped."""
-    height, width = size
-    if image.shape[:2] == size:
-        return image
-    shrinks = image.shape[0] >= height and image.shape[1] >= width
-    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return cv2.resize(image, (width, height), interpolation=interpolation)
 
 
 def image_scale(spec: ImageSpec) -> tuple[np.ndarray, np.ndarray]:

@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from mos_perception.models.gmos.postprocess import sigmoid
+
 LIMIT = 3.0        # |log-odds| above it say no more
 _BINS = 16         # per channel of RGB
 _SIGMA = 0.7       # of the histograms' smoothing, in bins
@@ -38,7 +40,7 @@ class ColourModel:
 
     def learn(self, bins: np.ndarray, logits: np.ndarray) -> None:
         """Take the `colour_bins` (H, W) of a frame and its foreground logits (H, W)."""
-        moving = 1 / (1 + np.exp(-np.clip(2 * logits, -60, 60)))  # doubled: sure pixels count
+        moving = sigmoid(2 * logits)  # doubled: sure pixels count
         side = 2 * round(_NEAR * bins.shape[1]) + 1
         near = cv2.blur(moving, (side, side))
         beside = (1 - moving) * np.minimum(1, 10 * near + _FAR_WEIGHT)

@@ -17,12 +17,12 @@ from mos_perception.engine.card import ModelCard, check
 from mos_perception.engine.interface import Engine
 from mos_perception.errors import EngineError
 from mos_perception.models.dimos.postprocess import finite
-from mos_perception.models.dimos.preprocess import at_size, image_tensor
+from mos_perception.models.dimos.preprocess import image_tensor
 from mos_perception.models.gmos.colour import ColourModel, colour_bins
 from mos_perception.models.gmos.postprocess import resized, to_instances
 from mos_perception.motion.builder import EvidenceBuilder
 from mos_perception.motion.evidence import channel_count
-from mos_perception.motion.flow import pixel_grid, warp
+from mos_perception.motion.flow import at_size, pixel_grid, warp
 from mos_perception.stages import StageTimes
 
 INPUTS = {'image', 'evidence', 'colour'}
