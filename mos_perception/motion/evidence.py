@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from mos_perception.errors import ConfigError
-from mos_perception.motion.camera_motion import camera_flow, fit_homography
+from mos_perception.motion.camera_motion import CameraMotion, camera_flow, fit_homography
 from mos_perception.motion.flow import DenseFlow, FlowSettings, grey, pixel_grid, warp
 
 PER_GAP = 8
@@ -72,9 +72,9 @@ def channel_count(spec: EvidenceSpec) -> int:
 
 def pair_evidence(
     now: np.ndarray, other: np.ndarray, forward: np.ndarray, backward: np.ndarray
-) -> np.ndarray:
+) -> tuple[np.ndarray, CameraMotion]:
     """(8, H, W) float32 from two grey images (H, W) uint8 and the flows between them, (H, W, 2) px
-    each.
+    each; and the camera's motion that was taken out.
     """
     grid = pixel_grid(now.shape)
     motion = fit_homography(forward)
@@ -94,7 +94,7 @@ def pair_evidence(
     planes[6] = np.log1p(length / max(4 * motion.spread_px, _LEAST_SCALE_PX / 4))
     along = residual[..., 0] * camera[..., 0] + residual[..., 1] * camera[..., 1]
     planes[7] = along / (_length(camera) + 1.0) / scale
-    return np.clip(planes, -_LIMIT, _LIMIT, out=planes)
+    return np.clip(planes, -_LIMIT, _LIMIT, out=planes), motion
 
 
 def _length(flow: np.ndarray) -> np.ndarray:
@@ -144,5 +144,5 @@ def evidence(
             continue
         other = grey(image, spec.flow.size)
         flows = flow(fine, other, spec.size), flow(other, fine, spec.size)
-        found.append(pair_evidence(level, grey(image, spec.size), *flows))
+        found.append(pair_evidence(level, grey(image, spec.size), *flows)[0])
     return assemble(found, spec)
