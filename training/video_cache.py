@@ -70,7 +70,7 @@ def event_sample(
 def _parts(clip: Clip, at: int, planes: np.ndarray) -> dict[str, np.ndarray]:
     size = planes.shape[1:]
     image = at_size(clip.frames[at], size).transpose(2, 0, 1)
-    return {'evidence': quantised(planes), 'image': image, 'label': _label(clip, at, size)}
+    return {'evidence': quantised(planes), 'image': image, 'label': moving_label(clip, at, size)}
 
 
 def bent(
@@ -88,7 +88,7 @@ def bent(
     return [warp(frame, gap * field, grid) for frame, gap in zip(frames, gaps, strict=True)]
 
 
-def _label(clip: Clip, at: int, size: tuple[int, int]) -> np.ndarray:
+def moving_label(clip: Clip, at: int, size: tuple[int, int]) -> np.ndarray:
     """(H, W) uint8: 1, 2, ... for objects that moved before this frame or the next one, the largest
     first.
     """

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mos_perception.datatypes import Frame
-from mos_perception.motion.camera_motion import CameraMotion
+from mos_perception.motion.camera_motion import CameraMotion, fit_homography
 from mos_perception.motion.evidence import EvidenceSpec, assemble, pair_evidence
 from mos_perception.motion.flow import DenseFlow, Flow, grey
 from mos_perception.motion.history import REACH, nearest
@@ -36,12 +36,15 @@ class MotionEvidence:
 class EvidenceBuilder:
     """Evidence with its own threads and a memory of recent flows. One caller at a time.
 
-    `make_flow` makes the dense flow of each thread; default: DIS as the spec says.
+    `make_flow` makes the dense flow of each thread; default: DIS as the spec says. `fit` finds the
+    camera's motion in a flow.
     """
 
     def __init__(self, spec: EvidenceSpec = EvidenceSpec(), threads: int = 2,
-                 make_flow: Callable[[], Flow] | None = None) -> None:
+                 make_flow: Callable[[], Flow] | None = None,
+                 fit: Callable[[np.ndarray], CameraMotion] = fit_homography) -> None:
         self.spec = spec
+        self._fit = fit
         self._make_flow = make_flow or (lambda: DenseFlow(spec.flow))
         self._pool = ThreadPoolExecutor(threads, 'evidence') if threads > 1 else None
         self._local = threading.local()  # a DIS engine serves one thread at a time
@@ -85,9 +88,11 @@ class EvidenceBuilder:
         self._flows = {key: flow for key, flow in self._flows.items() if min(key) >= oldest}
 
     def _pair(self, frame: Frame, other: Frame) -> tuple[np.ndarray, CameraMotion]:
-        return pair_evidence(self._levels[frame.stamp_ns][1], self._levels[other.stamp_ns][1],
-                             self._between(frame.stamp_ns, other.stamp_ns),
-                             self._between(other.stamp_ns, frame.stamp_ns))
+        forward = self._between(frame.stamp_ns, other.stamp_ns)
+        motion = self._fit(forward)
+        planes = pair_evidence(self._levels[frame.stamp_ns][1], self._levels[other.stamp_ns][1],
+                               forward, self._between(other.stamp_ns, frame.stamp_ns), motion)
+        return planes, motion
 
     def _between(self, start: int, end: int) -> np.ndarray:
         if (start, end) not in self._flows:

@@ -71,13 +71,13 @@ def channel_count(spec: EvidenceSpec) -> int:
 
 
 def pair_evidence(
-    now: np.ndarray, other: np.ndarray, forward: np.ndarray, backward: np.ndarray
-) -> tuple[np.ndarray, CameraMotion]:
-    """(8, H, W) float32 from two grey images (H, W) uint8 and the flows between them, (H, W, 2) px
-    each; and the camera's motion that was taken out.
+    now: np.ndarray, other: np.ndarray, forward: np.ndarray, backward: np.ndarray,
+    motion: CameraMotion
+) -> np.ndarray:
+    """(8, H, W) float32 from two grey images (H, W) uint8, the flows between them, (H, W, 2) px
+    each, and the camera's motion, which is taken out.
     """
     grid = pixel_grid(now.shape)
-    motion = fit_homography(forward)
     camera = camera_flow(motion.matrix, grid)
     residual = forward - camera
     length = _length(residual)
@@ -94,7 +94,7 @@ def pair_evidence(
     planes[6] = np.log1p(length / max(4 * motion.spread_px, _LEAST_SCALE_PX / 4))
     along = residual[..., 0] * camera[..., 0] + residual[..., 1] * camera[..., 1]
     planes[7] = along / (_length(camera) + 1.0) / scale
-    return np.clip(planes, -_LIMIT, _LIMIT, out=planes), motion
+    return np.clip(planes, -_LIMIT, _LIMIT, out=planes)
 
 
 def _length(flow: np.ndarray) -> np.ndarray:
@@ -144,5 +144,6 @@ def evidence(
             continue
         other = grey(image, spec.flow.size)
         flows = flow(fine, other, spec.size), flow(other, fine, spec.size)
-        found.append(pair_evidence(level, grey(image, spec.size), *flows)[0])
+        motion = fit_homography(flows[0])
+        found.append(pair_evidence(level, grey(image, spec.size), *flows, motion))
     return assemble(found, spec)
