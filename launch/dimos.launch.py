@@ -18,6 +18,7 @@ from mos_perception.config import FIELDS
 from mos_perception.ros.transport import environment
 
 SHARE = Path(get_package_share_directory('mos_perception'))
+TOPICS = ('image_topic', 'events_topic', 'imu_topic', 'camera_info_topic')
 # argument -> default, help; those named like a parameter are handed on to the node when not empty
 ARGUMENTS = {
     'namespace': ('', 'namespace of the node'),
@@ -25,6 +26,8 @@ ARGUMENTS = {
     'backend': ('', FIELDS['backend'].metadata['text']),
     'image_topic': ('', 'frames, sensor_msgs/Image; none: no frames'),
     'events_topic': ('', 'events, event_camera_msgs/EventPacket; none: no events'),
+    'imu_topic': ('', "the event camera's gyroscope, sensor_msgs/Imu; needs camera_info_topic"),
+    'camera_info_topic': ('', "the event camera's calibration, sensor_msgs/CameraInfo"),
     'params_file': (str(SHARE / 'config' / 'dimos.yaml'), 'parameter file'),
     'use_sim_time': ('false', 'take the time from /clock'),
     'autostart': ('true', 'configure and activate at start'),
@@ -38,7 +41,7 @@ def make_node(context):
     given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
     parameters = {
         name: given[name]
-        for name in ('model', 'backend', 'image_topic', 'events_topic')
+        for name in ('model', 'backend', *TOPICS)
         if given[name]
     }
     parameters = {name: '' if value == 'none' else value for name, value in parameters.items()}

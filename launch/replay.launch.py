@@ -1,6 +1,6 @@
 """The DIMOS node on a recording: `ros2 launch mos_perception replay.launch.py bag:=PATH`, all
-arguments of dimos.launch.py too. Topics are found by type unless named; the player waits for the
-node, all ends with the bag.
+arguments of dimos.launch.py too. Topics are found by type unless named, but for the
+gyroscope's, which are used where named; the player waits for the node, all ends with the bag.
 """
 
 from pathlib import Path
@@ -38,7 +38,9 @@ def play(context):
         image, events = bag.pick(
             given.get('image_topic') or None, given.get('events_topic') or None
         )
-    arguments = [path, '--rate', rate, '--topics', *(topic for topic in (image, events) if topic)]
+    others = (given.get(name) for name in ('imu_topic', 'camera_info_topic'))
+    topics = [topic for topic in (image, events, *others) if topic and topic != 'none']
+    arguments = [path, '--rate', rate, '--topics', *topics]
     if given.get('use_sim_time', 'false').lower() == 'true':
         arguments.append('--clock')
     player = Node(

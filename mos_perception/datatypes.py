@@ -50,6 +50,8 @@ class SkipReason(str, Enum):
     NEWER_FRAME = 'newer_frame'          # inference was busy and a newer frame arrived
     BAD_FRAME = 'bad_frame'              # image message refused
     BAD_PACKET = 'bad_packet'            # event packet refused, or only its prefix decoded
+    BAD_IMU = 'bad_imu'                  # IMU message refused
+    BAD_CAMERA_INFO = 'bad_camera_info'  # camera's calibration refused
     PACKET_GAP = 'packet_gap'            # sequence numbers missing before a packet
     BUFFER_FULL = 'buffer_full'          # oldest packets dropped to bound the memory
     OUT_OF_BOUNDS = 'out_of_bounds'      # events outside the sensor were dropped

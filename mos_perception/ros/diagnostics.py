@@ -43,7 +43,7 @@ class Monitor:
     """Books what comes in and goes out; any thread may call. Times are steady nanoseconds."""
 
     def __init__(self, inputs: dict[str, str], stale_ns: int) -> None:
-        """`inputs` maps a role ('frames', 'events') to its topic."""
+        """`inputs` maps a role ('frames', 'events', 'imu') to its topic."""
         self.stale_ns = stale_ns
         self._inputs = inputs
         self._lock = threading.Lock()
@@ -109,14 +109,15 @@ class Monitor:
             return State.FAULT, self._last_fault
         silent = {role: topic for role, topic in self._inputs.items()
                   if now_ns - self._seen.get(role, -1 << 62) > self.stale_ns}
-        if silent and (len(silent) == len(self._inputs) or 'frames' in silent):
+        if silent and ('frames' in silent or not self._inputs.keys() - silent.keys() - {'imu'}):
             never = all(role not in self._seen for role in silent)
             advice = (
                 ': is the driver running, and does its QoS match (input_reliable)?' if never else ''
             )
             return State.STALE, f'nothing on {", ".join(silent.values())}{advice}'
         if silent:
-            return State.DEGRADED, f'nothing on {", ".join(silent.values())}: frames only'
+            lacking = 'frames only' if 'events' in silent else 'no rotation of the camera'
+            return State.DEGRADED, f'nothing on {", ".join(silent.values())}: {lacking}'
         if self._faults_in_a_row or self._troubles:
             self._troubles = 0
             return State.DEGRADED, self._last_fault or 'an input raised an exception, see the log'

@@ -97,7 +97,8 @@ class MosNode(LifecycleNode):
 
     def _begin(self) -> None:
         config = self.config
-        roles = {'frames': config.image_topic, 'events': config.events_topic}
+        roles = {'frames': config.image_topic, 'events': config.events_topic,
+                 'imu': config.imu_topic}
         topics = {role: topic for role, topic in roles.items() if topic}
         self.monitor = Monitor(topics, round(config.stale_after_s * 1e9))
         self.pipeline.reset()

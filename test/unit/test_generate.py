@@ -17,6 +17,8 @@ ARGUMENTS = {
     'backend',
     'image_topic',
     'events_topic',
+    'imu_topic',
+    'camera_info_topic',
     'params_file',
     'use_sim_time',
     'autostart',
