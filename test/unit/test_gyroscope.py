@@ -89,11 +89,13 @@ def test_known_points_move_as_said(start, change, calibration):
     before, after = orientations(rate, 0.033)
     points = np.random.default_rng(0).uniform([-3, -2, 4], [3, 2, 5], (400, 3))
     first, last = (seen(points, one, calibration) for one in (before, after))
-    first, last = first[inside(first)], last[inside(first)]
-    assert len(first) > 200 and motion.displacement.shape == (*node_count(SIZE), 2)
+    in_view = inside(first) & inside(last)
+    assert in_view.sum() > 30 and motion.displacement.shape == (*node_count(SIZE), 2)
     assert (motion.t_ns, motion.span_ns) == (T0 + 33 * MS, 33 * MS)
-    # the path between two nodes is bent: bilinear is 0.1 px off at most
-    np.testing.assert_allclose(displacement_at(motion, first), last - first, atol=0.15)
+    # between two nodes the field is bent, through a lens at 7 rad/s by more than without one
+    wanted = (last - first)[in_view]
+    off = np.abs(displacement_at(motion, first[in_view]) - wanted).max(1)
+    assert (off <= 0.15 + 0.02 * np.linalg.norm(wanted, axis=1)).all()
 
 
 def test_signs_by_hand():
