@@ -22,8 +22,8 @@ MEAN, STD = (0.45, 0.45, 0.45), (0.25, 0.25, 0.25)  # of the network's input, RG
 CROP = (96, 160)  # of 128x224: the network has no fixed size, and a step costs half
 _LOOK_EVERY = 40  # batches until new files are looked for
 _DROPPABLE = (2, 3, 4, 5, 6, 7)
-WITH_EVENTS = 0.5   # share of a batch, where there are such samples
-_NO_FRAME, _NO_EVENTS, _SWAP = 0.2, 0.3, 0.2  # shares of those; _SWAP: polarities change places
+WITH_EVENTS = 0.6   # share of a batch, where there are such samples
+_NO_FRAME, _NO_EVENTS, _SWAP = 0.35, 0.25, 0.2  # shares of those; _SWAP: polarities change places
 
 
 @dataclass(frozen=True)

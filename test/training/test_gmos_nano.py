@@ -140,7 +140,7 @@ def test_event_samples_lose_a_modality_at_times_never_both(tmp_path):
     assert batch.voxel.shape == (200, 10, CROP[0] // 2, CROP[1] // 2)
     frames, events = batch.evidence.flatten(1).any(1), batch.voxel.flatten(1).any(1)
     assert (frames | events).all()
-    assert 20 < (~frames).sum() < 60 and 40 < (~events).sum() < 80
+    assert 45 < (~frames).sum() < 95 and 30 < (~events).sum() < 75
     assert not batch.bins[~frames.numpy()].any() and not batch.image[~frames].any()
 
 
