@@ -12,6 +12,7 @@ from launch.actions import (
     IncludeLaunchDescription,
     OpaqueFunction,
     RegisterEventHandler,
+    SetLaunchConfiguration,
 )
 from launch.event_handlers import OnProcessExit
 from launch.events import Shutdown
@@ -20,7 +21,9 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from launch import LaunchDescription
+from mos_perception.config import Config
 from mos_perception.recording.bag import open_bag
+from mos_perception.replay import with_topics
 
 NODE_LAUNCH = str(
     Path(get_package_share_directory('mos_perception')) / 'launch' / 'dimos.launch.py'
@@ -28,18 +31,26 @@ NODE_LAUNCH = str(
 OUTPUTS = ('instances', 'instance_image', 'motion', 'tracks')
 
 
+def find_topics(context):
+    """Name the topics that were not named, `none` where the bag has none of a kind."""
+    given = {name: context.launch_configurations.get(name, '')
+             for name in ('image_topic', 'events_topic')}
+    asked = {name: '' if topic == 'none' else topic or None for name, topic in given.items()}
+    with open_bag(LaunchConfiguration('bag').perform(context)) as bag:
+        found = with_topics(bag, Config(), **asked)
+    return [
+        SetLaunchConfiguration('image_topic', found.image_topic or 'none'),
+        SetLaunchConfiguration('events_topic', found.events_topic or 'none'),
+        SetLaunchConfiguration('events_type', found.events_type),
+    ]
+
+
 def play(context):
-    """The player, and the node on the topics the bag has."""
-    path, rate, out = (
-        LaunchConfiguration(name).perform(context) for name in ('bag', 'rate', 'out')
-    )
+    """The player and, if asked for, the recorder."""
     given = context.launch_configurations
-    with open_bag(path) as bag:
-        image, events = bag.pick(
-            given.get('image_topic') or None, given.get('events_topic') or None
-        )
-    arguments = [path, '--rate', rate, '--topics', *(topic for topic in (image, events) if topic)]
-    if given.get('use_sim_time', 'false').lower() == 'true':
+    topics = [given[name] for name in ('image_topic', 'events_topic') if given[name] != 'none']
+    arguments = [given['bag'], '--rate', given['rate'], '--topics', *topics]
+    if given['use_sim_time'].lower() == 'true':
         arguments.append('--clock')
     player = Node(
         package='mos_perception', executable='bag_player', output='screen', arguments=arguments
@@ -47,13 +58,10 @@ def play(context):
     ended = OnProcessExit(
         target_action=player, on_exit=[EmitEvent(event=Shutdown(reason='the bag has ended'))]
     )
-    actions = [
-        IncludeLaunchDescription(PythonLaunchDescriptionSource(NODE_LAUNCH), launch_arguments={
-            'image_topic': image or 'none', 'events_topic': events or 'none'}.items()),
-        player, RegisterEventHandler(ended)]
-    if out:
+    actions = [player, RegisterEventHandler(ended)]
+    if given['out']:
         name = '/'.join(
-            part for part in ('', given.get('namespace', '').strip('/'), 'mos_perception') if part
+            part for part in (given['namespace'].strip('/'), 'mos_perception') if part
         )
         actions.insert(
             0,
@@ -63,7 +71,7 @@ def play(context):
                 output='screen',
                 arguments=[
                     '--out',
-                    out,
+                    given['out'],
                     *(f'/{name}/{topic}' for topic in OUTPUTS),
                     '/diagnostics',
                 ],
@@ -81,6 +89,8 @@ def generate_launch_description():
             DeclareLaunchArgument(
                 'out', default_value='', description='record the results into this new bag folder'
             ),
+            OpaqueFunction(function=find_topics),
+            IncludeLaunchDescription(PythonLaunchDescriptionSource(NODE_LAUNCH)),
             OpaqueFunction(function=play),
         ]
     )

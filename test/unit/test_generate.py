@@ -17,9 +17,11 @@ ARGUMENTS = {
     'backend',
     'image_topic',
     'events_topic',
+    'events_type',
     'params_file',
     'use_sim_time',
     'autostart',
+    'respawn',
     'rviz',
     'log_level',
 }
