@@ -3,9 +3,12 @@ arguments of dimos.launch.py too. Topics are found by type unless named; the pla
 node, all ends with the bag.
 """
 
+import json
+import subprocess
+import tempfile
 from pathlib import Path
 
-from ament_index_python.packages import get_package_share_directory
+from ament_index_python.packages import get_package_prefix, get_package_share_directory
 from launch.actions import (
     DeclareLaunchArgument,
     EmitEvent,
@@ -21,28 +24,30 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from launch import LaunchDescription
-from mos_perception.config import Config
-from mos_perception.recording.bag import open_bag
-from mos_perception.replay import with_topics
 
 NODE_LAUNCH = str(
     Path(get_package_share_directory('mos_perception')) / 'launch' / 'dimos.launch.py'
 )
+MOS = str(Path(get_package_prefix('mos_perception')) / 'lib' / 'mos_perception' / 'mos')
 OUTPUTS = ('instances', 'instance_image', 'motion', 'tracks')
 
 
 def find_topics(context):
-    """Name the topics that were not named, `none` where the bag has none of a kind."""
-    given = {name: context.launch_configurations.get(name, '')
-             for name in ('image_topic', 'events_topic')}
-    asked = {name: '' if topic == 'none' else topic or None for name, topic in given.items()}
-    with open_bag(LaunchConfiguration('bag').perform(context)) as bag:
-        found = with_topics(bag, Config(), **asked)
-    return [
-        SetLaunchConfiguration('image_topic', found.image_topic or 'none'),
-        SetLaunchConfiguration('events_topic', found.events_topic or 'none'),
-        SetLaunchConfiguration('events_type', found.events_type),
-    ]
+    """Name the topics that were not named, `none` where the bag has none of a kind.
+
+    `mos` reads the bag in the interpreter of our package: that of `ros2` may lack what it needs.
+    """
+    command = [MOS, 'topics', LaunchConfiguration('bag').perform(context)]
+    for name in ('image_topic', 'events_topic'):
+        if topic := context.launch_configurations.get(name):
+            command += ['--' + name.replace('_', '-'), '' if topic == 'none' else topic]
+    with tempfile.TemporaryDirectory() as folder:
+        found = Path(folder) / 'topics.json'
+        run = subprocess.run([*command, '--json', str(found)], capture_output=True, text=True)
+        if run.returncode:
+            raise RuntimeError(run.stderr.strip())
+        topics = json.loads(found.read_text())
+    return [SetLaunchConfiguration(name, topic or 'none') for name, topic in topics.items()]
 
 
 def play(context):

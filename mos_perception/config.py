@@ -63,6 +63,12 @@ class Config:
     events_type: str = parameter(
         'event_packet', 'message type on events_topic', choices=('event_packet', 'event_array')
     )
+    event_decoder: str = parameter(
+        'native',
+        'what decodes event packets; event_camera_py: the package of that name, which only a ROS '
+        'distribution has and which tells no time of packets without events',
+        choices=('native', 'event_camera_py'),
+    )
     sync_policy: str = parameter(
         'event_time',
         'how frames and events are joined; approximate: already binned event frames '

@@ -34,7 +34,7 @@ class Pipeline:
         card = self.model.card
         self.sync = Synchronizer.of(config, card.window)
         self.neighbours = Neighbours(card.evidence)
-        self.stream = EventStream()
+        self.stream = EventStream(config.event_decoder)
         self.flow = BackwardFlow()
         self.tracker = load_tracker(config)
         self._lock = threading.Lock()

@@ -7,6 +7,7 @@ import json
 
 from rich.console import Console
 
+from mos_perception.config import Config
 from mos_perception.errors import ConfigError, DatasetError
 from mos_perception.recording.bag import open_bag
 
@@ -73,8 +74,16 @@ def check_data_command(args: argparse.Namespace) -> None:
 
 
 def topics_command(args: argparse.Namespace) -> None:
-    """`mos topics`: what a bag holds."""
+    """`mos topics`: what a bag holds; with --json, what a node would be fed from it.
+
+    Raises BagError with --json for a bag without any input.
+    """
     with open_bag(args.bag) as bag:
+        if args.json is not None:
+            from mos_perception.replay import with_topics
+            fed = with_topics(bag, Config(), args.image_topic, args.events_topic)
+            names = ('image_topic', 'events_topic', 'events_type')
+            args.json.write_text(json.dumps({name: getattr(fed, name) for name in names}) + '\n')
         for topic in bag.topics:
             print(f'{topic.name}  {topic.msgtype}  {topic.count}  {topic.role}')
         if bag.fault:

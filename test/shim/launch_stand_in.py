@@ -252,8 +252,8 @@ _MODULES = {
 }
 
 
-def install(monkeypatch: Any, share: Path) -> None:
-    """Put the stand-in in the place of `launch`, and `share` in that of our installed folder."""
+def install(monkeypatch: Any, prefix: Path) -> None:
+    """Put the stand-in in the place of `launch`, and `prefix` in that of our installed folder."""
     for name, classes in _MODULES.items():
         module = types.ModuleType(name)
         module.__path__ = []
@@ -261,7 +261,8 @@ def install(monkeypatch: Any, share: Path) -> None:
             setattr(module, item.__name__, item)
         monkeypatch.setitem(sys.modules, name, module)
     packages = types.ModuleType('ament_index_python.packages')
-    packages.get_package_share_directory = lambda name: str(share)
+    packages.get_package_prefix = lambda name: str(prefix)
+    packages.get_package_share_directory = lambda name: str(prefix / 'share' / name)
     monkeypatch.setitem(sys.modules, 'ament_index_python', types.ModuleType('ament_index_python'))
     monkeypatch.setitem(sys.modules, 'ament_index_python.packages', packages)
     for name in ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'):

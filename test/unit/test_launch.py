@@ -2,6 +2,8 @@
 distribution has.
 """
 
+import subprocess
+import sys
 from pathlib import Path
 
 import launch_stand_in
@@ -23,12 +25,16 @@ NODE_ARGUMENTS = {'namespace', 'model', 'backend', 'image_topic', 'events_topic'
 
 @pytest.fixture(autouse=True)
 def launch(monkeypatch, tmp_path):
-    """The stand-in, over a share folder as setup.py installs it."""
-    share = tmp_path / 'share'
-    share.mkdir()
+    """The stand-in, over a prefix as colcon installs it; gives the share folder."""
+    share, executable = tmp_path / 'share/mos_perception', tmp_path / 'lib/mos_perception/mos'
+    share.mkdir(parents=True)
+    executable.parent.mkdir(parents=True)
+    executable.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m '
+                          'mos_perception.cli "$@"\n')
+    executable.chmod(0o755)
     for name, source in {'launch': 'launch', 'config': 'config', 'demo': 'test/bags/demo'}.items():
         (share / name).symlink_to(ROOT / source)
-    launch_stand_in.install(monkeypatch, share)
+    launch_stand_in.install(monkeypatch, tmp_path)
     return share
 
 
@@ -117,6 +123,21 @@ def test_replay_finds_the_type_of_the_events(tmp_path):
     parameters = node_parameters(Launch(FILES['replay'], bag=str(tmp_path / 'events')))
     assert parameters['events_topic'] == '/dvs' and parameters['events_type'] == 'event_array'
     assert parameters['image_topic'] == ''
+
+
+def test_replay_of_a_bag_that_is_not_there():
+    with pytest.raises(RuntimeError, match='mos: nowhere: no such bag'):
+        Launch(FILES['replay'], bag='nowhere')
+
+
+def test_launch_files_need_no_package_of_ours():
+    """`ros2 launch` runs them in its own interpreter, which need not see our environment."""
+    modules = 'mos_perception.config, mos_perception.ros.transport'
+    subprocess.run([sys.executable, '-S', '-c', f'import {modules}'], cwd=ROOT, check=True)
+    for path in FILES.values():
+        ours = [line for line in path.read_text().splitlines() if 'mos_perception.' in line
+                and line.startswith(('from', 'import'))]
+        assert all(any(name in line for name in modules.split(', ')) for line in ours)
 
 
 def test_replay_needs_a_bag():
