@@ -79,7 +79,7 @@ class Config:
         False, 'ask publishers of frames and events for reliable delivery'
     )
     input_depth: int = parameter(
-        256, 'queue depth of the event subscription (frames: 2)', unit='messages', low=1, high=1000
+        256, 'queue depth of the event subscription (frames: 10)', unit='messages', low=1, high=1000
     )
 
     same_view: bool = parameter(
