@@ -7,7 +7,6 @@ import json
 
 from rich.console import Console
 
-from mos_perception.config import Config
 from mos_perception.errors import ConfigError, DatasetError
 from mos_perception.recording.bag import open_bag
 
@@ -80,10 +79,10 @@ def topics_command(args: argparse.Namespace) -> None:
     """
     with open_bag(args.bag) as bag:
         if args.json is not None:
-            from mos_perception.replay import with_topics
-            fed = with_topics(bag, Config(), args.image_topic, args.events_topic)
-            names = ('image_topic', 'events_topic', 'events_type')
-            args.json.write_text(json.dumps({name: getattr(fed, name) for name in names}) + '\n')
+            image, events = bag.pick(args.image_topic, args.events_topic)
+            fed = {'image_topic': image, 'events_topic': events,
+                   'events_type': bag.events_type(events)}
+            args.json.write_text(json.dumps(fed) + '\n')
         for topic in bag.topics:
             print(f'{topic.name}  {topic.msgtype}  {topic.count}  {topic.role}')
         if bag.fault:

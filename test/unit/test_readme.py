@@ -9,6 +9,7 @@ from pathlib import Path
 
 import launch_stand_in
 import pytest
+import yaml
 
 from mos_perception.cli import _parser
 
@@ -115,3 +116,23 @@ def test_docker_files_name_what_exists(path):
     for command in re.findall(r'^#\s+(docker run .*)', text, re.M):
         assert '--network host --ipc host' in command
     assert 'python3-venv' in text and 'break-system-packages' not in text
+
+
+def test_the_public_workflow_runs_what_exists():
+    path = ROOT / '.github/workflows/ci.yml'
+    jobs = yaml.safe_load(path.read_text())['jobs']
+    assert jobs['plain']['strategy']['matrix']['os'] == ['ubuntu-22.04', 'ubuntu-24.04']
+    runs = [step['run'] for job in jobs.values() for step in job['steps'] if 'run' in step]
+    made = set(re.findall(r'\bmake ([a-z][\w-]*)', '\n'.join(line for line in '\n'.join(
+        runs).splitlines() if 'apt-get' not in line)))
+    assert {'demo', 'test', 'ros'} == made <= TARGETS
+    for file in re.findall(r'([\w]+\.launch\.py)', '\n'.join(runs)):
+        assert (ROOT / 'launch' / file).is_file()
+
+
+@pytest.mark.parametrize('page', ['CONTRIBUTING.md', 'QUALITY_DECLARATION.md', 'docs/install.md'])
+def test_pages_name_files_that_exist(page):
+    text = (ROOT / page).read_text()
+    named = set(re.findall(r'`((?:test|docs|bench|mos_perception|config|requirements|\.ci|\.github)'
+                           r'/[\w./-]*)`', text))
+    assert named and not {name for name in named if not (ROOT / name).exists()}
