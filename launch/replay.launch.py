@@ -1,6 +1,6 @@
 """The DIMOS node on a recording: `ros2 launch mos_perception replay.launch.py bag:=PATH`, all
-arguments of dimos.launch.py too. Topics are found by type unless named; the player waits for the
-node, all ends with the bag.
+arguments of dimos.launch.py too. Topics are found by type unless named, but for the
+gyroscope's, which are used where named; the player waits for the node, all ends with the bag.
 """
 
 import json
@@ -53,7 +53,8 @@ def find_topics(context):
 def play(context):
     """The player and, if asked for, the recorder."""
     given = context.launch_configurations
-    topics = [given[name] for name in ('image_topic', 'events_topic') if given[name] != 'none']
+    names = ('image_topic', 'events_topic', 'imu_topic', 'camera_info_topic')
+    topics = [given[name] for name in names if given[name] not in ('', 'none')]
     arguments = [given['bag'], '--rate', given['rate'], '--topics', *topics]
     if given['use_sim_time'].lower() == 'true':
         arguments.append('--clock')

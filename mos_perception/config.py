@@ -69,6 +69,18 @@ class Config:
         'distribution has and which tells no time of packets without events',
         choices=('native', 'event_camera_py'),
     )
+    imu_topic: str = parameter(
+        '', "the event camera's gyroscope, sensor_msgs/Imu: events are moved along its rotation; "
+        'empty: none',
+    )
+    camera_info_topic: str = parameter(
+        '', "the event camera's calibration, sensor_msgs/CameraInfo (plumb_bob or "
+        'rational_polynomial), published again and again; read with imu_topic',
+    )
+    imu_to_camera_rotation: str = parameter(
+        '0 0 0 1', "quaternion 'x y z w' that takes vectors of the IMU's frame to the event "
+        "camera's optical frame (x right, y down, z forward)",
+    )
     sync_policy: str = parameter(
         'event_time',
         'how frames and events are joined; approximate: already binned event frames '

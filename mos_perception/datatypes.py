@@ -13,6 +13,7 @@ from enum import Enum
 import numpy as np
 
 from mos_perception.errors import SyncError
+from mos_perception.motion.event_compensation import EventMotion
 
 
 class WindowStatus(str, Enum):
@@ -49,6 +50,8 @@ class SkipReason(str, Enum):
     NEWER_FRAME = 'newer_frame'          # inference was busy and a newer frame arrived
     BAD_FRAME = 'bad_frame'              # image message refused
     BAD_PACKET = 'bad_packet'            # event packet refused, or only its prefix decoded
+    BAD_IMU = 'bad_imu'                  # IMU message refused
+    BAD_CAMERA_INFO = 'bad_camera_info'  # camera's calibration refused
     PACKET_GAP = 'packet_gap'            # sequence numbers missing before a packet
     BUFFER_FULL = 'buffer_full'          # oldest packets dropped to bound the memory
     OUT_OF_BOUNDS = 'out_of_bounds'      # events outside the sensor were dropped
@@ -160,8 +163,9 @@ class SyncedInput:
     for models that look at several; `missing_gaps` of the gaps in time they look at have none.
     `flow` (h, w, 2) float32, px of its own size: pixel x of this frame stood at x + flow(x) in the
     frame of the answer before; `flow_error` (h, w) float32 by how many grey levels the two places
-    differ. None where there is no such frame. `waited_ms` is the wait for the events, `decode_ms`
-    what decoding took since the input before.
+    differ. None where there is no such frame. `event_motion` is how the static scene moves over the
+    event sensor in the window, by a gyroscope; None where none knows it. `waited_ms` is the wait
+    for the events, `decode_ms` what decoding took since the input before.
     """
 
     stamp_ns: int
@@ -176,6 +180,7 @@ class SyncedInput:
     missing_gaps: int = 0
     flow: np.ndarray | None = None
     flow_error: np.ndarray | None = None
+    event_motion: EventMotion | None = None
 
     @staticmethod
     def nothing(size: tuple[int, int]) -> SyncedInput:

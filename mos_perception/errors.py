@@ -25,6 +25,10 @@ class FrameError(MosError):
     """An image message that contradicts itself or has an encoding we do not know."""
 
 
+class ImuError(MosError):
+    """An IMU message or a camera's calibration that cannot be used."""
+
+
 class SyncError(MosError):
     """A frame or packet that cannot be placed in time."""
 

@@ -1,6 +1,7 @@
 """The whole data path on one screen: packets and frames in, Result | Skip | Fault out.
 
     packet -> EventStream (decode, clock) -> Synchronizer (buffer, windows) -> SyncedInput
+    imu    -> Gyroscope (rotation) -------->       "
     frame  ------------------------------->        "  -> Neighbours (frames around it) |
     SyncedInput -> BackwardFlow -> Model.detect (voxel ... ego) -> Tracker.update -> Result
 
@@ -19,6 +20,8 @@ from mos_perception.errors import MosError
 from mos_perception.events.decode import EventStream, packets_lost, refused
 from mos_perception.models import Model, load_model
 from mos_perception.motion.backward_flow import BackwardFlow
+from mos_perception.motion.calibration import Calibration
+from mos_perception.motion.gyroscope import AngularVelocity, Gyroscope
 from mos_perception.motion.neighbours import Neighbours
 from mos_perception.stages import StageTimes
 from mos_perception.sync import Synchronizer
@@ -32,32 +35,18 @@ class Pipeline:
         self.config = config
         self.model = model if model is not None else load_model(config)
         card = self.model.card
-        self.sync = Synchronizer.of(config, card.window)
+        self.gyroscope = Gyroscope.of(config)
+        self.sync = Synchronizer.of(config, card.window, self.gyroscope)
         self.neighbours = Neighbours(card.evidence)
         self.stream = EventStream(config.event_decoder)
         self.flow = BackwardFlow()
         self.tracker = load_tracker(config)
         self._lock = threading.Lock()
-        self._events_in = 0  # decoded since the start, over all epochs
 
     @property
     def epoch(self) -> int:
         """Counts resets."""
         return self.sync.epoch
-
-    @property
-    def due_ns(self) -> int | None:
-        """When `ready` has something for sure, on the clock of `now_ns`; None: no frame waits."""
-        return self.sync.due_ns
-
-    @property
-    def last_stamp_ns(self) -> int | None:
-        """The newest stamp seen, of a frame or of the events."""
-        return self.sync.last_stamp_ns
-
-    def window_edges(self, stamp_ns: int) -> tuple[int, int]:
-        """(t0, t1) of the events of a frame with this stamp."""
-        return self.sync.edges(stamp_ns)
 
     def push_packet(self, packet: EventPacket) -> list[Skip]:
         """Take one event packet: decode it at once (the encodings are stateful). Never raises."""
@@ -77,6 +66,16 @@ class Pipeline:
         if self.sync.frame_jumped_back(frame.stamp_ns):
             self.reset()
         return self.sync.push_frame(frame, now_ns)
+
+    def push_imu(self, sample: AngularVelocity) -> list[Skip]:
+        """Take one sample of `imu_topic`."""
+        if self.sync.jumped_back(sample.stamp_ns, self.gyroscope.last_ns):
+            self.reset()
+        return self.gyroscope.push(sample)
+
+    def push_calibration(self, calibration: Calibration) -> list[Skip]:
+        """Take the event camera's calibration, of `camera_info_topic`."""
+        return self.gyroscope.calibrate(calibration)
 
     def ready(self, now_ns: int) -> list[SyncedInput]:
         """Inputs to process now, oldest first."""
@@ -127,15 +126,17 @@ class Pipeline:
             self.neighbours.reset()
             self.tracker.reset()
         self.stream.reset()
+        self.gyroscope.reset()
         return self.epoch
 
     def status(self) -> dict[str, Any]:
         """What `/diagnostics` says of the pipeline itself."""
         return {'model': self.model.card.id, 'epoch': self.epoch,
                 'model delay ms': self.neighbours.delay_ms,
-                'total events decoded': self._events_in,
+                'total events decoded': self.sync.events_in,
                 'event buffer bytes': self.sync.buffer.nbytes,
                 'event clock offset ns': self.stream.clock_offset_ns,
+                **self.gyroscope.report(),
                 **{f'engine {key}': value for key, value in self.model.report().items()}}
 
     def _take_events(self, frame_id: str, size: tuple[int, int], decode: Any,
@@ -143,7 +144,6 @@ class Pipeline:
         stages = StageTimes()
         with stages.timed('decode'):
             events, watermark_ns, skips = decode(*given)
-        self._events_in += len(events)
         if refused(skips):
             return skips
         return skips + self.sync.push_events(events, watermark_ns, size, packets_lost(skips),

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from mos_perception.config import Config
 from mos_perception.datatypes import EventPacket, Fault, Frame, Result, Skip, SyncedInput
+from mos_perception.motion.calibration import Calibration
+from mos_perception.motion.gyroscope import AngularVelocity
 from mos_perception.pipeline import Pipeline
 from mos_perception.recording.bag import Bag
 
@@ -36,6 +38,8 @@ class Replay:
         self.pipeline = pipeline if pipeline is not None else Pipeline(config)
         self.pipeline.warm_up()
         self.topics = [topic for topic in (config.image_topic, config.events_topic) if topic]
+        if config.imu_topic:
+            self.topics += [config.imu_topic, config.camera_info_topic]
         self.total = sum(topic.count for topic in bag.topics if topic.name in self.topics)
         self.messages = self.frames = self.packets = 0
         self.start_ns: int | None = None
@@ -57,6 +61,10 @@ class Replay:
     def _push(self, value: object, now_ns: int) -> list[Skip]:
         if isinstance(value, Skip):
             return [value]
+        if isinstance(value, Calibration):
+            return self.pipeline.push_calibration(value)
+        if isinstance(value, AngularVelocity):
+            return self.pipeline.push_imu(value)
         if self.start_ns is None:
             self.start_ns = value.stamp_ns
         if isinstance(value, Frame):

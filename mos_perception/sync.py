@@ -7,6 +7,8 @@ the deadline expires (the window is then LATE or MISSING, and the result DEGRADE
     side 'before'   (t - length, t]   no added latency
     side 'after'    (t, t + length]   as DIMOS trains: one frame period of latency
 
+A gyroscope's samples are waited for likewise, as long as they come.
+
 `now_ns` is any clock that only moves forward while the object lives (steady time in the node,
 receive time in a replay); it decides deadlines only. Everything else follows from stamps, so the
 same packets give the same windows, live or from a bag.
@@ -28,6 +30,7 @@ from mos_perception.datatypes import (
 )
 from mos_perception.engine.card import WindowSpec
 from mos_perception.events.buffer import EventBuffer
+from mos_perception.motion.gyroscope import Gyroscope
 
 JUMP_BACK_NS = 500_000_000   # a stamp this far behind the last one is a new recording, not disorder
 HISTORY_NS = 500_000_000    # events kept behind the watermark for frames that arrive late
@@ -40,10 +43,12 @@ class Synchronizer:
     """
 
     @classmethod
-    def of(cls, config: Config, window: WindowSpec | None) -> Synchronizer:
+    def of(cls, config: Config, window: WindowSpec | None,
+           gyroscope: Gyroscope | None = None) -> Synchronizer:
         """As the parameters and the model's window ask for; None: the model takes no events.
 
-        The one place where seconds become ns.
+        `gyroscope` is asked where the parameters name its topic. The one place where seconds
+        become ns.
         """
         wants_events = window is not None and bool(config.events_topic)
         window = window or WindowSpec('before', 1.0)
@@ -51,14 +56,18 @@ class Synchronizer:
                    deadline_ns=round(config.deadline_s * 1e9),
                    tick_ns=round(1e9 / config.events_only_rate_hz),
                    max_bytes=config.event_buffer_bytes, frames=bool(config.image_topic),
-                   events=wants_events, stale_ns=round(config.stale_after_s * 1e9))
+                   events=wants_events, stale_ns=round(config.stale_after_s * 1e9),
+                   gyroscope=gyroscope if config.imu_topic else None)
 
     def __init__(self, *, side: str, length_ns: int, deadline_ns: int, tick_ns: int, max_bytes: int,
-                 frames: bool, events: bool, stale_ns: int) -> None:
+                 frames: bool, events: bool, stale_ns: int,
+                 gyroscope: Gyroscope | None = None) -> None:
         self.side, self.length_ns = side, length_ns
         self.deadline_ns, self.tick_ns, self.stale_ns = deadline_ns, tick_ns, stale_ns
         self._frames, self._events = frames, events
+        self._gyroscope = gyroscope
         self.buffer = EventBuffer(max_bytes)
+        self.events_in = 0  # since the start, over all epochs
         self.epoch = -1
         self.reset()
 
@@ -131,6 +140,7 @@ class Synchronizer:
         `decode_ms`, what decoding took, is booked on the next input that is released.
         """
         self._decode_ms += decode_ms
+        self.events_in += len(events)
         self._sensor_size, self._sensor_frame_id = size, frame_id
         self._silent = False
         before = self._watermark_ns
@@ -181,8 +191,9 @@ class Synchronizer:
         samples = []
         while self._waiting:
             frame, arrived_ns = self._waiting[0]
-            status = self._status(frame.stamp_ns, now_ns - arrived_ns >= self.deadline_ns)
-            if status is None:
+            expired = now_ns - arrived_ns >= self.deadline_ns
+            status = self._status(frame.stamp_ns, expired)
+            if status is None or not expired and self._gyroscope_behind(frame.stamp_ns):
                 break
             self._waiting.popleft()
             samples.append(self._join(frame.stamp_ns, frame, status, (now_ns - arrived_ns) / 1e6))
@@ -226,21 +237,29 @@ class Synchronizer:
         self._silent = True
         return WindowStatus.MISSING
 
+    def _gyroscope_behind(self, stamp_ns: int) -> bool:
+        """Whether the gyroscope's samples of the window of a frame are still to come."""
+        return self._gyroscope is not None and self._gyroscope.behind(
+            self.edges(stamp_ns)[1], self._watermark_ns)
+
     def _join(
         self, stamp_ns: int, frame: Frame | None, status: WindowStatus, waited_ms: float
     ) -> SyncedInput:
-        window = None
+        window = motion = None
         if status is not WindowStatus.MISSING and self._sensor_size is not None:
             t0, t1 = self.edges(stamp_ns)
             lost = sum(count for first, last, count in self._gaps if last > t0 and first < t1)
             window = EventWindow(
                 self.buffer.window(t0, t1), t0, t1, *self._sensor_size, status, lost
             )
+            if self._gyroscope is not None:
+                motion = self._gyroscope.motion(t0, t1, self._sensor_size)
         size = frame.size if frame is not None else self._sensor_size
         frame_id = frame.frame_id if frame is not None else self._sensor_frame_id
         decode_ms, self._decode_ms = self._decode_ms, 0.0
         return SyncedInput(
-            stamp_ns, frame_id, frame, window, size, waited_ms, decode_ms, self.epoch
+            stamp_ns, frame_id, frame, window, size, waited_ms, decode_ms, self.epoch,
+            event_motion=motion,
         )
 
     def _ticks(self) -> list[SyncedInput]:
@@ -257,7 +276,8 @@ class Synchronizer:
         if mark - self._next_tick_ns > HISTORY_NS:  # after a pause: no burst of empty results
             self._next_tick_ns = mark
         samples = []
-        while self.edges(self._next_tick_ns)[1] <= mark:
+        while (self.edges(self._next_tick_ns)[1] <= mark
+               and not self._gyroscope_behind(self._next_tick_ns)):
             samples.append(self._join(self._next_tick_ns, None, WindowStatus.COMPLETE, 0.0))
             self._last_frame_ns = self._next_tick_ns if self._frames else None
             self._next_tick_ns += self.tick_ns

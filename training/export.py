@@ -69,9 +69,9 @@ def export(run: Path, recipe: Recipe, path: Path, tolerance: float = 1e-4,
 @torch.no_grad()
 def difference(network: Dimos, path: Path) -> dict[str, float]:
     """Largest |torch - ONNX Runtime| of each output, relative to its largest magnitude."""
-    image, voxel = example(network)
-    wanted = dict(zip(OUTPUTS, network.eval().infer(image, voxel)))
-    found = OrtEngine(path, 1).run({'image': image.numpy(), 'voxel': voxel.numpy()})
+    inputs = example(network)
+    wanted = dict(zip(OUTPUTS, network.eval().infer(*inputs.values())))
+    found = OrtEngine(path, 1).run({name: value.numpy() for name, value in inputs.items()})
     return {name: float(np.abs(found[name] - value.numpy()).max() / value.abs().max())
             for name, value in wanted.items()}
 
@@ -88,7 +88,7 @@ def card(state: State, recipe: Recipe, path: Path, about: dict) -> ModelCard:
         outputs=tuple(TensorSpec(s.name, s.shape, s.dtype) for s in engine.outputs),
         image=ImageSpec(_rounded(MEAN), _rounded(STD)),
         voxel=VoxelSpec(voxel.formulation, voxel.bins, voxel.normalise, voxel.norm_floor,
-                        voxel.resize),
+                        voxel.resize, recipe.compensated),
         window=WindowSpec('before', round(recipe.window_ns / 1e6, 6)),
         # the background query takes one of the Q x 2 slots
         postprocess=PostprocessSpec(top_k=recipe.net.queries, score_threshold=0.1),
@@ -104,6 +104,7 @@ def card(state: State, recipe: Recipe, path: Path, about: dict) -> ModelCard:
         },
         scores={},
         licence=LICENCE,
+        evidence=recipe.evidence,
     )
 
 

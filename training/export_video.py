@@ -1,14 +1,14 @@
 """A video run as ONNX files with what the runtime needs beside them: `python -m
 training.export_video --run FOLDER`.
 
-Writes `gmos_s_nano` (foreground alone) and `gmos_nano` (queries too): one network, cut twice.
+Writes `gmos_s_nano` (foreground alone), `gmos_nano` (queries too) and, of a run with events,
+`dimos_light` (which sees them): one network, cut as each needs it.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -17,71 +17,74 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from mos_perception.engine.card import ImageSpec, ModelCard, PostprocessSpec, save_card, sha256_of
+from mos_perception.engine.card import (
+    ImageSpec,
+    ModelCard,
+    PostprocessSpec,
+    WindowSpec,
+    save_card,
+    sha256_of,
+)
 from mos_perception.engine.interface import TensorSpec
 from mos_perception.errors import EngineError
+from mos_perception.models.gmos.model import half
 from mos_perception.motion.evidence import EvidenceSpec, channel_count
 from training.export import LICENCE
-from training.nets.gmos_nano import GmosNano, GmosNanoConfig
+from training.nets.gmos_nano import GmosNano, resized_to
 from training.onnx_files import OPSET, without_traces
 from training.video_batches import MEAN, STD
+from training.video_cache import VOXEL, WINDOW_NS
+from training.video_run import load_run
 
 SCORE_THRESHOLD = 0.3
-INPUTS = ('image', 'evidence', 'colour')
 FOREGROUND = ('foreground_logits', 'foreground_quality')
-MEMBERS = {
-    'gmos_s_nano': FOREGROUND,
-    'gmos_nano': (*FOREGROUND, 'mask_logits', 'motion_logits', 'quality', 'embeddings'),
-}
+OBJECTS = ('mask_logits', 'motion_logits', 'quality', 'embeddings')
+MEMBERS = {'gmos_s_nano': (False, False), 'gmos_nano': (True, False), 'dimos_light': (True, True)}
+"""By name: whether it has queries, whether it sees events."""
 
 
 class Member(nn.Module):
     """The outputs of one member, in order."""
 
-    def __init__(self, network: GmosNano, outputs: tuple[str, ...]) -> None:
+    def __init__(self, network: GmosNano) -> None:
         super().__init__()
-        self.network, self.outputs = network, outputs
+        self.network = network
+        self.outputs = FOREGROUND if network.decoder is None else FOREGROUND + OBJECTS
 
-    def forward(self, image: Tensor, evidence: Tensor, colour: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """As `GmosNano.forward`, as a tuple."""
-        found = self.network(image, evidence, colour)
+        found = self.network(*inputs)
         return tuple(found[name] for name in self.outputs)
 
 
-def load_run(run: Path) -> tuple[GmosNano, dict[str, Any]]:
-    """The averaged weights of a run, in evaluation mode, and its `state.json`."""
-    state = json.loads((run / 'state.json').read_text(encoding='utf-8'))
-    config = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in state['config'].items()
-    }
-    network = GmosNano(GmosNanoConfig(**config))
-    network.load_state_dict(load_file(run / 'average.safetensors'))
-    return network.eval(), state
+def example(network: GmosNano, spec: EvidenceSpec) -> dict[str, Tensor]:
+    """Reproducible inputs by name."""
+    rng = torch.Generator().manual_seed(0)
+    planes = {'image': 3, 'evidence': channel_count(spec), 'colour': 1}
+    inputs = {name: torch.randn(1, count, *spec.size, generator=rng)
+              for name, count in planes.items()}
+    if network.events is not None:
+        shape = (1, network.config.event_channels, *half(spec.size))
+        inputs['voxel'] = torch.rand(shape, generator=rng)
+    return inputs
 
 
-def write_member(network: GmosNano, name: str, path: Path, spec: EvidenceSpec) -> dict[str, float]:
+def write_member(network: GmosNano, path: Path, spec: EvidenceSpec) -> dict[str, float]:
     """One ONNX file, batch 1, static shapes; replaced atomically.
 
     Returns the largest difference between torch and ONNX Runtime by output. Raises EngineError
     above 1e-3.
     """
-    outputs = MEMBERS[name]
-    rng = torch.Generator().manual_seed(0)
-    example = (
-        torch.randn(1, 3, *spec.size, generator=rng),
-        torch.randn(1, channel_count(spec), *spec.size, generator=rng),
-        torch.randn(1, 1, *spec.size, generator=rng),
-    )
-    module = Member(network, outputs).eval()
+    inputs = example(network, spec)
+    module = Member(network).eval()
+    outputs = module.outputs
     part = path.with_suffix('.part.onnx')
     program = torch.onnx.export(
         module,
-        example,
-        input_names=list(INPUTS),
+        tuple(inputs.values()),
+        input_names=list(inputs),
         output_names=list(outputs),
         opset_version=OPSET,
         dynamo=True,
@@ -92,9 +95,9 @@ def write_member(network: GmosNano, name: str, path: Path, spec: EvidenceSpec) -
     onnx.save(without_traces(onnx.load(part)), part)
     onnx.checker.check_model(part, full_check=True)
     session = onnxruntime.InferenceSession(part, providers=['CPUExecutionProvider'])
-    found = session.run(list(outputs), dict(zip(INPUTS, (x.numpy() for x in example), strict=True)))
+    found = session.run(list(outputs), {key: value.numpy() for key, value in inputs.items()})
     with torch.no_grad():
-        expected = module(*example)
+        expected = module(*inputs.values())
     differences = {
         key: float(np.abs(a - b.numpy()).max())
         for key, a, b in zip(outputs, found, expected, strict=True)
@@ -111,6 +114,7 @@ def write_member(network: GmosNano, name: str, path: Path, spec: EvidenceSpec) -
 def describe(name: str, path: Path, spec: EvidenceSpec, about: dict[str, Any]) -> None:
     """The card beside the model: tensors, normalisation, evidence, training."""
     graph = onnx.load(path).graph
+    sees_events = MEMBERS[name][1]
     inputs, outputs = (
         tuple(
             TensorSpec(
@@ -131,8 +135,8 @@ def describe(name: str, path: Path, spec: EvidenceSpec, about: dict[str, Any]) -
             inputs,
             outputs,
             ImageSpec(MEAN, STD),
-            None,
-            None,
+            VOXEL if sees_events else None,
+            WindowSpec('before', WINDOW_NS / 1e6) if sees_events else None,
             PostprocessSpec(8, SCORE_THRESHOLD),
             about,
             {},
@@ -159,16 +163,19 @@ def main(arguments: list[str] | None = None) -> None:
     network, state = load_run(given.run)
     with torch.no_grad():
         network.foreground.bias -= given.foreground_from
-    for name in MEMBERS:
-        if network.decoder is None and name == 'gmos_nano':
+    config = network.config
+    for name, (queries, events) in MEMBERS.items():
+        if queries > bool(config.queries) or events > bool(config.event_channels):
             continue
-        member = network if name == 'gmos_nano' else foreground_alone(network)
+        member = resized_to(network, dataclasses.replace(
+            config, queries=config.queries * queries, event_channels=config.event_channels * events
+        )).eval()
         path = given.out / f'{name}.onnx'
-        differences = write_member(member, name, path, spec)
+        differences = write_member(member, path, spec)
         parameters = sum(value.numel() for value in member.parameters())
         about = {
-            'data': 'rendered clips of the presets video, video-still, video-water and '
-            'train-frames (training.scenes.cache)',
+            'data': 'rendered clips of the presets video, video-still, video-water, train-frames, '
+            'mid, train, still and easy (training.scenes.cache)',
             'command': 'python -m training.train_video',
             'foreground_from': given.foreground_from,
             'parameters': parameters,
@@ -177,16 +184,6 @@ def main(arguments: list[str] | None = None) -> None:
         }
         describe(name, path, spec, about)
         print(f'{path} {path.stat().st_size / 1e6:.1f} MB, {parameters} parameters, {differences}')
-
-
-def foreground_alone(network: GmosNano) -> GmosNano:
-    """The same network without its queries."""
-    alone = GmosNano(dataclasses.replace(network.config, queries=0)).eval()
-    wanted = alone.state_dict().keys()
-    alone.load_state_dict(
-        {key: value for key, value in network.state_dict().items() if key in wanted}
-    )
-    return alone
 
 
 if __name__ == '__main__':

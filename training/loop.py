@@ -42,7 +42,7 @@ def losses(network: Dimos, batch: Batch, recipe: Recipe, alignment: Alignment | 
     run. Raises TrainingError if an output is not finite.
     """
     with torch.autocast(batch.image.device.type, torch.bfloat16, enabled=batch.image.is_cuda):
-        outputs = network(batch.image, batch.voxel)
+        outputs = network(batch.image, batch.voxel, batch.evidence)
     outputs = {name: value.float() for name, value in outputs.items()}
     if bad := [name for name, value in outputs.items() if not torch.isfinite(value).all()]:
         raise TrainingError(f'the network gave values that are not finite in {", ".join(bad)}: '

@@ -13,22 +13,23 @@ from mos_perception.errors import EngineError
 from training.nets.dimos import Dimos, Inference
 
 OPSET = 18
-INPUTS = ('image', 'voxel')
 OUTPUTS = ('class_logits', 'mask_logits', 'boxes', 'embeddings')
 # their sums overflow at 65504 or lose the small terms
 _FLOAT32_OPERATIONS = ('LayerNormalization', 'InstanceNormalization', 'GroupNormalization',
                        'ReduceL2', 'Softmax')
 
 
-def example(network: Dimos) -> tuple[torch.Tensor, torch.Tensor]:
-    """A reproducible input pair that looks like data.
+def example(network: Dimos) -> dict[str, torch.Tensor]:
+    """Reproducible inputs that look like data, by name.
 
-    Image about N(0, 1), voxel sparse in [0, 1].
+    Image and evidence about N(0, 1), voxel sparse in [0, 1].
     """
     rng = torch.Generator().manual_seed(0)
-    height, width = network.config.size
-    voxel = torch.rand(1, network.config.event_channels, height, width, generator=rng)
-    return torch.randn(1, 3, height, width, generator=rng), voxel * (voxel > 0.9)
+    shapes = {name: (1, planes, *network.config.size)
+              for name, planes in network.config.inputs.items()}
+    voxel = torch.rand(shapes['voxel'], generator=rng)
+    return {name: voxel * (voxel > 0.9) if name == 'voxel' else
+            torch.randn(shape, generator=rng) for name, shape in shapes.items()}
 
 
 def write_onnx(network: Dimos, path: Path) -> None:
@@ -38,8 +39,9 @@ def write_onnx(network: Dimos, path: Path) -> None:
     """
     part = path.with_suffix('.part.onnx')
     module = Inference(network.to(memory_format=torch.contiguous_format)).eval()
+    inputs = example(network)
     program = torch.onnx.export(
-        module, example(network), input_names=list(INPUTS), output_names=list(OUTPUTS),
+        module, tuple(inputs.values()), input_names=list(inputs), output_names=list(OUTPUTS),
         opset_version=OPSET, dynamo=True, external_data=False, verbose=False)
     program.save(part, external_data=False)
     onnx.save(without_traces(onnx.load(part)), part)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from mos_perception.motion.evidence import EvidenceSpec, channel_count
+from mos_perception.motion.flow import FlowSettings
 from training.losses.alignment import AlignmentWeights
 from training.losses.masks import LossWeights
 from training.nets.dimos_config import RELEASED, DimosConfig
@@ -44,6 +46,8 @@ class Augmentation:
     """Probability that the image is zeros."""
     drop_events: float = 0.10
     """Probability that the events are zeros; never together with the image."""
+    causal: float = 0.3
+    """Probability that motion evidence looks back alone."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,10 @@ class Recipe:
     """What is done to the samples."""
     window_ns: int = 33_333_333
     """Length of the events' window before a frame."""
+    evidence: EvidenceSpec | None = None
+    """The motion evidence that the network sees, `net.evidence_channels` planes; None = none."""
+    compensated: bool = False
+    """Events are moved along the static scene's motion, as the evidence knows it."""
     min_pixels: int = 12
     """Smaller moving objects belong to the background, px at the network's size."""
     mask_stride: int = 4
@@ -120,6 +128,15 @@ _FINE = replace(
     mask_stride=2,
     weights=LossWeights(foreground=1.0, flow=0.0, true_flow=0.5),
 )
+# frames around this one, at the network's size; the flow on twice that, every second pixel
+_EVIDENCE = EvidenceSpec(size=(120, 160), flow=FlowSettings(size=(240, 320)))
+_EGO = replace(
+    _FINE,
+    name='dimos_ego',
+    net=replace(_FINE.net, evidence_channels=channel_count(_EVIDENCE)),
+    evidence=_EVIDENCE,
+    compensated=True,
+)
 _NANO_FULL = replace(_LONG, name='dimos_nano_full', alignment=_ALL_LOSSES, frames=2, batch=4)
 _EVINSMOS_NANO = replace(
     _LONG,
@@ -173,6 +190,6 @@ _EVINSMOS = replace(
 )
 
 RECIPES = {recipe.name: recipe for recipe in (
-    _NANO, _NANO_100MS, _FINE, _NANO_FULL, _EVINSMOS_NANO, _SMALL,
+    _NANO, _NANO_100MS, _FINE, _EGO, _NANO_FULL, _EVINSMOS_NANO, _SMALL,
     _RELEASE, _PAPER, _PROJECTED, _EVINSMOS,
 )}

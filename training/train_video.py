@@ -21,10 +21,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 
+from mos_perception.events.voxel import channels
 from mos_perception.models.gmos.colour import ColourModel
 from training.losses.gmos import gmos_loss
-from training.nets.gmos_nano import GmosNano, GmosNanoConfig
+from training.nets.gmos_nano import GmosNano, GmosNanoConfig, resized_to
 from training.video_batches import Batch, Batches
+from training.video_cache import VOXEL
+from training.video_run import load_run
 
 SAVE_EVERY_S = 90.0
 WITH_COLOURS = 0.6    # of the samples
@@ -58,7 +61,8 @@ class Run:
             self.net.load_state_dict(load_file(folder / 'net.safetensors'))
             self.optimizer.load_state_dict(torch.load(folder / 'optimizer.pt', weights_only=True))
         elif start_from is not None:
-            self.net.load_state_dict(load_file(start_from), strict=False)
+            begun, _ = load_run(start_from)
+            self.net.load_state_dict(resized_to(begun, config).state_dict())
         self.average.load_state_dict(self.net.state_dict())
         if (folder / 'state.json').exists():
             self.average.load_state_dict(load_file(folder / 'average.safetensors'))
@@ -72,9 +76,9 @@ class Run:
         if self.steps < COLOURS_FROM or not len(rows):
             return odds
         with torch.no_grad():
-            logits = self.average.eval()(batch.image[rows], batch.evidence[rows], odds[rows])[
-                'foreground_logits'
-            ]
+            logits = self.average.eval()(
+                batch.image[rows], batch.evidence[rows], odds[rows], batch.voxel[rows]
+            )['foreground_logits']
         logits = functional.interpolate(logits, scale_factor=2.0, mode='bilinear')[:, 0].numpy()
         for row, found in zip(rows, logits, strict=True):
             model = ColourModel()
@@ -87,7 +91,8 @@ class Run:
         for group in self.optimizer.param_groups:
             group['lr'] = learning_rate(progress, self.peak)
         self.net.train()
-        terms = gmos_loss(self.net(batch.image, batch.evidence, self.colours(batch)), batch.labels)
+        outputs = self.net(batch.image, batch.evidence, self.colours(batch), batch.voxel)
+        terms = gmos_loss(outputs, batch.labels)
         loss = terms['foreground'] + 0.4 * terms.get('queries', torch.zeros(()))
         self.optimizer.zero_grad()
         loss.backward()
@@ -133,12 +138,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument('--batch', type=int, default=16)
     parser.add_argument('--learning-rate', type=float, default=2e-3)
     parser.add_argument('--queries', type=int, default=8, help='0 trains the binary member alone')
-    parser.add_argument('--start-from', type=Path, help='weights (.safetensors) to begin with')
+    parser.add_argument('--events', action='store_true', help='with an event encoder')
+    parser.add_argument('--start-from', type=Path, help='folder of a run to begin with')
+    parser.add_argument('--threads', type=int, default=1)
     given = parser.parse_args(arguments)
-    torch.set_num_threads(1)
-    run = Run(
-        given.run, GmosNanoConfig(queries=given.queries), given.learning_rate, given.start_from
-    )
+    torch.set_num_threads(given.threads)
+    planes = channels(VOXEL.formulation, VOXEL.bins) if given.events else 0
+    config = GmosNanoConfig(queries=given.queries, event_channels=planes)
+    run = Run(given.run, config, given.learning_rate, given.start_from)
     batches = Batches(given.data, np.random.default_rng(run.steps))
     clock = saved = time.monotonic()
     sums: dict[str, float] = {}

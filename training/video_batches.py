@@ -12,24 +12,29 @@ import torch
 from torch import Tensor
 
 from mos_perception.errors import DatasetError
+from mos_perception.events.voxel import channels
 from mos_perception.models.gmos.colour import colour_bins
-from mos_perception.motion.evidence import HORIZONTAL, PER_GAP, SIGNED
-from training.video_cache import PARTS, STEP
+from mos_perception.motion.evidence import PER_GAP, SIGNED
+from training.datasets.evidence import STEP, flipped
+from training.video_cache import PARTS, VOXEL
 
 MEAN, STD = (0.45, 0.45, 0.45), (0.25, 0.25, 0.25)  # of the network's input, RGB in [0, 1]
 CROP = (96, 160)  # of 128x224: the network has no fixed size, and a step costs half
 _LOOK_EVERY = 40  # batches until new files are looked for
 _DROPPABLE = (2, 3, 4, 5, 6, 7)
+WITH_EVENTS = 0.5   # share of a batch, where there are such samples
+_NO_FRAME, _NO_EVENTS, _SWAP = 0.2, 0.3, 0.2  # shares of those; _SWAP: polarities change places
 
 
 @dataclass(frozen=True)
 class Batch:
-    """`image` (B, 3, H, W) and `evidence` (B, C, H, W) float32 of `CROP`, `labels` (B, H / 2, W /
-    2) int64, `bins` (B, H, W) int64 of the colours.
+    """`image` (B, 3, H, W) and `evidence` (B, C, H, W) float32 of `CROP`, `voxel` (B, V, H / 2, W /
+    2) float32, `labels` (B, H / 2, W / 2) int64, `bins` (B, H, W) int64 of the colours.
     """
 
     image: Tensor
     evidence: Tensor
+    voxel: Tensor
     labels: Tensor
     bins: np.ndarray
 
@@ -41,13 +46,13 @@ class Batches:
 
     def __init__(self, folders: list[Path], rng: np.random.Generator) -> None:
         self._folders, self._rng = folders, rng
-        self._shards: dict[Path, tuple[np.ndarray, ...]] = {}
-        self._rows: list[tuple[Path, int]] = []
+        self._shards: dict[Path, dict[str, np.ndarray]] = {}
+        self._rows: dict[bool, list[tuple[Path, int]]] = {False: [], True: []}  # by: has events
         self._taken = 0
         self._look()
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return sum(map(len, self._rows.values()))
 
     def _look(self) -> None:
         for folder in self._folders:
@@ -55,11 +60,14 @@ class Batches:
                 if path in self._shards or '.part.' in path.name:
                     continue
                 stem = path.name.removesuffix('.label.npy')
-                self._shards[path] = tuple(
-                    np.load(folder / f'{stem}.{part}.npy', mmap_mode='r') for part in PARTS
-                )
-                self._rows += [(path, row) for row in range(len(self._shards[path][2]))]
-        if not self._rows:
+                files = {part: folder / f'{stem}.{part}.npy' for part in PARTS}
+                shard = {
+                    part: np.load(file, mmap_mode='r')
+                    for part, file in files.items() if file.exists()
+                }
+                self._shards[path] = shard
+                self._rows['voxel' in shard] += [(path, row) for row in range(len(shard['label']))]
+        if not len(self):
             raise DatasetError(
                 f'no *.label.npy in {", ".join(map(str, self._folders))}: '
                 'make some with "python -m training.video_cache"'
@@ -70,34 +78,58 @@ class Batches:
         self._taken += 1
         if self._taken % _LOOK_EVERY == 0:
             self._look()
-        parts: list[list[np.ndarray]] = [[], [], []]
-        for number in self._rng.integers(len(self._rows), size=count):
-            path, row = self._rows[number]
-            for part, values in zip(
-                parts, self._crop(tuple(array[row] for array in self._shards[path])), strict=True
-            ):
-                part.append(values)
-        evidence, image, label = (torch.from_numpy(np.stack(part)) for part in parts)
+        samples = [self._crop(self._sample()) for _ in range(count)]
+        stacked = {part: np.stack([sample[part] for sample in samples]) for part in PARTS}
+        seen = np.array([sample['seen'] for sample in samples])
+        there = torch.from_numpy(seen)[:, None, None, None]
+        tensors = {part: torch.from_numpy(values) for part, values in stacked.items()}
+        bins = np.stack([colour_bins(values) for values in stacked['image']])
         return Batch(
-            self._light(image.float() / 255),
-            self._gaps(evidence.float() * STEP),
-            label[:, ::2, ::2].long(),
-            np.stack([colour_bins(values) for values in parts[1]]),
+            self._light(tensors['image'].float() / 255) * there,
+            self._gaps(tensors['evidence'].float() * STEP) * there,
+            tensors['voxel'].float() / 255,
+            tensors['label'][:, ::2, ::2].long(),
+            bins * seen[:, None, None],
         )
 
-    def _crop(self, arrays: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
-        """A window of `CROP` of evidence, image and label, mirrored at times."""
-        height, width = arrays[2].shape
-        top = 2 * self._rng.integers((height - CROP[0]) // 2 + 1)
-        left = 2 * self._rng.integers((width - CROP[1]) // 2 + 1)
-        evidence, image, label = (
-            array[..., top : top + CROP[0], left : left + CROP[1]] for array in arrays
-        )
-        if self._rng.random() < 0.5:
-            evidence, image, label = evidence[..., ::-1].copy(), image[..., ::-1], label[..., ::-1]
-            for channel in HORIZONTAL:
-                evidence[channel::PER_GAP] *= -1
-        return evidence, image, label
+    def _sample(self) -> dict[str, np.ndarray]:
+        """One sample's parts and `seen`, whether there is a frame; a part that is not there is
+        zeros.
+        """
+        events = bool(self._rows[True]) and self._rng.random() < WITH_EVENTS
+        rows = self._rows[events or not self._rows[False]]
+        path, row = rows[self._rng.integers(len(rows))]
+        sample = {part: array[row] for part, array in self._shards[path].items()}
+        sample['seen'] = np.bool_(True)
+        if 'voxel' in sample:
+            draw, swap = self._rng.random(2)
+            sample['seen'] = np.bool_(draw >= _NO_FRAME)
+            if _NO_FRAME <= draw < _NO_FRAME + _NO_EVENTS:
+                del sample['voxel']
+            elif swap < _SWAP:
+                sample['voxel'] = np.roll(sample['voxel'], len(sample['voxel']) // 2, 0)
+        if 'voxel' not in sample:
+            height, width = sample['label'].shape
+            planes = channels(VOXEL.formulation, VOXEL.bins)
+            sample['voxel'] = np.zeros((planes, height // 2, width // 2), np.uint8)
+        return sample
+
+    def _crop(self, sample: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """A window of `CROP` of all parts, mirrored at times."""
+        height, width = sample['label'].shape
+        top = int(self._rng.integers((height - CROP[0]) // 2 + 1))
+        left = int(self._rng.integers((width - CROP[1]) // 2 + 1))
+        mirror = self._rng.random() < 0.5
+        found = {'seen': sample['seen']}
+        for part in PARTS:
+            scale = 1 if part == 'voxel' else 2
+            rows = slice(scale * top, scale * top + scale * CROP[0] // 2)
+            columns = slice(scale * left, scale * left + scale * CROP[1] // 2)
+            values = sample[part][..., rows, columns]
+            if mirror:
+                values = flipped(values, 1) if part == 'evidence' else values[..., ::-1]
+            found[part] = values
+        return found
 
     def _gaps(self, evidence: Tensor) -> Tensor:
         """Causal windows (after = before turned round), time turned round, a gap or a channel that

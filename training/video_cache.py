@@ -3,7 +3,8 @@ FOLDER... --out FOLDER`.
 
 A shard of clips becomes `NAME.evidence.npy` (N, C, H, W) int8 in steps of 6 / 127, `NAME.image.npy`
 (N, 3, H, W) uint8 RGB and `NAME.label.npy` (N, H, W) uint8: 0, or 1, 2, ... for each object that
-moves. Arrays are read through mmap.
+moves; where the clips have events `NAME.voxel.npy` (N, V, H / 2, W / 2) uint8 x 255 of compensated
+ones. Arrays are read through mmap.
 """
 
 from __future__ import annotations
@@ -15,35 +16,61 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mos_perception.motion.evidence import EvidenceSpec, channel_count, evidence
-from mos_perception.motion.flow import pixel_grid, warp
+from mos_perception.engine.card import VoxelSpec
+from mos_perception.models.dimos.preprocess import voxel_tensor
+from mos_perception.models.gmos.model import half
+from mos_perception.motion.builder import EvidenceBuilder
+from mos_perception.motion.evidence import EvidenceSpec, evidence
+from mos_perception.motion.flow import at_size, pixel_grid, warp
+from mos_perception.motion.scene_motion import scene_motion
+from training.datasets.evidence import quantised
 from training.scenes.clip import Clip
 from training.scenes.shards import load_shard
 
-STEP = 6 / 127
 GAPS = ((1, 3), (1, 3), (1, 4), (2, 4))  # in frames of 24 Hz: other speeds of the same scenes
 BENT, BEND = 0.35, 0.012  # share of samples; widths per frame at most
-PARTS = ('evidence', 'image', 'label')
+PARTS = ('voxel', 'evidence', 'image', 'label')  # a label is there when all are
+VOXEL = VoxelSpec('dimos', 5, 'max', 24.0, 'bin', compensated=True)
+WINDOW_NS = 100_000_000
+BY_CONTRAST = 0.3  # share of event samples whose motion is found without frames
 _LEAST_PIXELS = 12  # an object of fewer is no target
 
 
 def sample(
     clip: Clip, spec: EvidenceSpec, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Evidence (C, H, W) int8, image (3, H, W) uint8 and label (H, W) uint8 of one frame near the
-    clip's middle.
+) -> dict[str, np.ndarray]:
+    """The parts of one frame: near the clip's middle, or any but the first of a clip with events.
     """
+    if len(clip.events):
+        return event_sample(clip, spec, rng)
     short, long = GAPS[rng.integers(len(GAPS))]
     at = int(rng.integers(long, len(clip) - long))
     gaps = (-short, -long, short, long)
     frames = [clip.frames[at + gap] for gap in gaps]
     if rng.random() < BENT:
         frames = bent(frames, gaps, rng)
-    planes = np.rint(evidence(clip.frames[at], frames, spec) / STEP).astype(np.int8)
-    image = cv2.resize(clip.frames[at], spec.size[::-1], interpolation=cv2.INTER_AREA).transpose(
-        2, 0, 1
-    )
-    return planes, image, _label(clip, at, spec.size)
+    return _parts(clip, at, evidence(clip.frames[at], frames, spec))
+
+
+def event_sample(
+    clip: Clip, spec: EvidenceSpec, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """As the runtime sees it: gaps by time, events without the motion that frames or events tell.
+    """
+    at = int(rng.integers(1, len(clip)))
+    frames = [clip.frame(i) for i in range(len(clip))]
+    found = EvidenceBuilder(spec, threads=1).build(frames[at], frames[:at] + frames[at + 1 :])
+    window = clip.window(at, WINDOW_NS)
+    known = None if rng.random() < BY_CONTRAST else found
+    motion = scene_motion(window, known, int(clip.stamps_ns[at]))
+    grid = voxel_tensor(window, half(spec.size), VOXEL, motion)
+    return _parts(clip, at, found.tensor) | {'voxel': np.rint(255 * grid).astype(np.uint8)}
+
+
+def _parts(clip: Clip, at: int, planes: np.ndarray) -> dict[str, np.ndarray]:
+    size = planes.shape[1:]
+    image = at_size(clip.frames[at], size).transpose(2, 0, 1)
+    return {'evidence': quantised(planes), 'image': image, 'label': moving_label(clip, at, size)}
 
 
 def bent(
@@ -61,7 +88,7 @@ def bent(
     return [warp(frame, gap * field, grid) for frame, gap in zip(frames, gaps, strict=True)]
 
 
-def _label(clip: Clip, at: int, size: tuple[int, int]) -> np.ndarray:
+def moving_label(clip: Clip, at: int, size: tuple[int, int]) -> np.ndarray:
     """(H, W) uint8: 1, 2, ... for objects that moved before this frame or the next one, the largest
     first.
     """
@@ -84,16 +111,10 @@ def cache_shard(path: Path, out: Path, spec: EvidenceSpec, seed: int) -> int:
         return 0
     clips = load_shard(path)
     rng = np.random.default_rng([seed, clips[0].seed])
-    arrays = [
-        np.empty((len(clips), count, *spec.size), kind).squeeze(1 if count == 1 else ())
-        for count, kind in ((channel_count(spec), np.int8), (3, np.uint8), (1, np.uint8))
-    ]
-    for row, clip in enumerate(clips):
-        for array, values in zip(arrays, sample(clip, spec, rng), strict=True):
-            array[row] = values
-    for part, array in zip(PARTS, arrays, strict=True):
+    samples = [sample(clip, spec, rng) for clip in clips]
+    for part in (one for one in PARTS if one in samples[0]):
         scratch = out / f'{name}.{part}.part.npy'
-        np.save(scratch, array)
+        np.save(scratch, np.stack([one[part] for one in samples]))
         scratch.replace(out / f'{name}.{part}.npy')
     return len(clips)
 

@@ -57,7 +57,8 @@ def run_demo(options: DemoOptions) -> Path:
     params |= {'input_reliable': 'true', 'input_depth': '1000'}
     params |= dict(setting.split('=', 1) for setting in options.settings)
     outputs = [f'{NODE}/{name}' for name in OUTPUTS] + ['/diagnostics']
-    played = [topic for topic in (inputs.image_topic, inputs.events_topic) if topic]
+    names = ('image_topic', 'events_topic', 'imu_topic', 'camera_info_topic')
+    played = [topic for name in names if (topic := params.get(name))]
     with Processes(options.out) as run:
         run.start('dimos_node', 'node', '--ros-args', *_parameters(params))
         run.start('bag_recorder', 'recorder', '--out', str(recorded), *outputs)

@@ -165,7 +165,7 @@ def _pictures(out: Path | None, steps: Iterator[Step], run: Replay) -> list[Path
             pass
         return []
     from mos_perception.reports.overlay_video import draw, write_overlays
-    panels = 2 if len(run.topics) == 2 else 1
+    panels = 2 if all(_topics(run).values()) else 1
     return write_overlays(
         out,
         (
@@ -240,6 +240,7 @@ def _run(run: Replay, statistics: RunStatistics) -> dict[str, Any]:
         'frames in': run.frames,
         'event packets in': run.packets,
         **summary['counts'],
+        **run.pipeline.gyroscope.report(),
     }
     return summary
 

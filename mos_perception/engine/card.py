@@ -32,13 +32,16 @@ class ImageSpec:
 
 @dataclass(frozen=True)
 class VoxelSpec:
-    """The arguments of `events.voxel.voxelize` this network was trained with."""
+    """The arguments of `events.voxel.voxelize` this network was trained with; `compensated`: events
+    are first moved along the static scene's motion.
+    """
 
     formulation: str
     bins: int
     normalise: str
     norm_floor: float
     resize: str
+    compensated: bool = False
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mos_perception.datatypes import Frame
+from mos_perception.motion.camera_motion import CameraMotion, fit_homography
 from mos_perception.motion.evidence import EvidenceSpec, assemble, pair_evidence
 from mos_perception.motion.flow import DenseFlow, Flow, grey
 from mos_perception.motion.history import REACH, nearest
@@ -23,23 +24,27 @@ from mos_perception.motion.history import REACH, nearest
 class MotionEvidence:
     """What moves against the camera in one frame.
 
-    `tensor` (C, H, W) float32; `gaps_ms` the real gap of each of the spec's, None where there was
-    no frame.
+    `tensor` (C, H, W) float32; `gaps_ms` the real gap of each of the spec's, `cameras` the motion
+    taken out of it, pixels of (H, W) now to the other frame; None where there was no frame.
     """
 
     tensor: np.ndarray
     gaps_ms: tuple[float | None, ...]
+    cameras: tuple[CameraMotion | None, ...]
 
 
 class EvidenceBuilder:
     """Evidence with its own threads and a memory of recent flows. One caller at a time.
 
-    `make_flow` makes the dense flow of each thread; default: DIS as the spec says.
+    `make_flow` makes the dense flow of each thread; default: DIS as the spec says. `fit` finds the
+    camera's motion in a flow.
     """
 
     def __init__(self, spec: EvidenceSpec = EvidenceSpec(), threads: int = 2,
-                 make_flow: Callable[[], Flow] | None = None) -> None:
+                 make_flow: Callable[[], Flow] | None = None,
+                 fit: Callable[[np.ndarray], CameraMotion] = fit_homography) -> None:
         self.spec = spec
+        self._fit = fit
         self._make_flow = make_flow or (lambda: DenseFlow(spec.flow))
         self._pool = ThreadPoolExecutor(threads, 'evidence') if threads > 1 else None
         self._local = threading.local()  # a DIS engine serves one thread at a time
@@ -57,13 +62,14 @@ class EvidenceBuilder:
         present = [other for other in others if other is not None]
         self._forget(frame, present)
         unique = {other.stamp_ns: other for other in present}
-        planes = dict(zip(unique, self._map(lambda other: self._pair(frame, other),
-                                            unique.values())))
-        found = [None if other is None else planes[other.stamp_ns] for other in others]
-        found += [None] * (spec.gap_count - len(found))
+        pairs = dict(zip(unique, self._map(lambda other: self._pair(frame, other),
+                                           unique.values())))
+        found = [(None, None) if other is None else pairs[other.stamp_ns] for other in others]
+        planes, cameras = zip(*found)
         real = tuple(None if other is None else (other.stamp_ns - frame.stamp_ns) * 1e-6
                      for other in others)
-        return MotionEvidence(assemble(found, spec), real)
+        missing = (None,) * (spec.gap_count - len(planes))
+        return MotionEvidence(assemble(planes + missing, spec), real, cameras)
 
     def _map(self, work, items):  # type: ignore[no-untyped-def]
         return self._pool.map(work, items) if self._pool else map(work, items)
@@ -81,10 +87,12 @@ class EvidenceBuilder:
         self._levels = {stamp: kept for stamp, kept in self._levels.items() if stamp >= oldest}
         self._flows = {key: flow for key, flow in self._flows.items() if min(key) >= oldest}
 
-    def _pair(self, frame: Frame, other: Frame) -> np.ndarray:
-        return pair_evidence(self._levels[frame.stamp_ns][1], self._levels[other.stamp_ns][1],
-                             self._between(frame.stamp_ns, other.stamp_ns),
-                             self._between(other.stamp_ns, frame.stamp_ns))
+    def _pair(self, frame: Frame, other: Frame) -> tuple[np.ndarray, CameraMotion]:
+        forward = self._between(frame.stamp_ns, other.stamp_ns)
+        motion = self._fit(forward)
+        planes = pair_evidence(self._levels[frame.stamp_ns][1], self._levels[other.stamp_ns][1],
+                               forward, self._between(other.stamp_ns, frame.stamp_ns), motion)
+        return planes, motion
 
     def _between(self, start: int, end: int) -> np.ndarray:
         if (start, end) not in self._flows:

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from mos_perception.errors import ConfigError
-from mos_perception.motion.camera_motion import camera_flow, fit_homography
+from mos_perception.motion.camera_motion import CameraMotion, camera_flow, fit_homography
 from mos_perception.motion.flow import DenseFlow, FlowSettings, grey, pixel_grid, warp
 
 PER_GAP = 8
@@ -71,13 +71,13 @@ def channel_count(spec: EvidenceSpec) -> int:
 
 
 def pair_evidence(
-    now: np.ndarray, other: np.ndarray, forward: np.ndarray, backward: np.ndarray
+    now: np.ndarray, other: np.ndarray, forward: np.ndarray, backward: np.ndarray,
+    motion: CameraMotion
 ) -> np.ndarray:
-    """(8, H, W) float32 from two grey images (H, W) uint8 and the flows between them, (H, W, 2) px
-    each.
+    """(8, H, W) float32 from two grey images (H, W) uint8, the flows between them, (H, W, 2) px
+    each, and the camera's motion, which is taken out.
     """
     grid = pixel_grid(now.shape)
-    motion = fit_homography(forward)
     camera = camera_flow(motion.matrix, grid)
     residual = forward - camera
     length = _length(residual)
@@ -144,5 +144,6 @@ def evidence(
             continue
         other = grey(image, spec.flow.size)
         flows = flow(fine, other, spec.size), flow(other, fine, spec.size)
-        found.append(pair_evidence(level, grey(image, spec.size), *flows))
+        motion = fit_homography(flows[0])
+        found.append(pair_evidence(level, grey(image, spec.size), *flows, motion))
     return assemble(found, spec)

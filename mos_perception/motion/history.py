@@ -66,6 +66,11 @@ class FrameHistory:
                     for waiting in self._waiting)
         return self._release(count)
 
+    def passed(self, stamp_ns: int) -> list[tuple[Frame, tuple[Frame, ...]]]:
+        """The camera has been silent until `stamp_ns`: as `push`, those that waited too long."""
+        limit = stamp_ns - MAX_DELAY_MS * 1e6
+        return self._release(sum(waiting.stamp_ns < limit for waiting in self._waiting))
+
     def flush(self) -> list[tuple[Frame, tuple[Frame, ...]]]:
         """The frames that still wait, with the neighbours that are there."""
         return self._release(len(self._waiting))

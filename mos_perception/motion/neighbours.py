@@ -15,7 +15,8 @@ class Neighbours:
     def __init__(self, spec: EvidenceSpec | None) -> None:
         """`spec` of the model's motion evidence; None: it looks at one frame."""
         self._history = FrameHistory(spec) if spec is not None else None
-        self._held: dict[int, SyncedInput] = {}
+        self._held: list[SyncedInput] = []
+        self._settled: dict[int, tuple[Frame, ...]] = {}
 
     @property
     def delay_ms(self) -> float:
@@ -27,6 +28,7 @@ class Neighbours:
         if self._history is not None:
             self._history.reset()
         self._held.clear()
+        self._settled.clear()
 
     def push(self, samples: list[SyncedInput]) -> list[SyncedInput]:
         """The inputs that are complete now, oldest first."""
@@ -34,10 +36,9 @@ class Neighbours:
             return samples
         found = []
         for sample in samples:
-            if sample.frame is None:
-                continue  # events alone show such a model nothing
-            self._held[sample.stamp_ns] = sample
-            found += self._release(self._history.push(sample.frame))
+            self._held.append(sample)
+            found += self._release(self._history.passed(sample.stamp_ns) if sample.frame is None
+                                   else self._history.push(sample.frame))
         return found
 
     def flush(self, samples: list[SyncedInput]) -> list[SyncedInput]:
@@ -46,9 +47,20 @@ class Neighbours:
         return found if self._history is None else found + self._release(self._history.flush())
 
     def _release(self, settled: list[tuple[Frame, tuple[Frame, ...]]]) -> list[SyncedInput]:
-        return [replace(self._held.pop(frame.stamp_ns), neighbours=neighbours,
-                        missing_gaps=self._missing(frame, neighbours))
-                for frame, neighbours in settled]
+        """What is complete before the first that waits: one without a frame keeps its place."""
+        self._settled |= {frame.stamp_ns: neighbours for frame, neighbours in settled}
+        found = []
+        while self._held:
+            sample = self._held[0]
+            if sample.frame is not None:
+                if sample.stamp_ns not in self._settled:
+                    break
+                neighbours = self._settled.pop(sample.stamp_ns)
+                sample = replace(sample, neighbours=neighbours,
+                                 missing_gaps=self._missing(sample.frame, neighbours))
+            found.append(sample)
+            del self._held[0]
+        return found
 
     def _missing(self, frame: Frame, neighbours: tuple[Frame, ...]) -> int:
         gaps = self._history.spec.signed_gaps_ms

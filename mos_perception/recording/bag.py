@@ -21,12 +21,16 @@ from rosbags.rosbag2 import Writer
 from rosbags.rosbag2.enums import CompressionFormat, CompressionMode, StoragePlugin
 
 from mos_perception.datatypes import EventPacket, Frame, GroundTruth, Result, Skip, SkipReason
-from mos_perception.errors import BagError, FrameError
-from mos_perception.recording import messages
+from mos_perception.errors import BagError, FrameError, ImuError
+from mos_perception.motion.calibration import Calibration
+from mos_perception.motion.gyroscope import AngularVelocity
+from mos_perception.recording import imu_messages, messages
 from mos_perception.recording.messages import (
+    CAMERA_INFO,
     EVENT_ARRAYS,
     EVENT_PACKET,
     IMAGE,
+    IMU,
     INSTANCES,
     EventArray,
 )
@@ -67,7 +71,10 @@ class TruthTable(Mapping[int, GroundTruth]):
         return len(self._rows)
 
 
-Item = Frame | EventPacket | EventArray | GroundTruth | NodeResult | Skip
+Item = (Frame | EventPacket | EventArray | AngularVelocity | Calibration | GroundTruth | NodeResult
+        | Skip)
+_BAD_BYTES = {IMAGE: SkipReason.BAD_FRAME, IMU: SkipReason.BAD_IMU,
+              CAMERA_INFO: SkipReason.BAD_CAMERA_INFO}  # others: BAD_PACKET
 
 
 class Bag:
@@ -157,8 +164,8 @@ class Bag:
                 value = _value(item, halves)
             except FrameError as error:
                 value = Skip(SkipReason.BAD_FRAME, item.receive_ns, f'{item.topic}: {error}')
-            except BagError as error:
-                reason = SkipReason.BAD_FRAME if item.msgtype == IMAGE else SkipReason.BAD_PACKET
+            except (BagError, ImuError) as error:
+                reason = _BAD_BYTES.get(item.msgtype, SkipReason.BAD_PACKET)
                 value = Skip(reason, item.receive_ns, f'{item.topic}: {error}')
             if value is not None:
                 yield item.receive_ns, value
@@ -188,7 +195,7 @@ class Bag:
         if not kinds:
             raise BagError(f'{self.path} has no topic {name}; its topics: {self.listing()}')
         right = {'image': {IMAGE}, 'events': {EVENT_PACKET, *EVENT_ARRAYS}}.get(
-            role, {IMAGE, EVENT_PACKET, *EVENT_ARRAYS, INSTANCES})
+            role, {IMAGE, EVENT_PACKET, *EVENT_ARRAYS, IMU, CAMERA_INFO, INSTANCES})
         if not kinds <= right:
             raise BagError(f'{self.path}: topic {name} holds {", ".join(sorted(kinds))}: '
                            f'must be {" or ".join(sorted(right))}')
@@ -197,6 +204,14 @@ class Bag:
 def open_bag(path: str | Path) -> Bag:
     """An open recording. Raises BagError."""
     return Bag(path)
+
+
+def _read_imu(cdr: bytes) -> AngularVelocity:
+    return imu_messages.angular_velocity(messages.deserialize(IMU, cdr))
+
+
+def _read_camera_info(cdr: bytes) -> Calibration:
+    return imu_messages.calibration(messages.deserialize(CAMERA_INFO, cdr))
 
 
 def _value(item: Recorded, halves: dict[int, GroundTruth]) -> Item | None:
@@ -211,6 +226,8 @@ def _value(item: Recorded, halves: dict[int, GroundTruth]) -> Item | None:
         read = {
             IMAGE: messages.read_frame,
             EVENT_PACKET: messages.read_packet,
+            IMU: _read_imu,
+            CAMERA_INFO: _read_camera_info,
             INSTANCES: read_result,
         }
         return read.get(item.msgtype, messages.read_event_array)(item.data)

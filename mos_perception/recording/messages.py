@@ -24,6 +24,8 @@ from mos_perception.errors import BagError
 from mos_perception.image_encodings import from_ids, from_rgb, to_ids, to_rgb
 
 IMAGE = 'sensor_msgs/msg/Image'
+IMU = 'sensor_msgs/msg/Imu'
+CAMERA_INFO = 'sensor_msgs/msg/CameraInfo'
 EVENT_PACKET = 'event_camera_msgs/msg/EventPacket'
 EVENT_ARRAY = 'dvs_msgs/msg/EventArray'
 EVENT_ARRAYS = (EVENT_ARRAY, 'prophesee_event_msgs/msg/EventArray')  # the same layout

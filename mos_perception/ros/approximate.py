@@ -47,7 +47,7 @@ def push(
 ) -> tuple[list[Skip], list[SyncedInput]]:
     """Push a frame and give it the event frame as its window. Raises FrameError."""
     converted = convert.frame(frame)
-    events = window(counts, *pipeline.window_edges(converted.stamp_ns))
+    events = window(counts, *pipeline.sync.edges(converted.stamp_ns))
     skips = pipeline.push_frame(converted, now_ns)
     return skips, [dataclasses.replace(sample, window=events) for sample in pipeline.flush()]
 

@@ -26,6 +26,8 @@ FAULTS_IN_A_ROW = 3    # failed inferences before the state is FAULT
 # inputs that were refused for what they are, not for when they came
 _REFUSALS = (SkipReason.BAD_FRAME, SkipReason.BAD_PACKET, SkipReason.SIZE_CHANGED,
              SkipReason.ENCODING_CHANGED, SkipReason.OUT_OF_ORDER)
+# inputs that results can be made without
+_SIDE_REFUSALS = (SkipReason.BAD_IMU, SkipReason.BAD_CAMERA_INFO)
 
 
 class State(str, Enum):
@@ -49,7 +51,7 @@ class Monitor:
     """Books what comes in and goes out; any thread may call. Times are steady nanoseconds."""
 
     def __init__(self, inputs: dict[str, str], stale_ns: int) -> None:
-        """`inputs` maps a role ('frames', 'events') to its topic."""
+        """`inputs` maps a role ('frames', 'events', 'imu') to its topic."""
         self.stale_ns = stale_ns
         self._inputs = inputs
         self._lock = threading.Lock()
@@ -70,7 +72,7 @@ class Monitor:
         with self._lock:
             self._seen[role] = now_ns
             self._totals[role] += 1
-            if self._waiting_ns is None:
+            if self._waiting_ns is None and role in ('frames', 'events'):
                 self._waiting_ns = now_ns
 
     def skipped(self, skip: Skip) -> None:
@@ -79,9 +81,10 @@ class Monitor:
             self._skips[skip.reason.value] += skip.count
             if skip.reason is SkipReason.NO_SUBSCRIBER:
                 self._waiting_ns, self._refused_since_result = None, ''
-            elif skip.reason in _REFUSALS:
+            elif skip.reason in _REFUSALS + _SIDE_REFUSALS:
                 self._refused = f'{skip.reason.value}: {skip.detail}'.rstrip(': ')
-                self._refused_since_result = self._refused
+                if skip.reason in _REFUSALS:
+                    self._refused_since_result = self._refused
 
     def lost(self, role: str, count: int) -> None:
         """Messages of an input were published but never arrived."""
@@ -111,10 +114,10 @@ class Monitor:
             for name, value in {**result.stage_ms, **extra_ms}.items():
                 self._stages.setdefault(name, deque(maxlen=HISTORY)).append(value)
 
-    def took(self, stage: str, milliseconds: float) -> None:
+    def took(self, stage: str, nanoseconds: int) -> None:
         """A stage outside the pipeline took so long."""
         with self._lock:
-            self._stages.setdefault(stage, deque(maxlen=HISTORY)).append(milliseconds)
+            self._stages.setdefault(stage, deque(maxlen=HISTORY)).append(nanoseconds / 1e6)
 
     def counts(self) -> dict[str, int]:
         """All counters by name."""
@@ -132,9 +135,9 @@ class Monitor:
         silent = {role: topic for role, topic in self._inputs.items()
                   if now_ns - self._seen.get(role, -1 << 62) > self.stale_ns}
         missing = f'nothing on {", ".join(silent.values())}'
-        if silent and len(silent) == len(self._inputs):
+        if silent and not self._inputs.keys() - silent.keys() - {'imu'}:
             advice = ': is the driver running, and does its QoS match (input_reliable)?'
-            return State.STALE, missing + ('' if self._seen else advice)
+            return State.STALE, missing + ('' if silent.keys() & self._seen.keys() else advice)
         if self._faults_in_a_row or self._troubles:
             self._troubles = 0
             return State.DEGRADED, self._last_fault or 'an input raised an exception, see the log'
@@ -145,7 +148,9 @@ class Monitor:
             why = missing if silent else 'inference is slow, or the model waits for frames'
             return State.DEGRADED, f'no result for {waited_ns / 1e9:.1f} s: {why}'
         if silent:
-            return State.DEGRADED, f'{missing}: {"events" if "frames" in silent else "frames"} only'
+            lacking = {'frames': 'events only', 'events': 'frames only',
+                       'imu': 'no rotation of the camera'}
+            return State.DEGRADED, f'{missing}: ' + ', '.join(lacking[role] for role in silent)
         if self._refused:
             return State.DEGRADED, f'some inputs are refused, the last: {self._refused}'
         return (State.DEGRADED, self._degraded) if self._degraded else (State.OK, 'ok')

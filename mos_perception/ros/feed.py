@@ -22,7 +22,9 @@ from mos_perception.ros.diagnostics import Monitor
 from mos_perception.ros.worker import Worker
 
 Push = Callable[[Pipeline, int], tuple[list[Skip], list[SyncedInput]]]
-_REFUSED = {'frames': SkipReason.BAD_FRAME, 'events': SkipReason.BAD_PACKET}
+# what comes in, by role -> how it is counted where it is refused
+_REFUSED = {'frames': SkipReason.BAD_FRAME, 'events': SkipReason.BAD_PACKET,
+            'imu': SkipReason.BAD_IMU, 'camera_info': SkipReason.BAD_CAMERA_INFO}
 
 
 def one_line(error: Exception) -> str:
@@ -54,13 +56,13 @@ class Feed:
         self._worker = Worker(self._infer, self._on_deadline)
 
     def take(self, role: str, push: Push) -> None:
-        """Count one message of the role 'frames' or 'events' and push it. Never raises."""
+        """Count one message of a role ('frames', 'events', ...) and push it. Never raises."""
         now = time.monotonic_ns()
         self._monitor.received(role, now)
         try:
             with self._lock:
                 skips, samples = push(self._pipeline, now)
-                self._worker.wake_at(self._pipeline.due_ns)
+                self._worker.wake_at(self._pipeline.sync.due_ns)
             for skip in skips:
                 self.skip(skip)
             self._offer(samples)
@@ -85,7 +87,7 @@ class Feed:
 
         Returns the new epoch or None.
         """
-        last = self._pipeline.last_stamp_ns
+        last = self._pipeline.sync.last_stamp_ns
         return self.reset() if last is not None and last > now_ns else None
 
     def update(self, config: Config) -> None:
@@ -119,7 +121,7 @@ class Feed:
         try:
             with self._lock:
                 samples = self._pipeline.ready(time.monotonic_ns())
-                self._worker.wake_at(self._pipeline.due_ns)
+                self._worker.wake_at(self._pipeline.sync.due_ns)
             self._offer(samples)
         except Exception as error:
             self._monitor.raised()

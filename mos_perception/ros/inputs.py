@@ -1,4 +1,4 @@
-"""The node's subscriptions: frames and events by topic and type, or both joined by
+"""The node's subscriptions: frames, events and a gyroscope, or frames and events joined by
 `message_filters`.
 """
 
@@ -11,10 +11,11 @@ from typing import Any
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.subscription import Subscription
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CameraInfo, Image, Imu
 
 from mos_perception.config import Config
 from mos_perception.errors import ConfigError
+from mos_perception.recording.imu_messages import angular_velocity, calibration
 from mos_perception.ros import convert, qos
 from mos_perception.ros.feed import Feed
 
@@ -91,6 +92,10 @@ class Inputs:
             self._subscribe(
                 'events', kind, config.events_topic, handler, qos.events_input(config), raw
             )
+        if config.imu_topic:
+            self._subscribe('imu', Imu, config.imu_topic, self._on_imu, qos.imu_input(config))
+            self._subscribe('camera_info', CameraInfo, config.camera_info_topic,
+                            self._on_camera_info, qos.image_input(config))
 
     def _subscribe(
         self,
@@ -130,6 +135,14 @@ class Inputs:
     def _on_packet(self, message: Any) -> None:
         self._feed.take('events', lambda pipeline, now: (
             pipeline.push_packet(convert.packet(message)), pipeline.ready(now)))
+
+    def _on_imu(self, message: Imu) -> None:
+        self._feed.take('imu', lambda pipeline, now: (
+            pipeline.push_imu(angular_velocity(message)), pipeline.ready(now)))
+
+    def _on_camera_info(self, message: CameraInfo) -> None:
+        self._feed.take('camera_info', lambda pipeline, now: (
+            pipeline.push_calibration(calibration(message)), pipeline.ready(now)))
 
     def _on_event_array(self, raw: bytes) -> None:
         self._feed.take('events', lambda pipeline, now: (

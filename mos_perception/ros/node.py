@@ -97,7 +97,8 @@ class MosNode(LifecycleNode):
 
     def _begin(self) -> None:
         config = self.config
-        roles = {'frames': config.image_topic, 'events': config.events_topic}
+        roles = {'frames': config.image_topic, 'events': config.events_topic,
+                 'imu': config.imu_topic}
         topics = {role: topic for role, topic in roles.items() if topic}
         self.monitor = Monitor(topics, round(config.stale_after_s * 1e9))
         self.pipeline.reset()
@@ -167,8 +168,7 @@ class MosNode(LifecycleNode):
         for name, publisher in self._outputs.items():
             if _has_subscriber(publisher):
                 publisher.publish(convert.output_message(name, result, sample, self.config))
-        age_ns = self.get_clock().now().nanoseconds - result.stamp_ns
-        self.monitor.took('stamp_to_publish', age_ns / 1e6)
+        self.monitor.took('stamp_to_publish', self.get_clock().now().nanoseconds - result.stamp_ns)
 
     def _on_jump(self, jump: Any) -> None:
         epoch = self._feed.jumped_to(self.get_clock().now().nanoseconds)

@@ -17,12 +17,17 @@ OUTPUT_DEPTH = 5
 
 
 def image_input(config: Config) -> QoSProfile:
-    """Frames: shallow, the newest wins."""
+    """Frames and the camera's calibration: shallow, the newest wins."""
     return _profile(config.input_reliable, FRAME_DEPTH)
 
 
 def events_input(config: Config) -> QoSProfile:
     """Event packets: deep, since stateful encodings want every packet."""
+    return _profile(config.input_reliable, config.input_depth)
+
+
+def imu_input(config: Config) -> QoSProfile:
+    """The gyroscope: deep, since a missing sample is a gap in the rotation."""
     return _profile(config.input_reliable, config.input_depth)
 
 

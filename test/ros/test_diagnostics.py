@@ -90,6 +90,16 @@ def test_inputs_without_any_result(monitor):
     assert state == 'DEGRADED' and reason.startswith('no result for 3.0 s')
 
 
+def test_a_gyroscope_that_is_silent_or_refused():
+    monitor = Monitor({'frames': '/cam', 'events': '/dvs', 'imu': '/imu'}, SECOND)
+    state, reason = feed(monitor, lambda: monitor.published(Answer(), {}))
+    assert (state, reason) == ('DEGRADED', 'nothing on /imu: no rotation of the camera')
+    assert monitor.state(START + 10 * SECOND)[0].value == 'STALE'
+    bad = Skip(SkipReason.BAD_IMU, 0, 'not finite')
+    state, reason = feed(monitor, lambda: monitor.skipped(bad), ('imu',))
+    assert state == 'STALE' and reason == 'nothing on /cam, /dvs'
+
+
 def test_faults(monitor):
     assert feed(monitor, lambda: monitor.failed(Fault(0, 'NaN in the output'))) == (
         'FAULT', 'NaN in the output')
@@ -97,7 +107,7 @@ def test_faults(monitor):
 
 def test_times_from_stamp_to_publication(monitor):
     for value in range(100):
-        monitor.took('stamp_to_publish', value)
+        monitor.took('stamp_to_publish', value * 1_000_000)
     values = {item.key: item.value for item in monitor.message('node', START, {}).status[0].values}
     want = np.percentile(np.arange(100), [50, 99])
     assert values['stamp_to_publish p50 ms'] == f'{want[0]:.2f}'

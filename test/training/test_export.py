@@ -11,6 +11,7 @@ import onnx
 import pytest
 import torch
 
+from mos_perception.datatypes import SyncedInput
 from mos_perception.engine.card import load_card
 from mos_perception.engine.ort import OrtEngine
 from mos_perception.errors import ConfigError, EngineError
@@ -84,8 +85,8 @@ def test_training_and_runtime_prepare_the_same_tensors(exported):
     _, path = exported
     model = DimosModel(OrtEngine(path, 1), load_card(path))
     clip = render_clip('easy', 4, 'val')
-    inputs = model.inputs(clip.frame(3), clip.window(3, RECIPE.window_ns),
-                          StageTimes())
+    inputs = model.inputs(SyncedInput(0, '', clip.frame(3), clip.window(3, RECIPE.window_ns),
+                                      clip.size), StageTimes())
     np.testing.assert_allclose(inputs['image'], normalised(clip.frames[3:4]).numpy(), atol=2e-6)
     voxel = window_voxel(clip, 3, RECIPE.voxel, RECIPE.window_ns, NET.size)
     np.testing.assert_array_equal(inputs['voxel'][0], voxel)

@@ -1,18 +1,27 @@
 """GMOS' light members: network, objective, batches of cached evidence, runs that go on."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from mos_perception.errors import DatasetError
+from mos_perception.models.dimos.preprocess import voxel_tensor
+from mos_perception.motion.builder import EvidenceBuilder
 from mos_perception.motion.evidence import PER_GAP, EvidenceSpec, channel_count, mirrored
+from mos_perception.motion.scene_motion import scene_motion
+from training.datasets.evidence import STEP
 from training.losses.gmos import gmos_loss, mask_loss, match, overlap
-from training.nets.gmos_nano import MAX_CONFIDENCE, GmosNano, GmosNanoConfig
+from training.nets.gmos_nano import MAX_CONFIDENCE, GmosNano, GmosNanoConfig, resized_to
+from training.scenes import render_clip
 from training.train_video import COLOURS_FROM, Run, learning_rate, main
 from training.video_batches import CROP, Batches
+from training.video_cache import VOXEL, WINDOW_NS, sample
 
 SMALL = GmosNanoConfig(stem=4, widths=(4, 6, 8, 8, 8), appearance=(4, 4, 4), queries=3, width=8)
+WITH_EVENTS = dataclasses.replace(SMALL, event_channels=10, events=4)
 
 
 def folder_of(tmp_path, count=4):
@@ -100,6 +109,62 @@ def test_colours_come_from_the_masks_so_far_and_only_for_a_share(tmp_path):
     run.steps = COLOURS_FROM
     known = run.colours(batch).flatten(1).any(1)
     assert 0 < known.sum() < 16
+
+
+def test_a_network_that_sees_events_begins_as_the_one_that_does_not():
+    """And goes on so where there are none; what is cut again is what it was."""
+    torch.manual_seed(0)
+    blind = GmosNano(SMALL).eval()
+    seeing = resized_to(blind, WITH_EVENTS).eval()
+    inputs = (torch.randn(2, 3, 64, 96), torch.randn(2, 32, 64, 96), torch.randn(2, 1, 64, 96))
+    voxel = torch.rand(2, 10, 32, 48)
+    with torch.no_grad():
+        wanted = blind(*inputs)
+        for network, given in ((seeing, voxel), (resized_to(seeing, SMALL).eval(), None)):
+            found = network(*inputs, given)
+            for name, value in wanted.items():
+                torch.testing.assert_close(found[name], value)
+        torch.nn.init.normal_(seeing.fusion.fuse[0].weight)
+        with_events, without = seeing(*inputs, voxel), seeing(*inputs, 0 * voxel)
+        cut = resized_to(seeing, SMALL).eval()(*inputs)
+    assert not torch.allclose(with_events['mask_logits'], without['mask_logits'], atol=1e-3)
+    for name, value in cut.items():
+        torch.testing.assert_close(without[name], value)
+
+
+def test_event_samples_lose_a_modality_at_times_never_both(tmp_path):
+    rng = np.random.default_rng(0)
+    label = np.load(folder_of(tmp_path) / 'a.label.npy')
+    np.save(tmp_path / 'a.voxel.npy', rng.integers(1, 255, (len(label), 10, 64, 112), np.uint8))
+    batch = Batches([tmp_path], np.random.default_rng(0)).take(200)
+    assert batch.voxel.shape == (200, 10, CROP[0] // 2, CROP[1] // 2)
+    frames, events = batch.evidence.flatten(1).any(1), batch.voxel.flatten(1).any(1)
+    assert (frames | events).all()
+    assert 20 < (~frames).sum() < 60 and 40 < (~events).sum() < 80
+    assert not batch.bins[~frames.numpy()].any() and not batch.image[~frames].any()
+
+
+def test_samples_of_rendered_events_are_what_the_runtime_makes():
+    """The voxel of a window, its motion by the frames or by the events, at half the size."""
+    clip, spec = render_clip('easy', 3, 'val'), EvidenceSpec()
+    seen = set()
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        at = int(np.random.default_rng(seed).integers(1, len(clip)))
+        found = sample(clip, spec, rng)
+        frames = [clip.frame(i) for i in range(len(clip))]
+        evidence = EvidenceBuilder(spec).build(frames[at], frames)
+        assert np.abs(found['evidence'] * STEP - evidence.tensor).max() <= STEP / 2 + 1e-6
+        window = clip.window(at, WINDOW_NS)
+        grids = {by: voxel_tensor(window, (64, 112), VOXEL, motion) for by, motion in (
+            ('frames', scene_motion(window, evidence, int(clip.stamps_ns[at]))),
+            ('events', scene_motion(window, None, 0)))}
+        same = {by for by, grid in grids.items()
+                if np.array_equal(found['voxel'], np.rint(255 * grid).astype(np.uint8))}
+        assert same
+        seen |= same
+        assert set(np.unique(found['label'])) <= set(range(10))
+    assert seen == {'frames', 'events'}
 
 
 def test_empty_folder_is_refused(tmp_path):

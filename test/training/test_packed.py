@@ -8,9 +8,14 @@ import torch
 from squares import FULL, NET, PERIOD, RECIPE, square_clip
 
 from mos_perception.errors import ConfigError
+from mos_perception.events.voxel import voxelize
+from mos_perception.motion.builder import EvidenceBuilder
+from mos_perception.motion.evidence import EvidenceSpec, channel_count
+from mos_perception.motion.flow import FlowSettings
+from mos_perception.motion.scene_motion import from_frames
 from training.datasets.batches import instances
 from training.datasets.packed import PackedSet, pack
-from training.recipes import Augmentation
+from training.recipes import Augmentation, VoxelSettings
 
 
 def test_batch_holds_what_the_clips_hold(packed):
@@ -116,3 +121,50 @@ def test_pairs_need_clips_of_three_frames(tmp_path):
     assert len(PackedSet(tmp_path, RECIPE)) == 1
     with pytest.raises(ConfigError, match='needs 3'):
         PackedSet(tmp_path, FULL)
+
+
+SPEC = EvidenceSpec(NET.size, flow=FlowSettings((64, 96)))
+SEEING = replace(RECIPE, net=replace(NET, evidence_channels=channel_count(SPEC)), evidence=SPEC,
+                 compensated=True)
+
+
+@pytest.fixture(scope='module')
+def seeing(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('evidence')
+    pack((square_clip(seed) for seed in range(2)), 2, folder, SEEING, 'squares')
+    return PackedSet(folder, SEEING)
+
+
+def test_evidence_and_compensated_events_are_the_runtime_s(seeing):
+    batch, clip = seeing.batch(np.array([4]), np.random.default_rng(0), None), square_clip(1)
+    frames = [clip.frame(i) for i in range(4)]
+    found = EvidenceBuilder(SPEC).build(frames[2], frames)
+    np.testing.assert_allclose(batch.evidence[0], found.tensor, atol=3 / 127 + 1e-6)
+    window = clip.window(2, SEEING.window_ns)
+    motion = from_frames(window, found, int(clip.stamps_ns[2]))
+    voxel = VoxelSettings()
+    wanted = voxelize(window, out_size=NET.size, motion=motion, bins=voxel.bins,
+                      norm_floor=voxel.norm_floor)
+    np.testing.assert_allclose(batch.voxel[0], wanted, atol=0.5 / 255 + 1e-6)
+
+
+def test_evidence_is_flipped_with_its_flow_and_gone_with_the_image(seeing):
+    augment = replace(RECIPE.augment, flip=1.0, drop_image=0.0, drop_events=0.0, causal=0.0)
+    plain = seeing.batch(np.arange(3), np.random.default_rng(0), None).evidence
+    turned = seeing.batch(np.arange(3), np.random.default_rng(0), augment).evidence
+    signs = torch.ones(8)
+    signs[:2] = -1  # both axes
+    torch.testing.assert_close(
+        turned.unflatten(1, (4, 8)), plain.flip(2, 3).unflatten(1, (4, 8)) * signs[:, None, None])
+    blind = replace(augment, flip=0.0, drop_image=1.0)
+    assert not seeing.batch(np.arange(3), np.random.default_rng(0), blind).evidence.any()
+    back = seeing.batch(np.arange(3), np.random.default_rng(0),
+                        replace(augment, flip=0.0, causal=1.0)).evidence.unflatten(1, (4, 8))
+    torch.testing.assert_close(back[:, :2], plain.unflatten(1, (4, 8))[:, :2])
+    torch.testing.assert_close(back[:, 2:], back[:, :2] * signs[:, None, None])
+
+
+def test_a_set_without_evidence_is_refused_by_a_recipe_that_sees_it(packed, tmp_path):
+    pack([square_clip(0)], 1, tmp_path, RECIPE, 'squares')
+    with pytest.raises(ConfigError, match='pack it again'):
+        PackedSet(tmp_path, SEEING)

@@ -7,6 +7,9 @@ import pytest
 import torch
 from squares import FULL, NET, RECIPE, square_clip
 
+from mos_perception.motion.evidence import EvidenceSpec
+from mos_perception.motion.flow import FlowSettings
+from training.datasets.arrays import clip_arrays
 from training.loop import TrainingError, losses, train_step
 from training.optimizer import one_cycle
 from training.recipes import RECIPES, Recipe
@@ -32,8 +35,9 @@ def tiny(recipe: Recipe) -> Recipe:
         layers=NET.layers,
         fusion_width=8 if recipe.net.fusion_width else 0,
     )
+    evidence = recipe.evidence and EvidenceSpec(NET.size, flow=FlowSettings((64, 96)))
     return replace(recipe, net=net, batch=4 // recipe.frames, min_pixels=12,
-                   window_ns=RECIPE.window_ns)
+                   window_ns=RECIPE.window_ns, evidence=evidence)
 
 
 @pytest.mark.parametrize('name', RECIPES)
@@ -44,6 +48,9 @@ def test_every_recipe_learns_one_batch(packed, monkeypatch, name):
         right = np.where(packed.ids[:, 1:, ::2, ::2] == 1, 128 - 8 * 3, 128)
         flows = np.stack([right, np.full_like(right, 128)], 2).astype(np.uint8)
         monkeypatch.setattr(packed, 'flows', flows)
+    if recipe.evidence:
+        rows = [clip_arrays(square_clip(seed), recipe)['evidence'] for seed in range(packed.clips)]
+        monkeypatch.setattr(packed, 'evidence', np.stack(rows))
     state = start(recipe)
     batch = packed.batch(np.array([0, 3, 6, 9][:recipe.batch]), np.random.default_rng(0), None)
     steps = [train_step(state, batch, recipe, 1e-3, 0.1) for _ in range(45)]

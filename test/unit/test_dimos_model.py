@@ -213,17 +213,20 @@ def test_model_inputs():
         np.array([10, 20], np.int64),
     )
     window = EventWindow(events, 0, 100, *FRAME)
-    inputs = model.inputs(Frame(0, np.zeros((*FRAME, 3), np.uint8)), window, StageTimes())
+
+    def inputs_of(frame, window):
+        return model.inputs(SyncedInput(0, '', frame, window, FRAME), StageTimes())
+    inputs = inputs_of(Frame(0, np.zeros((*FRAME, 3), np.uint8)), window)
     assert inputs['image'].shape == (1, 3, *NET) and inputs['voxel'].shape == (1, 10, *NET)
     assert inputs['voxel'][0, :5, 2, 1].sum() > 0 and inputs['voxel'][0, 5:, 23, 31].sum() > 0
-    nothing = model.inputs(None, None, StageTimes())
+    nothing = inputs_of(None, None)
     assert (
         not nothing['image'].any()
         and not nothing['voxel'].any()
         and nothing['voxel'].dtype == np.float32
     )
     empty = EventWindow(Events.empty(), 0, 100, *FRAME)
-    assert not model.inputs(None, empty, StageTimes())['voxel'].any()
+    assert not inputs_of(None, empty)['voxel'].any()
 
 
 def test_thresholds_come_from_card_or_parameters():

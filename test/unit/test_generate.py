@@ -19,6 +19,8 @@ ARGUMENTS = {
     'image_topic',
     'events_topic',
     'events_type',
+    'imu_topic',
+    'camera_info_topic',
     'params_file',
     'use_sim_time',
     'autostart',

@@ -133,7 +133,7 @@ def test_a_still_scene_gives_next_to_nothing():
     image = grey(texture(5), SIZE)
     fine = grey(texture(5), FlowSettings().size)
     flow = DenseFlow()(fine, fine, SIZE)
-    planes = pair_evidence(image, image, flow, flow)
+    planes = pair_evidence(image, image, flow, flow, fit_homography(flow))
     assert np.abs(planes[2:6]).max() < 0.1
 
 

@@ -6,6 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mos_perception.datatypes import Events, Frame, SkipReason, WindowStatus
+from mos_perception.motion.calibration import Calibration
+from mos_perception.motion.gyroscope import MAX_LAG_NS, AngularVelocity, Gyroscope
 from mos_perception.sync import HISTORY_NS, JUMP_BACK_NS, Synchronizer
 
 MS = 1_000_000
@@ -179,7 +181,10 @@ def test_reset_forgets_everything():
     st.data(),
 )
 def test_windows_do_not_depend_on_how_arrivals_interleave(gaps, cuts, data):
-    """The same packets give the same windows however frames and packets are mixed on arrival."""
+    """The same packets give the same windows however frames and packets are mixed on arrival.
+
+    Only a frame that comes when its events are no longer kept gets fewer, and is told so.
+    """
     t = np.cumsum(gaps).astype(np.int64) * MS // 4
     packets, at = [], 0
     for cut in cuts:
@@ -201,17 +206,75 @@ def test_windows_do_not_depend_on_how_arrivals_interleave(gaps, cuts, data):
                 sync.push_frame(frame(next(frame_iter)), 0)
             else:
                 feed(sync, *next(packet_iter))
-            out |= {
-                pair.stamp_ns: pair.window.digest()
-                for pair in sync.ready(0)
-                if pair.frame is not None
-            }
+            for pair in sync.ready(0):
+                if pair.frame is None:
+                    continue
+                out[pair.stamp_ns] = pair.window.digest()
+                if pair.window.status is WindowStatus.LATE:
+                    assert sync.watermark_ns - pair.window.t0_ns > HISTORY_NS
+                    out[pair.stamp_ns] = None
         return out
 
     order = [True] * len(frames) + [False] * len(packets)
-    assert run(order) == run(data.draw(st.permutations(order)))
+    first, second = run(order), run(data.draw(st.permutations(order)))
+    assert first.keys() == second.keys()
+    for stamp in first:
+        assert first[stamp] == second[stamp] or None in (first[stamp], second[stamp])
 
 
 @pytest.mark.parametrize('side, edges', [('before', (70, 100)), ('after', (100, 130))])
 def test_edges(side, edges):
     assert make(side, length_ns=30).edges(100) == edges
+
+
+def turning(*stamps) -> Gyroscope:
+    """A gyroscope of a calibrated camera with samples at these times."""
+    found = Gyroscope()
+    found.calibrate(Calibration(SIZE, (20.0, 20.0, 4.0, 3.0)))
+    for stamp in stamps:
+        found.push(AngularVelocity(stamp, (0.0, 1.0, 0.0)))
+    return found
+
+
+def test_a_window_waits_for_the_gyroscope_until_the_deadline():
+    gyroscope = turning(*range(60 * MS, 99 * MS, 4 * MS))
+    sync = make(gyroscope=gyroscope)
+    feed(sync, 80 * MS, 100 * MS)
+    sync.push_frame(frame(100 * MS), 0)
+    assert sync.ready(99 * MS) == []
+    gyroscope.push(AngularVelocity(100 * MS, (0.0, 1.0, 0.0)))
+    (pair,) = sync.ready(99 * MS)
+    assert (pair.event_motion.t_ns, pair.event_motion.span_ns) == (100 * MS, 30 * MS)
+    sync.push_frame(frame(101 * MS), 0)
+    feed(sync, 101 * MS)
+    assert sync.ready(99 * MS) == []
+    (pair,) = sync.ready(100 * MS)
+    assert pair.event_motion is None and pair.window.status is WindowStatus.COMPLETE
+
+
+def test_a_silent_gyroscope_is_not_waited_for():
+    sync = make(gyroscope=turning(10 * MS))
+    feed(sync, 500 * MS)
+    sync.push_frame(frame(500 * MS), 0)
+    (pair,) = sync.ready(0)
+    assert pair.event_motion is None
+
+
+def test_events_alone_wait_for_the_gyroscope_while_it_comes():
+    gyroscope = turning(*range(0, 61 * MS, 4 * MS))
+    sync = make(frames=False, gyroscope=gyroscope)
+    feed(sync, 10 * MS)
+    assert sync.ready(0) == []
+    feed(sync, 90 * MS)  # results at 43, 76 ms: samples reach 60
+    assert [pair.stamp_ns // MS for pair in sync.ready(0)] == [43]
+    feed(sync, 60 * MS + MAX_LAG_NS + MS)
+    late = sync.ready(0)
+    assert [pair.stamp_ns // MS for pair in late] == [76, 109, 142]
+    assert [pair.event_motion for pair in late] == [None] * 3
+
+
+def test_without_a_window_there_is_no_motion():
+    sync = make(events=False, gyroscope=turning(60 * MS, 80 * MS, 100 * MS))
+    sync.push_frame(frame(100 * MS), 0)
+    (pair,) = sync.ready(0)
+    assert pair.window is None and pair.event_motion is None

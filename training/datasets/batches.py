@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mos_perception.masks import mask_boxes
+from training.datasets.evidence import STEP, flipped, looking_back
 from training.datasets.flows import decoded, mirrored
 from training.datasets.source import Batch
 from training.losses.matching import Targets
@@ -27,20 +28,25 @@ def neighbour(frames: np.ndarray, last: int) -> np.ndarray:
 
 def make_batch(images: np.ndarray, previous: np.ndarray, ids: np.ndarray, voxels: np.ndarray,
                moving: np.ndarray, recipe: Recipe, rng: np.random.Generator,
-               augment: Augmentation | None, flows: np.ndarray | None = None) -> Batch:
+               augment: Augmentation | None, flows: np.ndarray | None = None,
+               evidence: np.ndarray | None = None) -> Batch:
     """B samples, stacked rows of `clip_arrays`, as tensors, augmented unless `augment` is None.
 
     `previous` (B, H, W, 3) are the images of the frames before. Augmentation changes the arrays in
     place. With two frames a sample the second frames follow the first ones and are augmented alike.
     """
     if augment:
-        flip_and_swap(images, previous, ids, voxels, flows, rng, augment, recipe.frames)
+        flip_and_swap(images, previous, ids, voxels, flows, evidence, rng, augment, recipe.frames)
     truths = [instances(*pair, recipe) for pair in zip(ids, moving)]
     unaugmented = normalised(images)
     voxel = torch.from_numpy(voxels).float() / 255
     image = unaugmented
     if augment:
         image, voxel = jitter_and_drop(unaugmented, voxel, rng, augment, recipe.frames)
+    if evidence is not None:
+        # what is not there shows no motion
+        seen = (image != 0).flatten(1).any(1).numpy()
+        evidence = _seen(evidence, seen, rng, augment.causal if augment else 0.0)
     return Batch(
         image=image,
         voxel=voxel,
@@ -48,12 +54,21 @@ def make_batch(images: np.ndarray, previous: np.ndarray, ids: np.ndarray, voxels
         previous=normalised(previous),
         targets=collate(truths, recipe),
         flow=None if flows is None else decoded(flows, voxel),
+        evidence=None if evidence is None else torch.from_numpy(evidence),
     )
 
 
+def _seen(evidence: np.ndarray, seen: np.ndarray, rng: np.random.Generator,
+          causal: float) -> np.ndarray:
+    """(B, E, H, W) float32 of int8, zeros where no image is `seen` (B,); of some the past alone."""
+    planes = [looking_back(one) if back else one
+              for one, back in zip(evidence, rng.random(len(evidence)) < causal)]
+    return np.stack(planes).astype(np.float32) * (STEP * seen[:, None, None, None]).astype('f4')
+
+
 def flip_and_swap(images: np.ndarray, previous: np.ndarray, ids: np.ndarray, voxels: np.ndarray,
-                  flows: np.ndarray | None, rng: np.random.Generator, augment: Augmentation,
-                  frames: int = 1) -> None:
+                  flows: np.ndarray | None, evidence: np.ndarray | None,
+                  rng: np.random.Generator, augment: Augmentation, frames: int = 1) -> None:
     """Mirror samples and let polarities change places, all arrays alike, in place.
 
     The `frames` blocks of samples share their draws.
@@ -69,6 +84,8 @@ def flip_and_swap(images: np.ndarray, previous: np.ndarray, ids: np.ndarray, vox
                 voxels[row] = np.flip(voxels[row], 1 + axis)
                 if flows is not None:
                     flows[row] = mirrored(flows[row], axis)
+                if evidence is not None:
+                    evidence[row] = flipped(evidence[row], axis)
             if swap:
                 voxels[row] = np.roll(voxels[row], voxels.shape[1] // 2, 0)
 

@@ -133,6 +133,7 @@ class OnlineSet(Source):
             rng=rng,
             augment=augment,
             flows=stack('flows', back=1) if self.recipe.weights.true_flow else None,
+            evidence=stack('evidence', back=1) if self.recipe.evidence else None,
         )
 
     def scene(self, clip: int) -> tuple[AnyPreset, int]:

@@ -38,7 +38,7 @@ def pack(clips: Iterable[Clip], count: int, folder: Path, recipe: Recipe, about:
     for clip in itertools.islice(clips, count):
         rows = clip_arrays(clip, recipe)
         if not arrays:
-            arrays = {name: np.lib.format.open_memmap(folder / f'{name}.npy', 'w+', np.uint8,
+            arrays = {name: np.lib.format.open_memmap(folder / f'{name}.npy', 'w+', row.dtype,
                                                       (count, *row.shape))
                       for name, row in rows.items()}
         if rows['images'].shape != arrays['images'].shape[1:]:
@@ -80,6 +80,7 @@ class PackedSet(Source):
                 raise ConfigError(f'the set in {folder} holds no flow, {recipe.name} needs it: '
                                   'pack it again')
             self.flows = _mapped(folder, 'flows')
+        self.evidence = _mapped(folder, 'evidence') if recipe.evidence else None
         self.clips, self.frames = metadata['clips'], self.images.shape[1]
         if self.frames <= recipe.frames:
             raise ConfigError(f'the set in {folder} has clips of {self.frames} frames, '
@@ -111,13 +112,17 @@ class PackedSet(Source):
             rng=rng,
             augment=augment,
             flows=None if self.flows is None else self.flows[clips, frames],
+            evidence=None if self.evidence is None else self.evidence[clips, frames],
         )
 
 
 def _made_for(recipe: Recipe) -> dict:
     """What of a recipe a packed set depends on, as JSON gives it back."""
-    return {'size': list(recipe.net.size), 'voxel': asdict(recipe.voxel),
-            'window_ns': recipe.window_ns}
+    made_for = {'size': recipe.net.size, 'voxel': asdict(recipe.voxel),
+                'window_ns': recipe.window_ns}
+    if recipe.evidence:
+        made_for |= {'evidence': asdict(recipe.evidence), 'compensated': recipe.compensated}
+    return json.loads(json.dumps(made_for))
 
 
 def _mapped(folder: Path, name: str) -> np.ndarray:

@@ -33,6 +33,8 @@ class Batch:
 
     None if the recipe does not ask for it.
     """
+    evidence: Tensor | None = None
+    """(B, E, H, W) motion evidence, the network's input; None if the recipe has none."""
 
     def to(self, device: torch.device) -> Batch:
         """The batch on a device."""
@@ -45,6 +47,7 @@ class Batch:
             targets=Targets(targets.labels.to(device), targets.masks.to(device),
                             targets.boxes.to(device)),
             flow=None if self.flow is None else self.flow.to(device),
+            evidence=None if self.evidence is None else self.evidence.to(device),
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from training.nets.backbone import Encoder, EventMaskEncoder
@@ -47,7 +48,7 @@ class Dimos(nn.Module):
         config = self.config
         self.image_appearance = self._encoder(3)
         if config.disentangled:
-            self.image_motion = self._encoder(3)
+            self.image_motion = self._encoder(3 + config.evidence_channels)
             self.event_appearance = self._encoder(config.event_channels)
         self.event_motion = self._encoder(config.event_channels)
         plain = config.backbone == 'plain'
@@ -84,17 +85,19 @@ class Dimos(nn.Module):
                 norm.eval()
         return self
 
-    def branches(self, image: Tensor, voxel: Tensor) -> dict[str, list[Tensor]]:
+    def branches(self, image: Tensor, voxel: Tensor,
+                 evidence: Tensor | None = None) -> dict[str, list[Tensor]]:
         """Each encoder's three maps (B, C, h, w), by the encoder's name."""
         if not self.config.disentangled:
             return {
                 'image_appearance': self.image_appearance(image),
                 'event_motion': self.event_motion(voxel),
             }
+        moving = image if evidence is None else torch.cat([image, evidence], 1)
         return {
             'image_appearance': self.image_appearance(image),
             'event_appearance': self.event_appearance(voxel),
-            'image_motion': self.image_motion(image),
+            'image_motion': self.image_motion(moving),
             'event_motion': self.event_motion(voxel),
         }
 
@@ -109,17 +112,19 @@ class Dimos(nn.Module):
         masks = self.event_mask(voxel, [m.shape[2:] for m in appearance])
         return [mix(*maps) for mix, *maps in zip(self.interactions, appearance, motion, masks)]
 
-    def forward(self, image: Tensor, voxel: Tensor) -> dict[str, Tensor]:
+    def forward(self, image: Tensor, voxel: Tensor,
+                evidence: Tensor | None = None) -> dict[str, Tensor]:
         """All decoder layers' outputs, for training.
 
-        Of image (B, 3, H, W) and voxel (B, C, H, W), both normalised: `class_logits` (L, B, Q, 3);
+        Of image (B, 3, H, W) and voxel (B, C, H, W), both normalised, and, where the configuration
+        has some, motion evidence (B, E, H, W): `class_logits` (L, B, Q, 3);
         `mask_logits` (L, B, Q, h, w) at the finest map's size (H/4, W/4 as in the paper); `boxes`
         (L, B, Q, 4) px; `embeddings` (B, Q, d); `flow` (B, 2, H/2, W/2) in px of the input to the
         previous frame; `foreground` (B, h, w) logits of "something moves here"; and each of
         `branches` by its name and scale, as 'image_motion.2'.
         """
         size = image.shape[2:]
-        branches = self.branches(image, voxel)
+        branches = self.branches(image, voxel, evidence)
         maps = self.encode(branches, voxel)
         features = self.pixel_decoder(maps)
         queries = self.query_decoder(self.memory(maps[2]))
@@ -138,12 +143,13 @@ class Dimos(nn.Module):
             outputs |= {f'{name}.{scale}': m for scale, m in enumerate(scales)}
         return outputs
 
-    def infer(self, image: Tensor, voxel: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def infer(self, image: Tensor, voxel: Tensor,
+              evidence: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The last layer only, no flow: class logits, mask logits, boxes, embeddings.
 
         This is what is exported.
         """
-        maps = self.encode(self.branches(image, voxel), voxel)
+        maps = self.encode(self.branches(image, voxel, evidence), voxel)
         queries = self.query_decoder(self.memory(maps[2]))[-1]
         return *self.heads(queries, self.pixel_decoder(maps), image.shape[2:]), queries
 
@@ -155,6 +161,6 @@ class Inference(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, image: Tensor, voxel: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(1, 3, H, W), (1, C, H, W) -> class logits, mask logits, boxes, embeddings."""
-        return self.network.infer(image, voxel)
+        return self.network.infer(*inputs)

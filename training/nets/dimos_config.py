@@ -13,6 +13,8 @@ class DimosConfig:
     """(height, width) of the input, px."""
     event_channels: int = 10
     """Planes of the voxel grid."""
+    evidence_channels: int = 0
+    """Planes of motion evidence that the image's motion encoder sees too; 0 = as released, none."""
     backbone: str = 'plain'
     """'plain' (ours: `stem`, `channels`, `blocks`) or a name of `resnet.make_backbone`."""
     disentangled: bool = True
@@ -57,6 +59,12 @@ class DimosConfig:
 
     And norms of the image encoders that never change.
     """
+
+    @property
+    def inputs(self) -> dict[str, int]:
+        """Planes of each input, by its name in the exported graph, in order."""
+        planes = {'image': 3, 'voxel': self.event_channels}
+        return planes | ({'evidence': self.evidence_channels} if self.evidence_channels else {})
 
 
 # the released networks: MouseSIS' 10 queries, at SEVD's 384x512

@@ -34,6 +34,10 @@ class GmosNanoConfig:
     """Channels of the fused levels at 1/2, 1/4 .. 1/32 of the input."""
     appearance: tuple[int, ...] = (8, 12, 24)
     """Channels of the appearance encoder at 1/2, 1/4 and 1/8."""
+    events: int = 12
+    """Channels of the event encoder."""
+    event_channels: int = 0
+    """Planes of the voxel grid of compensated events, at half the input's size; 0 = sees none."""
     queries: int = 8
     """Object queries; 0 is the binary member, one mask of all that moves."""
     width: int = 96
@@ -76,6 +80,23 @@ class GeometryEncoder(nn.Module):
         return self.merge(torch.cat([found.mean(1), found.amax(1)], 1))
 
 
+class EventEncoder(nn.Module):
+    """Features of the events, at half the input's size; all zero where there are none, so that a
+    network without events answers as this one does then.
+    """
+
+    def __init__(self, config: GmosNanoConfig) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            _conv(config.event_channels, config.events), _conv(config.events, config.events)
+        )
+
+    def forward(self, voxel: Tensor) -> Tensor:
+        """(B, events, h, w) from a grid (B, C, h, w) in [0, 1]; its root, as few cells are full."""
+        there = voxel.flatten(1).amax(1) > 0
+        return self.layers(voxel.sqrt()) * there[:, None, None, None]
+
+
 class AppearanceEncoder(nn.Module):
     """Few channels of the image and its colours' log-odds at 1/2, 1/4 and 1/8: where edges are."""
 
@@ -100,7 +121,8 @@ class FusedUNet(nn.Module):
         super().__init__()
         widths = config.widths
         extra = (*config.appearance, *(0,) * (len(widths) - len(config.appearance)))
-        self.fuse = _conv(widths[0] + extra[0], widths[0])
+        events = config.events if config.event_channels else 0
+        self.fuse = _conv(widths[0] + extra[0] + events, widths[0])
         self.down = nn.ModuleList(
             nn.Sequential(_conv(a + e, b), _conv(b, b))
             for a, b, e in zip(widths, widths[1:], extra[1:])
@@ -113,9 +135,12 @@ class FusedUNet(nn.Module):
         )
         self.up = nn.ModuleList(_conv(b + a, a) for a, b in zip(widths[-2::-1], widths[:0:-1]))
 
-    def forward(self, geometry: Tensor, appearance: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, geometry: Tensor, appearance: list[Tensor], events: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """(B, c0, h, w) pixel features, (B, c3, H / 16, W / 16) and (B, c4) pooled."""
-        levels = [self.fuse(torch.cat([geometry, appearance[0]], 1))]
+        finest = [geometry, appearance[0]] + ([] if events is None else [events])
+        levels = [self.fuse(torch.cat(finest, 1))]
         for index, level in enumerate(self.down):
             pooled = functional.max_pool2d(levels[-1], 2)
             if index + 1 < len(appearance):
@@ -189,27 +214,35 @@ def bounded_quality(values: Tensor) -> Tensor:
 
 
 class GmosNano(nn.Module):
-    """Image and motion evidence in; the foreground's map and, with queries, objects out."""
+    """Image, motion evidence and, with an event encoder, events in; the foreground's map and, with
+    queries, objects out.
+    """
 
     def __init__(self, config: GmosNanoConfig = GmosNanoConfig()) -> None:
         super().__init__()
         self.config = config
         self.geometry = GeometryEncoder(config)
         self.appearance = AppearanceEncoder(config)
+        self.events = EventEncoder(config) if config.event_channels else None
         self.fusion = FusedUNet(config)
         self.foreground = nn.Conv2d(config.widths[0], 1, 1)
         self.whole = nn.Linear(config.widths[-1], 2)
         self.decoder = QueryDecoder(config) if config.queries else None
 
-    def forward(self, image: Tensor, evidence: Tensor, colour: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, image: Tensor, evidence: Tensor, colour: Tensor, voxel: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """`foreground_logits` (B, 1, h, w) and `foreground_quality` (B, 2); with queries, the
         decoder's outputs too.
 
         `image` (B, 3, H, W) normalised RGB, `evidence` (B, C, H, W), `colour` (B, 1, H, W)
-        log-odds, zeros where none are known; H and W divisible by 32.
+        log-odds, zeros where none are known; H and W divisible by 32. With an event encoder `voxel`
+        (B, V, h, w) too.
         """
         pixels, tokens, bottom = self.fusion(
-            self.geometry(evidence), self.appearance(image, colour)
+            self.geometry(evidence),
+            self.appearance(image, colour),
+            None if self.events is None else self.events(voxel),
         )
         outputs = {
             'foreground_logits': self.foreground(pixels),
@@ -218,3 +251,20 @@ class GmosNano(nn.Module):
         if self.decoder is not None:
             outputs |= self.decoder(pixels, tokens)
         return outputs
+
+
+def resized_to(network: GmosNano, config: GmosNanoConfig) -> GmosNano:
+    """The network with other members' parts: what `config` lacks is cut, what it adds is fresh.
+
+    Convolutions that see more channels begin with zeros there: at first they answer as before.
+    """
+    other = GmosNano(config)
+    known = network.state_dict()
+    with torch.no_grad():
+        for name, value in other.state_dict().items():
+            if name in known:
+                kept = tuple(slice(min(a, b)) for a, b in zip(value.shape, known[name].shape))
+                if value.is_floating_point() and value.shape != known[name].shape:
+                    value.zero_()
+                value[kept] = known[name][kept]
+    return other

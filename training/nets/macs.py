@@ -28,10 +28,8 @@ def count_macs(network: Dimos, kinds: tuple[type[nn.Module], ...] = (nn.Conv2d, 
     handles = [layer.register_forward_hook(count) for layer in layers]
     training, device = network.training, next(network.parameters()).device
     network.eval()
-    height, width = network.config.size
-    image = torch.zeros(1, 3, height, width, device=device)
-    voxel = torch.zeros(1, network.config.event_channels, height, width, device=device)
-    network.infer(image, voxel)
+    network.infer(*(torch.zeros(1, count, *network.config.size, device=device)
+                    for count in network.config.inputs.values()))
     network.train(training)
     for handle in handles:
         handle.remove()

@@ -22,8 +22,9 @@ from mos_perception.errors import EngineError
 from mos_perception.models.dimos.cuda_input import InputStage
 from mos_perception.models.dimos.cuda_masks import MaskStage
 from mos_perception.models.dimos.ego import without_ego
-from mos_perception.models.dimos.model import DimosModel
+from mos_perception.models.dimos.model import EVIDENCE, DimosModel
 from mos_perception.models.dimos.postprocess import build_instances, finite, select_queries, softmax
+from mos_perception.models.motion_input import evidence_shape
 from mos_perception.stages import StageTimes
 
 SOURCES = {'voxel': Path(__file__).parents[2] / 'events' / 'voxel.cu',
@@ -51,6 +52,9 @@ class DimosCuda(DimosModel):
         self._masks = MaskStage(driver, stream, modules['frame'], engine.address('mask_logits'),
                                 shapes['mask_logits'][1:], self.size)
         self._vectors = {name: driver.pinned(shapes[name], 'float32') for name in VECTORS}
+        self._evidence: np.ndarray | None = None  # computed on the CPU
+        if card.evidence is not None:
+            self._evidence = driver.pinned(evidence_shape(card), 'float32')
         self._replay: Callable[[], None] = lambda: None
 
     def detect(self, sample: SyncedInput, stages: StageTimes,
@@ -63,10 +67,13 @@ class DimosCuda(DimosModel):
         if as_released:
             raise EngineError('as_released is not made on a GPU: use "backend: onnxruntime"')
         self.engine.driver.activate()  # any thread may come first, and allocate
+        evidence, moved = self.motion(sample, stages)
         with stages.timed('voxel'):
-            self._input.events(sample.window)
+            self._input.events(sample.window, moved)
         with stages.timed('pre'):
             self._input.frame(sample.frame)
+            if evidence is not None:
+                self._evidence[...] = evidence
         with stages.timed('engine'):
             outputs = self.infer()
         with stages.timed('post'):
@@ -101,6 +108,9 @@ class DimosCuda(DimosModel):
 
     def _enqueue(self) -> None:
         self._input.enqueue()
+        if self._evidence is not None:
+            self.engine.driver.h2d(self.engine.address(EVIDENCE), self._evidence,
+                                   self.engine.stream)
         self.engine.enqueue()
         self._masks.enqueue_quality()
         for name, array in self._vectors.items():

@@ -16,10 +16,12 @@ from mos_perception.datatypes import EventWindow, Frame
 from mos_perception.engine.card import ModelCard
 from mos_perception.engine.driver import Driver, upload
 from mos_perception.errors import EngineError
+from mos_perception.events.moved import MOTION_HEADER, MotionRule
 from mos_perception.events.scatter import time_scale
 from mos_perception.events.voxel import layout_of
 from mos_perception.models.dimos.preprocess import image_scale
 from mos_perception.models.dimos.resize_axes import AreaAxis, area_axis
+from mos_perception.motion.event_compensation import EventMotion, node_count
 
 THREADS = 256
 BLOCKS = 512
@@ -77,6 +79,8 @@ class InputStage:
         self._overflow = driver.pinned((1,), 'int32')
         self._header = driver.pinned((HEADER.itemsize,), 'uint8').view(HEADER)
         self._on_device = driver.alloc(HEADER.itemsize)
+        self._moves = card.voxel.compensated
+        self._motion = driver.pinned((MOTION_HEADER.itemsize,), 'uint8').view(MOTION_HEADER)
         scale, shift = image_scale(card.image)
         self._scale, self._shift, self._order = (upload(driver, stream, array) for array in (
             scale, shift, np.arange(3, dtype=np.int32)))
@@ -87,8 +91,8 @@ class InputStage:
         self._room(FIRST_EVENTS)
         self.stale = True
 
-    def events(self, window: EventWindow | None) -> None:
-        """Take the events of a window; None: there are none."""
+    def events(self, window: EventWindow | None, motion: EventMotion | None = None) -> None:
+        """Take the events of a window, to be moved along `motion`; None: there are none."""
         header = self._header[0]
         header['events'] = 0 if window is None else len(window.events)
         if window is None or not len(window.events):
@@ -105,6 +109,8 @@ class InputStage:
         header['m'], header['shift'] = time_scale(
             bins if self._card.voxel.formulation == 'counts' else bins - 1, span
         )
+        if self._moves:
+            self._move(window, motion)
 
     def frame(self, frame: Frame | None) -> None:
         """Take a frame's pixels; None: there is none.
@@ -135,7 +141,9 @@ class InputStage:
         driver.memset(self._grid, 0, 4 * self._cells, stream)
         driver.memset(self._flags, 0, 8, stream)
         arrays = [np.uint64(pointer(self._events[name])) for name in 'xypt']
-        self._launch('voxel', 'voxel_events', [grid, overflow, *arrays, events, window])
+        moved = [np.uint64(pointer(self._motion))] if self._moves else []
+        self._launch('voxel', 'voxel_moved_events' if moved else 'voxel_events',
+                     [grid, overflow, *arrays, events, window, *moved])
         self._launch('voxel', 'voxel_largest', [grid, np.int32(self._cells), largest])
         self._launch(
             'voxel',
@@ -178,6 +186,17 @@ class InputStage:
                 'in the camera driver, or use "backend: onnxruntime"'
             )
 
+    def _move(self, window: EventWindow, motion: EventMotion | None) -> None:
+        """The motion's header and nodes; none is a scene at rest."""
+        if motion is None:
+            at_rest = np.zeros((*node_count((window.height, window.width)), 2), np.float32)
+            motion = EventMotion(at_rest, window.t1_ns, window.t1_ns - window.t0_ns)
+        rule = MotionRule.of(motion, window.t0_ns, window.t1_ns, (window.height, window.width))
+        self._nodes[:] = rule.nodes
+        values = rule._asdict() | {'nodes': self._driver.device_pointer(self._nodes)}
+        for name, value in values.items():
+            self._motion[0][name] = value
+
     def _launch(self, module: str, kernel: str, arguments: list[Any]) -> None:
         self._driver.launch(
             self._modules[module], kernel, (BLOCKS,), (THREADS,), arguments, self._stream
@@ -209,6 +228,8 @@ class InputStage:
         }
         for name, value in values.items():
             self._header[0][name] = value
+        if self._moves:
+            self._nodes = self._driver.pinned((int(np.prod(node_count(sensor))),), 'int32')
         self._sensor = sensor
 
     def _frame_at(self, shape: tuple[int, ...]) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 from mos_perception.datatypes import EventWindow
 from mos_perception.engine.card import ImageSpec, VoxelSpec
 from mos_perception.events.voxel import voxelize
+from mos_perception.motion.event_compensation import EventMotion
 from mos_perception.motion.flow import at_size
 
 
@@ -26,7 +27,9 @@ def image_scale(spec: ImageSpec) -> tuple[np.ndarray, np.ndarray]:
     return scale.astype(np.float32), (np.array(spec.mean) / np.array(spec.std)).astype(np.float32)
 
 
-def voxel_tensor(window: EventWindow, size: tuple[int, int], spec: VoxelSpec) -> np.ndarray:
-    """(C, H, W) float32 at `size`, normalised as the card says."""
+def voxel_tensor(window: EventWindow, size: tuple[int, int], spec: VoxelSpec,
+                 motion: EventMotion | None = None) -> np.ndarray:
+    """(C, H, W) float32 at `size`, normalised as the card says; events moved along `motion`."""
     return voxelize(window, formulation=spec.formulation, bins=spec.bins, out_size=size,
-                    resize=spec.resize, normalise=spec.normalise, norm_floor=spec.norm_floor)
+                    resize=spec.resize, normalise=spec.normalise, norm_floor=spec.norm_floor,
+                    motion=motion)
