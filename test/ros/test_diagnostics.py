@@ -95,9 +95,10 @@ def test_a_gyroscope_that_is_silent_or_refused():
     state, reason = feed(monitor, lambda: monitor.published(Answer(), {}))
     assert (state, reason) == ('DEGRADED', 'nothing on /imu: no rotation of the camera')
     assert monitor.state(START + 10 * SECOND)[0].value == 'STALE'
+    monitor = Monitor({'frames': '/cam', 'events': '/dvs', 'imu': '/imu'}, SECOND)
     bad = Skip(SkipReason.BAD_IMU, 0, 'not finite')
     state, reason = feed(monitor, lambda: monitor.skipped(bad), ('imu',))
-    assert state == 'STALE' and reason == 'nothing on /cam, /dvs'
+    assert state == 'STALE' and reason.startswith('nothing on /cam, /dvs: is the driver running')
 
 
 def test_faults(monitor):
