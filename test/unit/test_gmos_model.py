@@ -63,6 +63,31 @@ def test_a_query_with_a_speck_gives_it_up():
     np.testing.assert_array_equal(found.embeddings, [[0, 1, 2]])
 
 
+def test_what_one_query_owns_in_places_apart_is_several_instances():
+    """But a speck goes with the largest part."""
+    speck = (slice(4, 9), slice(60, 65))
+    found = to_instances(outputs([LEFT, RIGHT, speck], [(4.0, (slice(0, 64), slice(0, 96)))]),
+                         FRAME, 0.3, 10)
+    assert len(found) == 2 and not (found.masks[0] & found.masks[1]).any()
+    np.testing.assert_array_equal(found.embeddings, [[0, 1, 2]] * 2)
+    with_speck = [mask[12, 124] for mask in found.masks]
+    assert sorted(with_speck) == [False, True]
+    covered = found.masks.any(0)
+    assert covered[34:94, 18:78].all() and covered[34:94, 114:174].all()
+
+
+def test_small_things_are_not_blurred_away():
+    image = np.random.default_rng(0).normal(size=(3, 128, 224)).astype(np.float32)
+    coarse = np.zeros((64, 112), np.float32)
+    coarse[20:24, 40:45] = 0.9   # without an edge in the image
+    coarse[40:60, 60:100] = 0.9
+    found = to_image_edges(coarse, image)
+    assert found[42:46, 82:88].min() > 0.5
+    alone = np.where(np.arange(112) >= 60, coarse, 0).astype(np.float32)
+    large = (slice(70, 128), slice(110, 224))
+    np.testing.assert_array_equal(found[large], to_image_edges(alone, image)[large])
+
+
 def test_masks_end_where_the_image_has_edges():
     image = np.full((3, 128, 224), -1.0, np.float32)
     image[:, 40:90, 60:160] = 1.0

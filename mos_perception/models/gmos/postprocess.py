@@ -2,7 +2,9 @@
 
 What moves is the foreground map's part above its threshold. A pixel of it goes to the query with
 the largest mask logit among those that move (Jyxarthur/gmos: top queries by motion, argmax per
-pixel); the binary members have no queries, there each connected part is an instance.
+pixel), and what one query owns in places apart is several instances: small things far from each
+other look alike to it. The binary members have no queries, there each connected part is an
+instance.
 
 Shape legend: Q queries, N kept instances, h w the maps' size, H W the frame's.
 """
@@ -19,6 +21,7 @@ from mos_perception.models.gmos.refine import to_image_edges
 
 MOVES = 0.5          # motion probability from which a query may own pixels
 MIN_AREA = 0.0004    # share of the frame: less is noise of the foreground map
+APART = 0.1          # of a query's largest part: a part as large is an instance of its own
 
 
 def to_instances(outputs: dict[str, np.ndarray], size: tuple[int, int], score_threshold: float,
@@ -66,9 +69,22 @@ def _owned(outputs: dict[str, np.ndarray], foreground: np.ndarray,
         owner = np.argmax([logits[query] for query in queries.tolist()], 0)
         areas = np.bincount(owner[foreground], minlength=len(queries))
         if (areas >= least).all():
-            return [(owner == row) & foreground for row in range(len(queries))], queries
+            parts = [_apart((owner == row) & foreground, least) for row in range(len(queries))]
+            return sum(parts, []), np.repeat(queries, [len(masks) for masks in parts])
         queries = np.delete(queries, np.argmin(areas))
     return [], queries
+
+
+def _apart(mask: np.ndarray, least: float) -> list[np.ndarray]:
+    """The connected parts of a mask (H, W) bool, small ones with the largest."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
+    areas = stats[:, cv2.CC_STAT_AREA].copy()
+    areas[0] = 0
+    largest = int(areas.argmax())
+    own = (areas >= max(least, APART * areas[largest])).nonzero()[0]
+    parts = [labels == part for part in own if part != largest]
+    rest = mask & ~np.isin(labels, own[own != largest])
+    return [rest, *parts]
 
 
 def _parts(foreground: np.ndarray, top_k: int) -> list[np.ndarray]:

@@ -1,7 +1,8 @@
 """Edges of a coarse probability map brought to those of the image: the guided filter.
 
 He, Sun, Tang 2010, "Guided Image Filtering": in every window the map is a linear function of the
-image; once per colour, their mean taken.
+image; once per colour, their mean taken. A thing not much larger than the window it would blur
+away: that keeps what it has.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import numpy as np
 
 RADIUS = 6 / 224   # of the image's width
 EPSILON = 0.01     # variance of the normalised image (std 1) below which nothing is an edge
+SMALL = 3.0        # windows of area: a smaller thing loses nothing
 
 
 def to_image_edges(probability: np.ndarray, image: np.ndarray) -> np.ndarray:
@@ -28,4 +30,16 @@ def to_image_edges(probability: np.ndarray, image: np.ndarray) -> np.ndarray:
     slope = mean(colours * plane) - centre * level
     slope /= mean(colours * colours) - centre * centre + np.float32(EPSILON)
     offset = level - slope * centre
-    return (mean(slope) * colours + mean(offset)).mean(2)
+    refined = (mean(slope) * colours + mean(offset)).mean(2)
+    return np.where(_small_things(coarse > 0.5, side), np.maximum(coarse, refined), refined)
+
+
+def _small_things(found: np.ndarray, side: int) -> np.ndarray:
+    """(H, W) bool: nearer than a window of `side` px to a small part of a mask, and to no other."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(found.view(np.uint8), connectivity=8)
+    small = stats[:, cv2.CC_STAT_AREA] < SMALL * side * side
+    small[0] = False
+    window = np.ones((side, side), np.uint8)
+    near, others = (cv2.dilate(mask.view(np.uint8), window) > 0
+                    for mask in (small[labels], found & ~small[labels]))
+    return near & ~others
