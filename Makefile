@@ -9,6 +9,13 @@
 #   BAG=path                 `make demo` on your own recording (rosbag2 folder, .mcap or .db3)
 #   MODEL=gmos_nano          `make demo` with another model
 #   ARGS='...'               more options for `mos demo`, see `mos demo --help`
+#
+# `make ros` builds both packages beside a ROS distribution whose setup.bash is sourced:
+#
+#   WORKSPACE=~/ws           where build/ install/ log/ go; the default is here
+#   ROS_PYTHON=python3.12    the distribution's interpreter; the default is the system's
+#   EXTRA='pycuda'           more for pip, as '-r requirements/test.txt' (`colcon test`) or TensorRT's wheels
+#   COLCON='--symlink-install'   more options for colcon build
 
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -24,11 +31,16 @@ CONSTRAINTS ?= $(shell grep -qs "Python $$($(PYTHON) -c 'import sys; print("%d.%
 RUN := . $(VENV)/bin/activate && AMENT_PREFIX_PATH=$(VENV)
 PIP := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check install $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 INTERFACES := mos_msgs test/ros/interfaces/event_camera_msgs test/ros/interfaces/dvs_msgs
+ROS_PYTHON ?= /usr/bin/python3
+ROS_VENV := $(CURDIR)/.venv-ros
+WORKSPACE ?= .
+EXTRA ?=
+COLCON ?=
 FREEZE := -m pip --disable-pip-version-check freeze --all --exclude torch --exclude-editable \
           $(foreach dir,$(INTERFACES),--exclude $(notdir $(dir)))
 INTERFACE_FILES := $(foreach dir,$(INTERFACES),$(wildcard $(dir)/*.* $(dir)/msg/* $(dir)/srv/*))
 
-.PHONY: demo test env env-test env-newest constraints generate lint clean
+.PHONY: demo test env env-test env-newest constraints ros ros-env generate lint clean
 demo: env
 	@$(RUN) mos demo $(BAG) --out out/demo $(if $(MODEL),--model $(MODEL)) $(ARGS)
 
@@ -84,6 +96,21 @@ constraints:
 	@$(NEW)/bin/python -c 'import sys; print("# Python %d.%d" % sys.version_info[:2])' > $(NEW)/versions.txt
 	@$(NEW)/bin/python $(FREEZE) >> $(NEW)/versions.txt
 	@cp $(NEW)/versions.txt $(PINNED)
+
+# A virtual environment that sees the distribution's packages, and THIS environment's colcon: colcon writes its own
+# interpreter into the executables it installs, so the node sees what pip put here. Ubuntu 24.04's system pip refuses
+# to install, and NumPy must be the one that the distribution is compiled for: requirements/distribution.txt.
+ros-env:
+	@test -n "$$ROS_DISTRO" || { echo 'ROS_DISTRO is not set: . /opt/ros/jazzy/setup.bash, or your distribution'; exit 2; }
+	@test -x $(ROS_VENV)/bin/pip || $(ROS_PYTHON) -m venv --system-site-packages $(ROS_VENV) || \
+	  { echo 'no virtual environment: apt install python3-venv'; exit 2; }
+	@touch $(ROS_VENV)/COLCON_IGNORE
+	@$(ROS_VENV)/bin/python -m pip --quiet --disable-pip-version-check install -c requirements/distribution.txt \
+	  -r requirements/run.txt $(EXTRA)
+
+ros: ros-env
+	@cd $(WORKSPACE) && $(ROS_VENV)/bin/python -m colcon build --base-paths $(CURDIR) $(CURDIR)/mos_msgs $(COLCON)
+	@echo '== now: . $(WORKSPACE)/install/setup.bash && ros2 run mos_perception mos doctor'
 
 generate: env
 	@$(RUN) python -m mos_perception.commands.generate

@@ -3,15 +3,19 @@ arguments of dimos.launch.py too. Topics are found by type unless named, but for
 gyroscope's, which are used where named; the player waits for the node, all ends with the bag.
 """
 
+import json
+import subprocess
+import tempfile
 from pathlib import Path
 
-from ament_index_python.packages import get_package_share_directory
+from ament_index_python.packages import get_package_prefix, get_package_share_directory
 from launch.actions import (
     DeclareLaunchArgument,
     EmitEvent,
     IncludeLaunchDescription,
     OpaqueFunction,
     RegisterEventHandler,
+    SetLaunchConfiguration,
 )
 from launch.event_handlers import OnProcessExit
 from launch.events import Shutdown
@@ -20,28 +24,39 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from launch import LaunchDescription
-from mos_perception.recording.bag import open_bag
 
 NODE_LAUNCH = str(
     Path(get_package_share_directory('mos_perception')) / 'launch' / 'dimos.launch.py'
 )
+MOS = str(Path(get_package_prefix('mos_perception')) / 'lib' / 'mos_perception' / 'mos')
 OUTPUTS = ('instances', 'instance_image', 'motion', 'tracks')
 
 
+def find_topics(context):
+    """Name the topics that were not named, `none` where the bag has none of a kind.
+
+    `mos` reads the bag in the interpreter of our package: that of `ros2` may lack what it needs.
+    """
+    command = [MOS, 'topics', LaunchConfiguration('bag').perform(context)]
+    for name in ('image_topic', 'events_topic'):
+        if topic := context.launch_configurations.get(name):
+            command += ['--' + name.replace('_', '-'), '' if topic == 'none' else topic]
+    with tempfile.TemporaryDirectory() as folder:
+        found = Path(folder) / 'topics.json'
+        run = subprocess.run([*command, '--json', str(found)], capture_output=True, text=True)
+        if run.returncode:
+            raise RuntimeError(run.stderr.strip())
+        topics = json.loads(found.read_text())
+    return [SetLaunchConfiguration(name, topic or 'none') for name, topic in topics.items()]
+
+
 def play(context):
-    """The player, and the node on the topics the bag has."""
-    path, rate, out = (
-        LaunchConfiguration(name).perform(context) for name in ('bag', 'rate', 'out')
-    )
+    """The player and, if asked for, the recorder."""
     given = context.launch_configurations
-    with open_bag(path) as bag:
-        image, events = bag.pick(
-            given.get('image_topic') or None, given.get('events_topic') or None
-        )
-    others = (given.get(name) for name in ('imu_topic', 'camera_info_topic'))
-    topics = [topic for topic in (image, events, *others) if topic and topic != 'none']
-    arguments = [path, '--rate', rate, '--topics', *topics]
-    if given.get('use_sim_time', 'false').lower() == 'true':
+    names = ('image_topic', 'events_topic', 'imu_topic', 'camera_info_topic')
+    topics = [given[name] for name in names if given[name] not in ('', 'none')]
+    arguments = [given['bag'], '--rate', given['rate'], '--topics', *topics]
+    if given['use_sim_time'].lower() == 'true':
         arguments.append('--clock')
     player = Node(
         package='mos_perception', executable='bag_player', output='screen', arguments=arguments
@@ -49,13 +64,10 @@ def play(context):
     ended = OnProcessExit(
         target_action=player, on_exit=[EmitEvent(event=Shutdown(reason='the bag has ended'))]
     )
-    actions = [
-        IncludeLaunchDescription(PythonLaunchDescriptionSource(NODE_LAUNCH), launch_arguments={
-            'image_topic': image or 'none', 'events_topic': events or 'none'}.items()),
-        player, RegisterEventHandler(ended)]
-    if out:
+    actions = [player, RegisterEventHandler(ended)]
+    if given['out']:
         name = '/'.join(
-            part for part in ('', given.get('namespace', '').strip('/'), 'mos_perception') if part
+            part for part in (given['namespace'].strip('/'), 'mos_perception') if part
         )
         actions.insert(
             0,
@@ -65,7 +77,7 @@ def play(context):
                 output='screen',
                 arguments=[
                     '--out',
-                    out,
+                    given['out'],
                     *(f'/{name}/{topic}' for topic in OUTPUTS),
                     '/diagnostics',
                 ],
@@ -83,6 +95,8 @@ def generate_launch_description():
             DeclareLaunchArgument(
                 'out', default_value='', description='record the results into this new bag folder'
             ),
+            OpaqueFunction(function=find_topics),
+            IncludeLaunchDescription(PythonLaunchDescriptionSource(NODE_LAUNCH)),
             OpaqueFunction(function=play),
         ]
     )

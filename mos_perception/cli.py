@@ -71,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     topics = commands.add_parser('topics', help='list what a bag holds')
     topics.add_argument('bag', type=Path, metavar='BAG')
+    _inputs(topics, model=False)
     return parser
 
 

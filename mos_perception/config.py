@@ -63,6 +63,12 @@ class Config:
     events_type: str = parameter(
         'event_packet', 'message type on events_topic', choices=('event_packet', 'event_array')
     )
+    event_decoder: str = parameter(
+        'native',
+        'what decodes event packets; event_camera_py: the package of that name, which only a ROS '
+        'distribution has and which tells no time of packets without events',
+        choices=('native', 'event_camera_py'),
+    )
     imu_topic: str = parameter(
         '', "the event camera's gyroscope, sensor_msgs/Imu: events are moved along its rotation; "
         'empty: none',
@@ -85,7 +91,7 @@ class Config:
         False, 'ask publishers of frames and events for reliable delivery'
     )
     input_depth: int = parameter(
-        256, 'queue depth of the event subscription (frames: 2)', unit='messages', low=1, high=1000
+        256, 'queue depth of the event subscription (frames: 10)', unit='messages', low=1, high=1000
     )
 
     same_view: bool = parameter(

@@ -5,6 +5,9 @@ frame or one packet is not an exception for the caller: `pipeline.py` returns it
 `Fault`. Trouble with the configuration is an exception when the node is configured.
 """
 
+import os
+import shutil
+
 
 class MosError(Exception):
     """Base of every error of this package."""
@@ -48,3 +51,12 @@ class MissingLibraryError(DatasetError):
 
 class UnsafeFileError(DatasetError):
     """A file that holds code where data belongs; nothing of it was run."""
+
+
+def mos_command(arguments: str) -> str:
+    """`mos ARGUMENTS` as it is called here, for remedies in messages.
+
+    A sourced workspace does not have `mos` on its PATH; `ros2 run` finds it.
+    """
+    here = shutil.which('mos') or 'ROS_DISTRO' not in os.environ
+    return f'mos {arguments}' if here else f'ros2 run mos_perception mos {arguments}'

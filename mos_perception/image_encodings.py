@@ -41,14 +41,19 @@ _FROM_RGB = {
 ENCODINGS = tuple(_COLOUR) + _WIDE
 
 
-def _rows(
-    encoding: str, height: int, width: int, step: int, data: np.ndarray, pixel_bytes: int
-) -> np.ndarray:
-    """(H, W * pixel_bytes) u8 view of the payload without the row padding. Raises FrameError."""
+def check_image_size(height: int, width: int) -> None:
+    """Raise FrameError for sides outside [1, MAX_SIDE]."""
     if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE):
         raise FrameError(
             f'image is {height} x {width} px: each side must be within [1, {MAX_SIDE}]'
         )
+
+
+def _rows(
+    encoding: str, height: int, width: int, step: int, data: np.ndarray, pixel_bytes: int
+) -> np.ndarray:
+    """(H, W * pixel_bytes) u8 view of the payload without the row padding. Raises FrameError."""
+    check_image_size(height, width)
     if step < width * pixel_bytes:
         raise FrameError(
             f'image step is {step} bytes: {encoding} at {width} px needs at least '

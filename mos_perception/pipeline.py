@@ -38,7 +38,7 @@ class Pipeline:
         self.gyroscope = Gyroscope.of(config)
         self.sync = Synchronizer.of(config, card.window, self.gyroscope)
         self.neighbours = Neighbours(card.evidence)
-        self.stream = EventStream()
+        self.stream = EventStream(config.event_decoder)
         self.flow = BackwardFlow()
         self.tracker = load_tracker(config)
         self._lock = threading.Lock()

@@ -16,7 +16,6 @@ from mos_perception.motion.calibration import Calibration
 from mos_perception.motion.gyroscope import AngularVelocity
 from mos_perception.pipeline import Pipeline
 from mos_perception.recording.bag import Bag
-from mos_perception.recording.messages import EVENT_ARRAYS
 
 
 @dataclass(frozen=True)
@@ -97,10 +96,9 @@ def with_topics(
     Raises BagError.
     """
     image, events = bag.pick(image_topic, events_topic)
-    kind = next((topic.msgtype for topic in bag.topics if topic.name == events), '')
     return dataclasses.replace(
         config,
         image_topic=image,
         events_topic=events,
-        events_type='event_array' if kind in EVENT_ARRAYS else 'event_packet',
+        events_type=bag.events_type(events),
     )

@@ -73,8 +73,16 @@ def check_data_command(args: argparse.Namespace) -> None:
 
 
 def topics_command(args: argparse.Namespace) -> None:
-    """`mos topics`: what a bag holds."""
+    """`mos topics`: what a bag holds; with --json, what a node would be fed from it.
+
+    Raises BagError with --json for a bag without any input.
+    """
     with open_bag(args.bag) as bag:
+        if args.json is not None:
+            image, events = bag.pick(args.image_topic, args.events_topic)
+            fed = {'image_topic': image, 'events_topic': events,
+                   'events_type': bag.events_type(events)}
+            args.json.write_text(json.dumps(fed) + '\n')
         for topic in bag.topics:
             print(f'{topic.name}  {topic.msgtype}  {topic.count}  {topic.role}')
         if bag.fault:

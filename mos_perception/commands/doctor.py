@@ -4,6 +4,7 @@ report.
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import importlib.util
 import os
@@ -21,6 +22,20 @@ from mos_perception.engine.driver import DRIVERS, open_driver
 from mos_perception.engine.probe import find_gpu
 from mos_perception.errors import MosError
 
+# what the runtime imports outside ROS (requirements/run.txt): module -> distributions that hold it
+PACKAGES = {
+    'numpy': ('numpy',),
+    'cv2': ('opencv-python-headless', 'opencv-python', 'opencv-contrib-python'),
+    'scipy': ('scipy',),
+    'numba': ('numba',),
+    'onnxruntime': ('onnxruntime', 'onnxruntime-gpu'),
+    'rosbags': ('rosbags',),
+    'mcap': ('mcap',),
+    'pycocotools': ('pycocotools',),
+    'rich': ('rich',),
+    'yaml': ('pyyaml',),
+}
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -34,13 +49,17 @@ class Finding:
 def examine(model: str, backend: str = 'auto') -> list[Finding]:
     """Look at everything; raises nothing.
 
-    Only the engine of `model` on `backend` can be broken, the rest is absent.
+    Broken can be a package, the messages where there is ROS, the engine of `model` on `backend`:
+    the node then does not run. The rest is absent.
     """
     found = [
         _look(
             'machine',
             lambda: f'{platform.machine()}, {platform.platform()}, Python {sys.version.split()[0]}',
         ),
+        _look('interpreter', _interpreter),
+        *(_look(f'package {name}', lambda name=name: _package(name), 'broken')
+          for name in PACKAGES),
         _look('NumPy ABI', _numpy),
         _look('gpu', lambda: f'{(gpu := find_gpu())}, CUDA {gpu.cuda}, {gpu.driver}, {gpu.l4t}'),
     ]
@@ -55,6 +74,7 @@ def examine(model: str, backend: str = 'auto') -> list[Finding]:
     found += [
         _look('engine cache', _cache),
         _look('ROS', _ros),
+        *_messages(),
         _look('topics', _topics),
         _look('colcon paths', _paths),
         _look('engine', lambda: str(load_engine(find_model(model), backend).report()), 'broken'),
@@ -67,6 +87,28 @@ def _look(what: str, question: Callable[[], str], bad: str = 'absent') -> Findin
         return Finding(what, 'ok', question())
     except (MosError, OSError, ImportError, AttributeError, ValueError) as error:
         return Finding(what, bad, ' '.join(str(error).split()))
+
+
+def _interpreter() -> str:
+    """Ours is the node's: colcon and pip write it into every executable they install."""
+    kind = 'a virtual environment' if sys.prefix != sys.base_prefix else 'no virtual environment'
+    return f'{sys.executable}, {kind}'
+
+
+def _package(name: str) -> str:
+    try:
+        importlib.import_module(name)
+    except Exception as error:  # a compiled module of another NumPy raises anything
+        raise ImportError(
+            f'{type(error).__name__}: {error}: "make ros" beside a ROS distribution, else '
+            f'{sys.executable} -m pip install -r requirements/run.txt'
+        ) from error
+    for distribution in PACKAGES[name]:
+        try:
+            return importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return 'of the system'
 
 
 def _numpy() -> str:
@@ -105,6 +147,18 @@ def _ros() -> str:
         f'RMW {os.environ.get("RMW_IMPLEMENTATION", "default")}, domain '
         f'{os.environ.get("ROS_DOMAIN_ID", "0")}'
     )
+
+
+def _messages() -> list[Finding]:
+    """Messages through their compiled support, and the packages that are the user's choice."""
+    if importlib.util.find_spec('rclpy') is None:
+        return []
+    from mos_perception.ros import survey
+    return [
+        *(_look(f'messages {name}', lambda name=name: survey.try_messages(name), bad)
+          for name, (_, bad) in survey.MESSAGES.items()),
+        *(_look(name, lambda name=name: survey.try_optional(name)) for name in survey.OPTIONAL),
+    ]
 
 
 def _topics() -> str:

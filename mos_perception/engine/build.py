@@ -15,7 +15,7 @@ from typing import Any
 from mos_perception.engine.cache import Cache, Key, Miss
 from mos_perception.engine.card import ModelCard, load_card
 from mos_perception.engine.probe import Gpu, find_gpu
-from mos_perception.errors import EngineError
+from mos_perception.errors import EngineError, mos_command
 
 FLAVOURS = ('tensorrt', 'tensorrt_rtx')
 MIN_TENSORRT = (10, 3)
@@ -74,7 +74,7 @@ def engine_key(
 
 def build_command(path: Path, flavour: str) -> str:
     """What the user should run to get the engine."""
-    return f'mos build --model {path} --backend {flavour}'
+    return mos_command(f'build --model {path} --backend {flavour}')
 
 
 def build(

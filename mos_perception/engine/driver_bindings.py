@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mos_perception.engine.probe import find_gpu
-from mos_perception.errors import EngineError
+from mos_perception.errors import EngineError, mos_command
 
 
 class BindingsDriver:
@@ -41,7 +41,8 @@ class BindingsDriver:
     def _call(self, function: str, *arguments: Any) -> Any:
         code, *values = getattr(self._cuda, function)(*arguments)
         if code != self._cuda.CUresult.CUDA_SUCCESS:
-            raise EngineError(f'CUDA: {function} failed with {code!r}: see "mos doctor"')
+            raise EngineError(
+                f'CUDA: {function} failed with {code!r}: see "{mos_command("doctor")}"')
         return values[0] if values else None
 
     def activate(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mos_perception.engine.probe import find_gpu
-from mos_perception.errors import EngineError
+from mos_perception.errors import EngineError, mos_command
 
 
 class PycudaDriver:
@@ -44,7 +44,7 @@ class PycudaDriver:
         try:
             return function(*arguments, **options)
         except self._cuda.Error as error:
-            raise EngineError(f'CUDA: {error}: see "mos doctor"') from error
+            raise EngineError(f'CUDA: {error}: see "{mos_command("doctor")}"') from error
 
     def activate(self) -> None:
         """Make the context current in the calling thread."""

@@ -15,7 +15,7 @@ from mos_perception.engine.card import load_card
 from mos_perception.engine.driver import Driver, open_driver
 from mos_perception.engine.interface import TensorSpec, check_inputs
 from mos_perception.engine.probe import Gpu, find_gpu
-from mos_perception.errors import EngineError
+from mos_perception.errors import EngineError, mos_command
 
 _DTYPES = {
     'FLOAT': 'float32',
@@ -122,7 +122,8 @@ class TrtEngine:
         """Put one inference on the stream, without any copy."""
         if not self._context.execute_async_v3(self.stream):
             raise EngineError(
-                'inference failed: TensorRT refused to enqueue the network; see "mos doctor"'
+                'inference failed: TensorRT refused to enqueue the network; see '
+                f'"{mos_command("doctor")}"'
             )
 
     def report(self) -> dict[str, Any]:

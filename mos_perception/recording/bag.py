@@ -132,6 +132,11 @@ class Bag:
             )
         return names[0], names[1]
 
+    def events_type(self, topic: str) -> str:
+        """The parameter `events_type` that fits a topic of `pick`."""
+        kind = next((item.msgtype for item in self.topics if item.name == topic), '')
+        return 'event_array' if kind in EVENT_ARRAYS else 'event_packet'
+
     def listing(self) -> str:
         """Topics with type and number of messages, on one line."""
         return (

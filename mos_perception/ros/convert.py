@@ -17,8 +17,8 @@ from std_msgs.msg import Header
 from mos_msgs.msg import Instance, Instances, Motion, StageTime, Track, Tracks
 from mos_perception.config import Config
 from mos_perception.datatypes import EventPacket, Events, Frame, Result, SyncedInput
-from mos_perception.errors import DecodeError
-from mos_perception.image_encodings import from_ids, from_rgb, to_rgb
+from mos_perception.errors import DecodeError, FrameError
+from mos_perception.image_encodings import ENCODINGS, check_image_size, from_ids, from_rgb, to_rgb
 from mos_perception.recording.instances_message import message_fields
 
 _ID_LIMIT = 65535  # largest mono16 pixel
@@ -43,7 +43,12 @@ def to_bytes(data: Any) -> array:
 
 
 def frame(message: Image) -> Frame:
-    """A Frame from sensor_msgs/Image. Raises FrameError."""
+    """A Frame from sensor_msgs/Image; encodings that we do not convert go through cv_bridge where
+    it is installed. Raises FrameError.
+    """
+    if message.encoding not in ENCODINGS:
+        image = _by_cv_bridge(message)
+        return Frame(to_ns(message.header.stamp), image, message.header.frame_id)
     image = to_rgb(
         message.encoding,
         message.height,
@@ -53,6 +58,30 @@ def frame(message: Image) -> Frame:
         np.frombuffer(message.data, np.uint8),
     )
     return Frame(to_ns(message.header.stamp), image, message.header.frame_id)
+
+
+def _by_cv_bridge(message: Image) -> np.ndarray:
+    """(H, W, 3) u8 RGB: 16-bit colour and mosaics, NV21, NV24 and what else cv_bridge knows."""
+    check_image_size(message.height, message.width)
+    try:
+        from cv_bridge import CvBridge
+    except Exception as error:  # built for another NumPy it raises anything
+        raise FrameError(
+            f'image encoding {message.encoding!r} is unknown: use one of {", ".join(ENCODINGS)}, '
+            f'or install ros-$ROS_DISTRO-cv-bridge ({type(error).__name__}: {error})'
+        ) from error
+    try:
+        image = np.ascontiguousarray(CvBridge().imgmsg_to_cv2(message, 'rgb8'))
+    except Exception as error:  # its own, OpenCV's and NumPy's
+        raise FrameError(
+            f'image encoding {message.encoding!r} is unknown to us, and cv_bridge says: {error}'
+        ) from error
+    if image.shape != (message.height, message.width, 3) or image.dtype != np.uint8:
+        raise FrameError(
+            f'cv_bridge made {image.shape} {image.dtype} of a {message.height} x {message.width} '
+            f'{message.encoding} image: must be (height, width, 3) uint8'
+        )
+    return image
 
 
 def packet(message: Any) -> EventPacket:

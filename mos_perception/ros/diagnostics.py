@@ -1,9 +1,12 @@
 """Health of the node: counts, rates, stage times and one state, as `diagnostic_msgs`.
 
-    OK        results come, from everything configured
-    DEGRADED  results come, from less than configured, or inputs are refused
-    STALE     no fresh input
-    FAULT     inference fails
+    OK        results come, from everything configured; or nobody listens
+    DEGRADED  results come, from less than configured; or some inputs are refused; or results wait
+    STALE     no fresh input at all
+    FAULT     inference fails, or inputs come and all are refused
+
+The stage `stamp_to_publish` is ROS time between a result's stamp and its publication: what a robot
+waits, exposure and transport included.
 """
 
 from __future__ import annotations
@@ -16,10 +19,15 @@ from typing import Any
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
-from mos_perception.datatypes import Fault, Result, Skip
+from mos_perception.datatypes import Fault, Result, Skip, SkipReason
 
 HISTORY = 300          # results over which the percentiles go
 FAULTS_IN_A_ROW = 3    # failed inferences before the state is FAULT
+# inputs that were refused for what they are, not for when they came
+_REFUSALS = (SkipReason.BAD_FRAME, SkipReason.BAD_PACKET, SkipReason.SIZE_CHANGED,
+             SkipReason.ENCODING_CHANGED, SkipReason.OUT_OF_ORDER)
+# inputs that results can be made without
+_SIDE_REFUSALS = (SkipReason.BAD_IMU, SkipReason.BAD_CAMERA_INFO)
 
 
 class State(str, Enum):
@@ -54,6 +62,9 @@ class Monitor:
         self._faults_in_a_row = 0
         self._last_fault = self._degraded = ''
         self._troubles = 0
+        self._refused = ''              # the last refusal since the last report
+        self._refused_since_result = ''
+        self._waiting_ns: int | None = None  # since when inputs come without a result
         self._period_start: tuple[int, Counter[str]] | None = None
 
     def received(self, role: str, now_ns: int) -> None:
@@ -61,11 +72,19 @@ class Monitor:
         with self._lock:
             self._seen[role] = now_ns
             self._totals[role] += 1
+            if self._waiting_ns is None and role in ('frames', 'events'):
+                self._waiting_ns = now_ns
 
     def skipped(self, skip: Skip) -> None:
         """One input gave no result."""
         with self._lock:
             self._skips[skip.reason.value] += skip.count
+            if skip.reason is SkipReason.NO_SUBSCRIBER:
+                self._waiting_ns, self._refused_since_result = None, ''
+            elif skip.reason in _REFUSALS + _SIDE_REFUSALS:
+                self._refused = f'{skip.reason.value}: {skip.detail}'.rstrip(': ')
+                if skip.reason in _REFUSALS:
+                    self._refused_since_result = self._refused
 
     def lost(self, role: str, count: int) -> None:
         """Messages of an input were published but never arrived."""
@@ -91,8 +110,14 @@ class Monitor:
             self._totals['results'] += 1
             self._faults_in_a_row = 0
             self._degraded = result.degraded
+            self._waiting_ns, self._refused_since_result = None, ''
             for name, value in {**result.stage_ms, **extra_ms}.items():
                 self._stages.setdefault(name, deque(maxlen=HISTORY)).append(value)
+
+    def took(self, stage: str, nanoseconds: int) -> None:
+        """A stage outside the pipeline took so long."""
+        with self._lock:
+            self._stages.setdefault(stage, deque(maxlen=HISTORY)).append(nanoseconds / 1e6)
 
     def counts(self) -> dict[str, int]:
         """All counters by name."""
@@ -109,18 +134,25 @@ class Monitor:
             return State.FAULT, self._last_fault
         silent = {role: topic for role, topic in self._inputs.items()
                   if now_ns - self._seen.get(role, -1 << 62) > self.stale_ns}
-        if silent and ('frames' in silent or not self._inputs.keys() - silent.keys() - {'imu'}):
-            never = all(role not in self._seen for role in silent)
-            advice = (
-                ': is the driver running, and does its QoS match (input_reliable)?' if never else ''
-            )
-            return State.STALE, f'nothing on {", ".join(silent.values())}{advice}'
-        if silent:
-            lacking = 'frames only' if 'events' in silent else 'no rotation of the camera'
-            return State.DEGRADED, f'nothing on {", ".join(silent.values())}: {lacking}'
+        missing = f'nothing on {", ".join(silent.values())}'
+        if silent and not self._inputs.keys() - silent.keys() - {'imu'}:
+            advice = ': is the driver running, and does its QoS match (input_reliable)?'
+            return State.STALE, missing + ('' if silent.keys() & self._seen.keys() else advice)
         if self._faults_in_a_row or self._troubles:
             self._troubles = 0
             return State.DEGRADED, self._last_fault or 'an input raised an exception, see the log'
+        waited_ns = 0 if self._waiting_ns is None else now_ns - self._waiting_ns
+        if waited_ns > self.stale_ns and self._refused_since_result:
+            return State.FAULT, f'every input is refused, the last: {self._refused_since_result}'
+        if waited_ns > self.stale_ns:
+            why = missing if silent else 'inference is slow, or the model waits for frames'
+            return State.DEGRADED, f'no result for {waited_ns / 1e9:.1f} s: {why}'
+        if silent:
+            lacking = {'frames': 'events only', 'events': 'frames only',
+                       'imu': 'no rotation of the camera'}
+            return State.DEGRADED, f'{missing}: ' + ', '.join(lacking[role] for role in silent)
+        if self._refused:
+            return State.DEGRADED, f'some inputs are refused, the last: {self._refused}'
         return (State.DEGRADED, self._degraded) if self._degraded else (State.OK, 'ok')
 
     def message(self, name: str, now_ns: int, facts: dict[str, Any]) -> DiagnosticArray:
@@ -130,6 +162,7 @@ class Monitor:
         """
         with self._lock:
             state, reason = self._state(now_ns)
+            self._refused = ''
             values: dict[str, Any] = {'state': state.value, **self._rates(now_ns)}
             for stage, times in self._stages.items():
                 values[f'{stage} p50 ms'], values[f'{stage} p99 ms'] = (

@@ -10,6 +10,7 @@ from typing import Any
 
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
+from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, Image, Imu
 
 from mos_perception.config import Config
@@ -23,6 +24,9 @@ _TYPES = {
     'event_packet': ('event_camera_msgs', 'EventPacket'),
     'event_array': ('dvs_msgs', 'EventArray'),
 }
+# rclpy hands a callback of two arguments the message and its info since 3.4; Humble's 3.3 calls
+# every callback with the message alone
+GIVES_INFO = hasattr(Subscription, 'CallbackType')
 
 
 def message_class(package: str, name: str) -> Any:
@@ -106,7 +110,7 @@ class Inputs:
 
         def received(message: Any, info: dict[str, Any]) -> None:
             """Count gaps in the publisher's own numbering: what the network or a full queue dropped
-            before us.
+            before us. Humble does not tell the numbers: there it stays uncounted.
             """
             nonlocal last
             number = info.get('publication_sequence_number') or 0
@@ -115,7 +119,8 @@ class Inputs:
             last = number
             handler(message)
         self._subscriptions.append(self._node.create_subscription(
-            kind, topic, received, profile, raw=raw, qos_overriding_options=qos.overridable()))
+            kind, topic, received if GIVES_INFO else handler, profile, raw=raw,
+            qos_overriding_options=qos.overridable()))
 
     def close(self) -> None:
         """End the subscriptions."""

@@ -55,9 +55,9 @@ class MosNode(LifecycleNode):
         self._undo_configure: list[Callable[[], Any]] = []
         self._undo_activate: list[Callable[[], Any]] = []
         self._logged: dict[str, float] = {}
+        self._state = ''
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.add_on_set_parameters_callback(params.on_change(lambda: self.config, self._apply))
-        self._autostart = None
         if self.config.autostart:
             self._autostart = self.create_timer(0.01, self._start, clock=self._steady)
 
@@ -114,10 +114,9 @@ class MosNode(LifecycleNode):
         self._undo_activate.append(inputs.close)
         inputs.open(config)
         status = self.pipeline.status()
+        sources = ', '.join(f'{role} from {topic}' for role, topic in topics.items())
         self.get_logger().info(f'active: {status["model"]} on {status["engine backend"]} '
-                               f'({status["engine provider"]}), '
-                               + ', '.join(f'{role} from {topic}'
-                                           for role, topic in topics.items()))
+                               f'({status["engine provider"]}), {sources}')
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Unsubscribe; finish the inference in work."""
@@ -169,6 +168,7 @@ class MosNode(LifecycleNode):
         for name, publisher in self._outputs.items():
             if _has_subscriber(publisher):
                 publisher.publish(convert.output_message(name, result, sample, self.config))
+        self.monitor.took('stamp_to_publish', self.get_clock().now().nanoseconds - result.stamp_ns)
 
     def _on_jump(self, jump: Any) -> None:
         epoch = self._feed.jumped_to(self.get_clock().now().nanoseconds)
@@ -184,15 +184,24 @@ class MosNode(LifecycleNode):
 
     def _report(self) -> None:
         """/diagnostics, once per second."""
-        pipeline, clock = self.pipeline, self.get_clock()
+        clock = self.get_clock()
         waited_s = time.monotonic() - self._active_since
         if clock.ros_time_is_active and not clock.now().nanoseconds and waited_s > CLOCK_GRACE_S:
             self._warn('clock', 'use_sim_time is set but nothing comes on /clock: start the player '
                                 'with --clock')
-        name, now = self.get_fully_qualified_name(), time.monotonic_ns()
-        message = self.monitor.message(name, now, pipeline.status())
+        message = self.monitor.message(
+            self.get_fully_qualified_name(), time.monotonic_ns(), self.pipeline.status())
+        self._log_change(message.status[0].message)
         message.header.stamp = clock.now().to_msg()
         self._diagnostics.publish(message)
+
+    def _log_change(self, status: str) -> None:
+        """A line per change of the state, with its reason."""
+        before, self._state = self._state, status.partition(':')[0]
+        if before != self._state == 'OK':
+            self.get_logger().info(f'state {status}')
+        elif before != self._state:  # rclpy wants one severity per line of code
+            self.get_logger().warning(f'state {status}')
 
     def _warn(self, key: str, text: str) -> None:
         """Log, each key at most once per LOG_PERIOD_S; /diagnostics has all counts."""

@@ -8,7 +8,8 @@ import pytest
 
 from mos_perception.cli import main
 from mos_perception.commands import run
-from mos_perception.errors import ConfigError, EngineError
+from mos_perception.commands.doctor import PACKAGES
+from mos_perception.errors import ConfigError, EngineError, mos_command
 from mos_perception.recording.bag import BagWriter, open_bag
 
 
@@ -229,9 +230,28 @@ def test_doctor_says_what_is_here_and_what_runs(tmp_path, capsys):
     assert main(['doctor', '--json', str(tmp_path / 'doctor.json')]) == 0
     found = {item['what']: item for item in json.loads((tmp_path / 'doctor.json').read_text())}
     assert found['engine']['state'] == 'ok' and 'onnxruntime' in found['engine']['text']
+    assert sys.executable in found['interpreter']['text']
+    assert all(found[f'package {name}']['state'] == 'ok' for name in PACKAGES)
     assert found['gpu']['state'] in ('ok', 'absent') and 'NumPy' in found['NumPy ABI']['text']
     printed = capsys.readouterr().out
     assert all(f'{item["what"]}: ' in printed for item in found.values())
+
+
+def test_doctor_names_a_package_that_cannot_be_imported(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, 'pycocotools', None)
+    assert main(['doctor']) == 1
+    said = capsys.readouterr()
+    assert said.err == 'mos: broken: package pycocotools: see above\n'
+    line = next(line for line in said.out.splitlines() if 'package pycocotools' in line)
+    assert line.startswith('broken') and '-r requirements/run.txt' in line and 'make ros' in line
+
+
+def test_remedies_name_the_command_that_works_here(monkeypatch):
+    monkeypatch.setattr('mos_perception.errors.shutil.which', lambda name: None)
+    monkeypatch.setenv('ROS_DISTRO', 'jazzy')
+    assert mos_command('doctor') == 'ros2 run mos_perception mos doctor'
+    monkeypatch.delenv('ROS_DISTRO')
+    assert mos_command('doctor') == 'mos doctor'
 
 
 def test_doctor_and_build_without_a_gpu_fail_with_one_line(monkeypatch, capsys):

@@ -1,6 +1,8 @@
 """Decoders against the plain Python oracle, real recordings and bad input; EventStream's skips."""
 
 import sqlite3
+import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mos_perception.datatypes import EventPacket, Events, SkipReason
-from mos_perception.errors import DecodeError
+from mos_perception.errors import ConfigError, DecodeError
 from mos_perception.events import warm_up
 from mos_perception.events.decode import WORD_BYTES, Decoder, EventStream
-from mos_perception.events.encode import encode_evt3
+from mos_perception.events.encode import (
+    encode_evt3,
+    encode_libcaer,
+    encode_libcaer_cmp,
+    encode_mono,
+)
+from mos_perception.events.event_camera import EventCameraPyDecoder
 from mos_perception.events.reference import Reference
 
 DEFINITION = Path(__file__).parents[1] / 'ros/interfaces/event_camera_msgs/msg/EventPacket.msg'
@@ -303,3 +311,93 @@ def test_raw_file_equals_oracle(data_dir):
 
 def test_warm_up_runs():
     warm_up()
+
+
+class PackageDecoder:
+    """The calling convention of event_camera_py's Decoder, over the oracle."""
+
+    def __init__(self):
+        self.oracle, self.events = None, []
+
+    def decode_bytes(self, encoding, width, height, time_base, buffer):
+        if not isinstance(buffer, bytes):
+            raise TypeError('decode_bytes(): incompatible function arguments')
+        self.oracle = self.oracle or Reference(encoding, width, height)
+        self.events = list(self.oracle.decode(buffer, time_base))
+
+    def get_cd_events(self):
+        found = np.zeros(len(self.events), np.dtype({
+            'names': ['x', 'y', 'p', 't'], 'formats': ['<u2', '<u2', 'i1', '<i4'],
+            'offsets': [0, 2, 4, 8], 'itemsize': 12}))
+        for n, (x, y, p, ns) in enumerate(self.events):
+            found[n] = x, y, p, (ns // 1000 + 2 ** 31) % 2 ** 32 - 2 ** 31
+        return found
+
+
+@pytest.fixture
+def event_camera_py(monkeypatch):
+    module = types.ModuleType('event_camera_py')
+    module.Decoder = PackageDecoder
+    monkeypatch.setitem(sys.modules, 'event_camera_py', module)
+
+
+@pytest.mark.parametrize('encode', [
+    lambda events, start: encode_evt3(events), encode_mono, encode_libcaer, encode_libcaer_cmp])
+def test_event_camera_py_gives_the_same_events(encode, event_camera_py):
+    """Event by event, over a wrap of its 32-bit microseconds; times up to a constant."""
+    encoding = {'encode_mono': 'mono', 'encode_libcaer': 'libcaer',
+                'encode_libcaer_cmp': 'libcaer_cmp'}.get(encode.__name__, 'evt3')
+    rng, start = np.random.default_rng(1), 2 ** 31 * 1000 - 50_000_000
+    ours, theirs = Decoder(encoding, 12, 40), EventCameraPyDecoder(encoding, 12, 40)
+    shift = None
+    for number in range(10):
+        t = start + np.sort(rng.integers(0, 10_000, 50)) * 1000 + number * 10_000_000
+        events = Events(rng.integers(0, 40, 50).astype(np.uint16),
+                        rng.integers(0, 12, 50).astype(np.uint16),
+                        rng.integers(0, 2, 50).astype(np.uint8), t.astype(np.int64))
+        base = start + number * 10_000_000
+        one = packet(encode(events, base), encoding, time_base=base)
+        mine, other = ours.decode(one), theirs.decode(one)
+        assert len(mine.x) == 50
+        for name in ('x', 'y', 'p'):
+            assert np.array_equal(getattr(mine, name), getattr(other, name))
+        shift = mine.t_sensor[0] - other.t_sensor[0] if shift is None else shift
+        assert (mine.t_sensor - other.t_sensor == shift).all()
+        assert other.last_sensor_ns == other.t_sensor[-1] and not other.truncated
+
+
+def test_stream_by_event_camera_py(event_camera_py):
+    events = Events(*(np.ones(3, kind) for kind in (np.uint16, np.uint16, np.uint8)),
+                    np.array([5, 6, 7], np.int64) * 1_000_000)
+    streams = EventStream(), EventStream('event_camera_py')
+    for number in range(3):
+        one = packet(encode_evt3(events), seq=number, stamp=1_000_000_000 + number * 20_000_000)
+        found, seen = (stream.push(one) for stream in streams)
+        assert np.array_equal(found[0].t, seen[0].t) and found[2] == seen[2]
+        events = Events(events.x, events.y, events.p, events.t + 20_000_000)
+    empty = streams[1].push(packet(b'', seq=3))
+    assert len(empty[0]) == 0 and empty[1] is None and empty[2] == []
+    streams[1].reset()
+    refused = streams[1].push(packet(b'', 'aer'))[2]
+    assert [skip.reason for skip in refused] == [SkipReason.BAD_PACKET]
+
+
+def test_what_event_camera_py_raises_costs_one_packet(event_camera_py, monkeypatch):
+    stream, good = EventStream('event_camera_py'), packet([HIGH | 1, LOW | 1, ROW | 3, COLUMN | 1])
+
+    def fail(*arguments):
+        raise RuntimeError('unsupported encoding')
+    assert len(stream.push(good)[0]) == 1
+    monkeypatch.setattr(PackageDecoder, 'decode_bytes', fail)
+    events, _, skips = stream.push(good)
+    assert len(events) == 0 and 'event_camera_py: unsupported encoding' in skips[0].detail
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, 'event_camera_py', types.SimpleNamespace(
+        Decoder=PackageDecoder))
+    assert len(stream.push(good)[0]) == 1
+
+
+def test_event_camera_py_is_asked_for_and_absent(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'event_camera_py', None)
+    with pytest.raises(ConfigError, match='install ros-.*-event-camera-py or use event_decoder'):
+        EventStream('event_camera_py')

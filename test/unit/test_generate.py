@@ -3,6 +3,7 @@ and package agree.
 """
 
 import ast
+import re
 import xml.etree.ElementTree as ElementTree
 
 import pytest
@@ -17,11 +18,13 @@ ARGUMENTS = {
     'backend',
     'image_topic',
     'events_topic',
+    'events_type',
     'imu_topic',
     'camera_info_topic',
     'params_file',
     'use_sim_time',
     'autostart',
+    'respawn',
     'rviz',
     'log_level',
 }
@@ -77,8 +80,26 @@ def test_xml_files_parse():
         'event_camera_msgs',
         'message_filters',
         'cv_bridge',
+        'rviz2',
         'python3-numpy',
     } <= depends
+    # rosdep installs these with pip, which Ubuntu 24.04 refuses
+    assert not any(name.endswith('-pip') for name in depends)
+    makefile = (ROOT / 'Makefile').read_text()
+    assert '-c requirements/distribution.txt' in makefile
+    assert 'numpy>=1.26,<2' in (ROOT / 'requirements/distribution.txt').read_text()
+
+
+def test_parameter_texts_name_the_real_queues():
+    qos = (ROOT / 'mos_perception/ros/qos.py').read_text()
+    depth = re.search(r'^FRAME_DEPTH = (\d+)', qos, re.M).group(1)
+    assert f'(frames: {depth})' in FIELDS['input_depth'].metadata['text']
+
+
+def test_transport_profiles():
+    profile = ElementTree.parse(ROOT / 'config' / 'fastdds_udp.xml').getroot()
+    assert [item.text for item in profile.findall('.//{*}type')] == ['UDPv4']
+    assert profile.find('.//{*}useBuiltinTransports').text == 'false'
     profile = ElementTree.parse(ROOT / 'config' / 'fastdds_shm.xml').getroot()
     assert [item.text for item in profile.findall('.//{*}segment_size')] == [str(64 << 20)]
 

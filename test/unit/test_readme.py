@@ -7,7 +7,9 @@ import re
 import shlex
 from pathlib import Path
 
+import launch_stand_in
 import pytest
+import yaml
 
 from mos_perception.cli import _parser
 
@@ -48,3 +50,89 @@ def test_both_promised_commands_are_there():
     assert {'make demo', 'make test'} <= {c for c in COMMANDS} | set(
         re.findall(r'`(make \w+)`', README)
     )
+
+
+SETUP = (ROOT / 'setup.py').read_text()
+ROS2 = [shlex.split(c) for c in COMMANDS if c.startswith('ros2 ')]
+DOCKERFILES = sorted((ROOT / 'docker').glob('*.Dockerfile'))
+
+
+@pytest.mark.parametrize('words', [w for w in ROS2 if w[1] == 'run'], ids=' '.join)
+def test_ros2_run_finds_its_executable(words):
+    assert words[2] == 'mos_perception' and f"'{words[3]} = mos_perception." in SETUP
+    if words[3] == 'mos':
+        _parser().parse_args(words[4:])
+
+
+@pytest.mark.parametrize('words', [w for w in ROS2 if w[1] == 'launch'], ids=' '.join)
+def test_ros2_launch_finds_file_and_arguments(words, monkeypatch, tmp_path):
+    (tmp_path / 'share').mkdir()
+    (tmp_path / 'share/mos_perception').symlink_to(ROOT)
+    launch_stand_in.install(monkeypatch, tmp_path)
+    known = launch_stand_in.shown_arguments(ROOT / 'launch' / words[3])
+    assert words[2] == 'mos_perception'
+    assert {word.partition(':=')[0] for word in words[4:]} <= known.keys()
+
+
+def test_launch_arguments_are_those_of_the_files(monkeypatch, tmp_path):
+    (tmp_path / 'share').mkdir()
+    (tmp_path / 'share/mos_perception').symlink_to(ROOT)
+    launch_stand_in.install(monkeypatch, tmp_path)
+    said = re.search(r'Launch arguments: `([^`]+)`', README).group(1)
+    assert {name.strip() for name in said.split(',')} == launch_stand_in.shown_arguments(
+        ROOT / 'launch/dimos.launch.py').keys()
+
+
+def test_topics_and_services_are_those_of_the_node():
+    node = (ROOT / 'mos_perception/ros/node.py').read_text()
+    table = README[README.index('### Topics'):]
+    out = set(re.findall(r'^\| `~/(\w+)` out', table, re.M))
+    outputs = re.search(r'OUTPUTS = \{(.*?)\}', node, re.S).group(1)
+    assert out == set(re.findall(r"'(\w+)': ", outputs))
+    assert set(re.findall(r'^\| `~/(\w+)` service', table, re.M)) == set(
+        re.findall(r"create_service\(\w+, '~/(\w+)'", node))
+
+
+def test_rosdep_and_colcon_are_told_both_packages():
+    paths = next(c for c in COMMANDS if c.startswith('rosdep')).split('--from-paths')[1]
+    folders = [word for word in paths.split() if not word.startswith('-')]
+    assert [(ROOT / folder / 'package.xml').is_file() for folder in folders] == [True, True]
+    assert '--base-paths $(CURDIR) $(CURDIR)/mos_msgs' in (ROOT / 'Makefile').read_text()
+
+
+@pytest.mark.parametrize('path', DOCKERFILES, ids=lambda path: path.stem)
+def test_docker_files_name_what_exists(path):
+    text = path.read_text().replace('\\\n', ' ')
+    depends = set(re.findall(r'_depend>([\w-]+)<', (ROOT / 'package.xml').read_text()))
+    distro = re.search(r'ARG BASE=ros:(\w+)-ros-base', text).group(1)
+    assert set(re.findall(r'/opt/ros/(\w+)/', text)) == {distro}
+    for found, package in re.findall(r'ros-(\w+)-([\w-]+)', text.split('FROM')[1]):
+        assert found == distro and package.replace('-', '_') in depends
+    for source in re.findall(r'^COPY (\S+) ', text, re.M):
+        assert (ROOT / source).exists()
+    assert set(re.findall(r'\bmake (ros[\w-]*)', text)) == {'ros-env', 'ros'} <= TARGETS
+    file = re.search(r'^CMD \["ros2", "launch", "mos_perception", "([\w.]+)"\]', text, re.M)
+    assert (ROOT / 'launch' / file.group(1)).is_file()
+    for command in re.findall(r'^#\s+(docker run .*)', text, re.M):
+        assert '--network host --ipc host' in command
+    assert 'python3-venv' in text and 'break-system-packages' not in text
+
+
+def test_the_public_workflow_runs_what_exists():
+    path = ROOT / '.github/workflows/ci.yml'
+    jobs = yaml.safe_load(path.read_text())['jobs']
+    assert jobs['plain']['strategy']['matrix']['os'] == ['ubuntu-22.04', 'ubuntu-24.04']
+    runs = [step['run'] for job in jobs.values() for step in job['steps'] if 'run' in step]
+    made = set(re.findall(r'\bmake ([a-z][\w-]*)', '\n'.join(line for line in '\n'.join(
+        runs).splitlines() if 'apt-get' not in line)))
+    assert {'demo', 'test', 'ros'} == made <= TARGETS
+    for file in re.findall(r'([\w]+\.launch\.py)', '\n'.join(runs)):
+        assert (ROOT / 'launch' / file).is_file()
+
+
+@pytest.mark.parametrize('page', ['CONTRIBUTING.md', 'QUALITY_DECLARATION.md', 'docs/install.md'])
+def test_pages_name_files_that_exist(page):
+    text = (ROOT / page).read_text()
+    named = set(re.findall(r'`((?:test|docs|bench|mos_perception|config|requirements|\.ci|\.github)'
+                           r'/[\w./-]*)`', text))
+    assert named and not {name for name in named if not (ROOT / name).exists()}
