@@ -167,7 +167,7 @@ def _check_data(parser: argparse.ArgumentParser) -> None:
 def _build(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--model',
-        default='dimos_nano',
+        default='dimos_light',
         metavar='NAME',
         help='a name under models/ or an .onnx file',
     )
@@ -180,7 +180,7 @@ def _build(parser: argparse.ArgumentParser) -> None:
 def _doctor(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--model',
-        default='dimos_nano',
+        default='dimos_light',
         metavar='NAME',
         help='a name under models/ or an .onnx file',
     )

@@ -35,7 +35,9 @@ class Config:
     """All parameters of a perception node or a replay."""
 
     model: str = parameter(
-        'dimos_nano', 'a name under models/, or a path to an .onnx file with its card beside it'
+        'auto',
+        'a name under models/, or a path to an .onnx file with its card beside it; auto: '
+        'dimos_light, or gmos_nano without events_topic, or dimos_nano without image_topic',
     )
     backend: str = parameter(
         'auto',

@@ -25,7 +25,7 @@ from mos_perception.datatypes import Instances, SyncedInput
 from mos_perception.engine.card import find_model, save_card
 from mos_perception.errors import MosError
 from mos_perception.evaluation.score import SIZES, Scorer
-from mos_perception.models import Model, load_model
+from mos_perception.models import Model, load_model, model_name
 from mos_perception.pipeline import Pipeline
 from training.answers import answers
 from training.baselines import BASELINES
@@ -223,8 +223,8 @@ class _Renamed(argparse.Action):
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     option = parser.add_argument
-    option('--model', help='name under models/ or path of an .onnx file; default: dimos_nano, '
-           'gmos_nano with --frames-only')
+    option('--model', help='name under models/ or path of an .onnx file; default: dimos_light, '
+           'gmos_nano with --frames-only, dimos_nano with --events-static')
     option('--preset', type=scene_name, default='easy')
     option('--data', type=Path,
            help='a data set on disk instead: MouseSIS, SEVD, EVIMO, DAVIS, bag ...')
@@ -256,9 +256,12 @@ def main(arguments: list[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     try:
         theta = -1.0 if args.score_threshold is None else args.score_threshold
-        args.model = args.model or ('gmos_nano' if args.frames_only else Config().model)
-        config = Config(model=args.model, backend='onnxruntime', threads=args.threads,
+        config = Config(model=args.model or 'auto', backend='onnxruntime', threads=args.threads,
                         score_threshold=theta, causal=args.causal)
+        if args.frames_only:
+            config = replace(config, events_topic='')
+        if args.events_static:
+            config = replace(config, image_topic='')
         model = load_model(config)
         if args.events_static:
             return report(evaluate_static(Pipeline(config, model), args.events_static), args.json)
@@ -268,7 +271,7 @@ def main(arguments: list[str] | None = None) -> int:
         result = {'about': about, 'min_pixels': args.min_pixels, 'scores': scores}
         if args.update_card:
             scores = model.card.scores | {key: result}
-            save_card(replace(model.card, scores=scores), find_model(args.model))
+            save_card(replace(model.card, scores=scores), find_model(model_name(config)))
     except MosError as error:
         print(f'evaluate: {error}', file=sys.stderr)
         return 1

@@ -33,9 +33,21 @@ class Model(Protocol):
         """What really runs: backend, device, provider, precision, versions."""
 
 
+def model_name(config: Config) -> str:
+    """The model `config` names; for 'auto' the best of ours for the topics that it has.
+
+    Of events alone `dimos_nano` knows more: it learned from little else.
+    """
+    if config.model != 'auto':
+        return config.model
+    if not config.image_topic:
+        return 'dimos_nano'
+    return 'dimos_light' if config.events_topic else 'gmos_nano'
+
+
 def load_model(config: Config) -> Model:
     """The model `config` names, its card checked against file and graph. Raises EngineError."""
-    path = find_model(config.model)
+    path = find_model(model_name(config))
     card = load_card(path)
     if config.causal and card.evidence is not None:
         card = replace(card, evidence=replace(card.evidence, centred=False))

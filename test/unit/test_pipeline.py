@@ -18,6 +18,7 @@ from mos_perception.datatypes import (
     SkipReason,
 )
 from mos_perception.errors import EngineError
+from mos_perception.models import model_name
 from mos_perception.pipeline import Pipeline
 
 MS = 1_000_000
@@ -173,3 +174,14 @@ def test_live_parameters_reach_every_part(pipeline, bright_model):
     pipeline.update(config)
     assert bright_model.config is config
     assert pipeline.sync.deadline_ns == 1500 * MS
+
+
+@pytest.mark.parametrize('topics, name', [
+    ({}, 'dimos_light'),
+    ({'events_topic': ''}, 'gmos_nano'),
+    ({'image_topic': ''}, 'dimos_nano'),
+    ({'image_topic': '', 'model': 'mine'}, 'mine'),
+])
+def test_auto_is_the_model_for_the_topics_there_are(topics, name):
+    config = Config(**{'image_topic': '/image', 'events_topic': '/events', **topics})
+    assert model_name(config) == name

@@ -146,10 +146,12 @@ def _video_still() -> Preset:
 
 
 def _demo() -> Preset:
-    """Sized so that its bag stays under 8 MB: little frame noise (well lit) and a less sensitive
-    event sensor."""
-    return Preset('demo', size=(192, 256), duration_s=3.3, moving_objects=(3, 3),
+    """A camera that pans and moves past layers, objects that start and stop. Sized so that its bag
+    stays under 8 MB: little frame noise (well lit) and a less sensitive event sensor."""
+    return Preset('demo', size=(160, 216), duration_s=3.1, moving_objects=(3, 3),
                   distractors=(1, 1), area=(0.02, 0.05), object_speed=(0.15, 0.4), start_stop=0.6,
+                  static_camera=0.0, camera_speed=(0.12, 0.2), translation=(0.3, 0.6),
+                  layers=(2, 3),
                   light=(200.0, 200.0), read_noise=0.08, exposure_s=(0.004, 0.004),
                   sensor=EventSensor(threshold=(0.4, 0.5), shot_hz=(0.05, 0.1),
                                      leak_hz=(0.01, 0.05), hot_share=(0.0, 1e-4)))
