@@ -20,7 +20,7 @@ from mos_perception.models.dimos.postprocess import finite
 from mos_perception.models.gmos.refine import to_image_edges
 
 MOVES = 0.5          # motion probability from which a query may own pixels
-MIN_AREA = 0.0004    # share of the frame: less is noise of the foreground map
+MIN_AREA = 0.0012    # share of the frame: less is noise of the foreground map
 APART = 0.1          # of a query's largest part: a part as large is an instance of its own
 
 
