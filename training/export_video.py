@@ -185,7 +185,7 @@ def main(arguments: list[str] | None = None) -> None:
             'foreground_from': given.foreground_from,
             'parameters': parameters,
             'onnx_difference': differences,
-            **{key: state[key] for key in ('seconds', 'steps', 'config')},
+            **{key: state.get(key) for key in ('seconds', 'steps', 'origin', 'config')},
         }
         describe(name, path, spec, about)
         print(f'{path} {path.stat().st_size / 1e6:.1f} MB, {parameters} parameters, {differences}')

@@ -54,14 +54,16 @@ class Run:
         torch.manual_seed(0)
         self.net, self.average = GmosNano(config), GmosNano(config)
         self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=peak, weight_decay=0.02)
-        self.seconds, self.steps = 0.0, 0
+        self.seconds, self.steps, self.origin = 0.0, 0, ''
         if (folder / 'state.json').exists():
             values = json.loads((folder / 'state.json').read_text(encoding='utf-8'))
             self.seconds, self.steps = values['seconds'], values['steps']
+            self.origin = values.get('origin', '')
             self.net.load_state_dict(load_file(folder / 'net.safetensors'))
             self.optimizer.load_state_dict(torch.load(folder / 'optimizer.pt', weights_only=True))
         elif start_from is not None:
-            begun, _ = load_run(start_from)
+            begun, earlier = load_run(start_from)
+            self.origin = f'{earlier["steps"]} steps, {earlier["seconds"]:.0f} s before'
             self.net.load_state_dict(resized_to(begun, config).state_dict())
         self.average.load_state_dict(self.net.state_dict())
         if (folder / 'state.json').exists():
@@ -120,6 +122,7 @@ class Run:
         state = {
             'seconds': self.seconds,
             'steps': self.steps,
+            'origin': self.origin,
             'config': dataclasses.asdict(self.net.config),
         }
         (self.folder / 'state.json').write_text(json.dumps(state), encoding='utf-8')
