@@ -157,6 +157,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description='Export a video run as ONNX.')
     parser.add_argument('--run', type=Path, required=True)
     parser.add_argument('--out', type=Path, default=Path('models'))
+    parser.add_argument('--members', nargs='+', choices=MEMBERS, default=list(MEMBERS))
     parser.add_argument(
         '--foreground-from',
         type=float,
@@ -169,7 +170,8 @@ def main(arguments: list[str] | None = None) -> None:
     with torch.no_grad():
         network.foreground.bias -= given.foreground_from
     config = network.config
-    for name, (queries, events, _) in MEMBERS.items():
+    for name in given.members:
+        queries, events, _ = MEMBERS[name]
         if queries > bool(config.queries) or events > bool(config.event_channels):
             continue
         member = resized_to(network, dataclasses.replace(

@@ -99,7 +99,9 @@ class GmosModel:
                 self.colours.learn(bins, resized(logits, bins.shape))
             found = to_instances(outputs, sample.size, self.score_threshold, self.top_k,
                                  None if bins is None else image)
-        return without_ego(found, sample, stages) if self.ego_motion else found
+        # a frame's evidence has told the camera's motion already: judged again, slow movers are lost
+        again = self.ego_motion and sample.frame is None
+        return without_ego(found, sample, stages) if again else found
 
     def _voxel(self, window: EventWindow | None, motion: EventMotion | None) -> np.ndarray:
         """(C, h, w) float32, zeros without events."""
