@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from mos_perception.errors import ConfigError
@@ -98,7 +97,9 @@ def pair_evidence(
 
 
 def _length(flow: np.ndarray) -> np.ndarray:
-    return cv2.magnitude(np.ascontiguousarray(flow[..., 0]), np.ascontiguousarray(flow[..., 1]))
+    # cv2.magnitude's last bit hangs on where its memory lies: a bag would not equal live
+    x, y = flow[..., 0], flow[..., 1]
+    return np.sqrt(x * x + y * y)
 
 
 def mirrored(planes: np.ndarray) -> np.ndarray:

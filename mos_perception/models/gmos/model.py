@@ -99,7 +99,7 @@ class GmosModel:
                 self.colours.learn(bins, resized(logits, bins.shape))
             found = to_instances(outputs, sample.size, self.score_threshold, self.top_k,
                                  None if bins is None else image)
-        # a frame's evidence has told the camera's motion already: judged again, slow movers are lost
+        # a frame's evidence has told the camera's motion: judged again, slow movers are lost
         again = self.ego_motion and sample.frame is None
         return without_ego(found, sample, stages) if again else found
 
