@@ -32,9 +32,11 @@ def sourced(workspace, command):
     environment = {key: value for key, value in os.environ.items()
                    if key in ('HOME', 'AMENT_PREFIX_PATH', 'LD_LIBRARY_PATH')
                    or key.startswith('_ROS_WHEELS')}
+    # here the environment stands for the distribution, whose setup.bash would not have our `mos`
+    ours = Path(sys.executable).parent
     return subprocess.run(
-        ['bash', '-c', f'. install/setup.bash && {command}'], cwd=workspace,
-        env={**environment, 'PATH': '/usr/bin:/bin'}, capture_output=True, text=True)
+        ['bash', '-c', f'. install/setup.bash && PATH=${{PATH//{ours}:/}} && {command}'],
+        cwd=workspace, env={**environment, 'PATH': '/usr/bin:/bin'}, capture_output=True, text=True)
 
 
 def test_executables_run_in_the_interpreter_that_built_them(workspace):
