@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,8 +41,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
     try:
         found = torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).split('\n')[0]
-        if 'GLOBAL' not in str(error) and 'Unsupported' not in str(error):
+        found = re.search(r'WeightsUnpickler error: *(.*)', str(error))
+        reason = found[1] if found else str(error).split('\n')[0]
+        if 'global' not in reason.lower():
             raise EngineError(f'{path} is not a checkpoint ({reason}): '
                               'it is damaged or another file') from error
         raise UnsafeFileError(f'{path} holds more than tensors ({reason}): refused, nothing of it '

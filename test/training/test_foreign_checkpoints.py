@@ -97,7 +97,7 @@ def test_a_cut_off_file_is_refused(network, tmp_path):
 
 @pytest.mark.parametrize('write', [
     saved({'model_state_dict': Code()}),
-    lambda path: path.write_bytes(pickle.dumps({'model': Code()}))])
+    lambda path: path.write_bytes(pickle.dumps({'model': Code()}, 2))])
 def test_code_in_a_pickle_is_refused_and_not_run(write, tmp_path, capsys):
     write(tmp_path / 'evil.pth')
     with pytest.raises(UnsafeFileError, match='nothing of it was run'):
