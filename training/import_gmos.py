@@ -29,6 +29,7 @@ from training.checkpoints import keep, read_state, take
 from training.nets.gmos import GmosProposer
 from training.nets.gmos_fusion import GmosConfig
 from training.nets.gmos_s import GmosS
+from training.nets.gmos_whole import GEOMETRY_LICENCES, TARGET, WholeGmos
 from training.nets.pi3 import MEAN, STD, Pi3Config, Pi3Trunk
 from training.nets.sam2 import SIZES, AppearanceEncoder, from_official, make_sam2, sam2_config
 from training.nets.sam2_memory import MaskFromMemory, MaskPrompt, MemoryEncoder
@@ -37,7 +38,7 @@ from training.static_graphs import Graph, move_in, write_card, write_graph
 if TYPE_CHECKING:
     from transformers import Sam2VideoConfig, Sam2VideoModel
 
-PI3_LICENCE = "Pi3's published weights are CC BY-NC 4.0: NO COMMERCIAL USE"
+PI3_LICENCE = f"Pi3's published weights: {GEOMETRY_LICENCES['pi3']}"
 SAM2_LICENCE = "SAM 2.1's weights are Apache-2.0"
 GMOS_LICENCE = "GMOS' weights: see the terms of github.com/Jyxarthur/gmos (its code is Apache-2.0)"
 FRAMES = 5
@@ -72,7 +73,7 @@ class _Geometry(nn.Module):
         self.trunk = trunk
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return self.trunk.decode(tokens)[:, FRAMES // 2]
+        return self.trunk.decode(tokens)[:, TARGET]
 
 
 class _Head(nn.Module):
@@ -108,6 +109,14 @@ def load_sam2(path: Path, config: Sam2VideoConfig) -> Sam2VideoModel:
     network = make_sam2(config)
     take(network, from_official(read_state(path)), str(path))
     return network
+
+
+def load_whole(files: dict[str, Path], networks: Networks) -> WholeGmos:
+    """All three checkpoints as one network, in evaluation mode. Raises MosError."""
+    head = load_head(files['gmos'], networks.gmos)
+    trunk = load_pi3(files['pi3'], networks.pi3)
+    sam2 = load_sam2(files['sam2'], networks.sam2)
+    return WholeGmos(trunk, AppearanceEncoder(sam2), head).eval()
 
 
 def graphs(head: GmosProposer | GmosS, trunk: Pi3Trunk, sam2: Sam2VideoModel) -> dict[str, Graph]:
@@ -167,9 +176,8 @@ def import_gmos(files: dict[str, Path], networks: Networks, out: Path) -> list[P
     paths. Raises MosError.
     """
     _log.warning('%s', PI3_LICENCE)
-    head = load_head(files['gmos'], networks.gmos)
-    trunk = load_pi3(files['pi3'], networks.pi3)
-    sam2 = load_sam2(files['sam2'], networks.sam2)
+    whole = load_whole(files, networks)
+    head, trunk, sam2 = whole.head, whole.geometry, whole.appearance.sam2
     name = 'gmos_s' if isinstance(head, GmosS) else 'gmos'
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix='.import') as folder:
