@@ -1,4 +1,4 @@
-"""A GMOS from pixels: geometry encoder | appearance encoder | fusion | head, as `gmos_nano` is built.
+"""A GMOS from pixels, built as `gmos_nano` is: geometry | appearance -> fusion -> head.
 
 Any `GeometryEncoder` can take Pi3's place: a GMOS needs a map of tokens of the target frame that
 has seen the frames around it. The head must be trained for the encoder it gets.
