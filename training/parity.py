@@ -10,6 +10,7 @@ official outputs, which the tests hold ours against. Weights and inputs come fro
 from __future__ import annotations
 
 import argparse
+import hashlib
 import importlib
 import json
 import sys
@@ -171,6 +172,26 @@ def _cases() -> dict[str, Case]:
 CASES = _cases()
 
 
+def digest(state: dict[str, Tensor]) -> dict[str, Any]:
+    """How many keys a state dict has, and the sha256 of its sorted keys and shapes."""
+    lines = sorted(f'{key} {"x".join(map(str, value.shape))}' for key, value in state.items())
+    return {'keys': len(lines), 'sha256': hashlib.sha256('\n'.join(lines).encode()).hexdigest()}
+
+
+def official_digests() -> dict[str, dict[str, Any]]:
+    """Of the official networks at their published sizes, built without memory for weights."""
+    kinds = {'gmos': ('core.gmos_proposer', 'GMOSProposer'), 'gmos_s': ('core.gmos_s', 'GMOS_S'),
+             'pi3': ('core.pi3_encoder', 'Pi3Encoder')}
+    linspace = torch.linspace
+    torch.linspace = partial(linspace, device='cpu')  # whose values DINOv2 reads when it is built
+    try:
+        with torch.device('meta'):
+            return {name: digest(getattr(importlib.import_module(module), kind)().state_dict())
+                    for name, (module, kind) in kinds.items()}
+    finally:
+        torch.linspace = linspace
+
+
 @torch.no_grad()
 def ours(name: str, seed: int = 0) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Our outputs of a case and the weights that gave them."""
@@ -199,11 +220,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description='Hold our networks against the official code.')
     parser.add_argument('--official', type=Path, required=True, help='a clone of Jyxarthur/gmos')
     parser.add_argument('--full', action='store_true', help='the published sizes too: 6.5 GB')
-    parser.add_argument('--only', help='one case', choices=CASES)
+    parser.add_argument('--only', help='one of them', choices=['keys', *CASES])
     parser.add_argument('--out', type=Path, help='keep samples of the official outputs there')
     given = parser.parse_args(arguments)
     sys.path[:0] = [str(given.official), str(given.official / 'core' / 'sam2')]
     kept = {}
+    if given.only in (None, 'keys'):
+        kept['keys'] = official_digests()
+        print(f'keys: {kept["keys"]}', flush=True)
     for name, case in CASES.items():
         if given.only not in (None, name) or (case.full and not given.full):
             continue
@@ -212,6 +236,8 @@ def main(arguments: list[str] | None = None) -> None:
         print(f'{name}: {time.monotonic() - begun:.1f} s, '
               + ', '.join(f'{key} {value:.1e}' for key, value in differences.items()), flush=True)
     if given.out is not None:
+        if given.out.exists():
+            kept = json.loads(given.out.read_text(encoding='utf-8')) | kept
         given.out.write_text(json.dumps(kept) + '\n', encoding='utf-8')
 
 
