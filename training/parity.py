@@ -67,7 +67,8 @@ def summary(value: Tensor) -> dict[str, Any]:
     """Shape, mean, deviation and samples evenly spread over a tensor."""
     flat = value.double().flatten()
     places = torch.linspace(0, len(flat) - 1, SAMPLES).long()
-    return {'shape': list(value.shape), 'mean': float(flat.mean()), 'std': float(flat.std()),
+    deviation = float(flat.std()) if len(flat) > 1 else 0.0
+    return {'shape': list(value.shape), 'mean': float(flat.mean()), 'std': deviation,
             'samples': [round(float(sample), 6) for sample in flat[places]]}
 
 
