@@ -118,7 +118,7 @@ class MaskFromMemory(_Memory):
         keys = values + torch.cat([self.memory_places, places])
         valid = torch.cat([memory_valid.repeat_interleave(self.side**2),
                            pointer_valid.repeat_interleave(splits)])
-        bias = (valid - 1) * _MASKED
+        bias = (valid - 1)[None] * _MASKED  # attention takes no mask of one dimension
         tokens = self.raw(appearance).flatten(2).transpose(1, 2) + 0.1 * self.places
         for layer in self.sam2.memory_attention.layers:
             normed = layer.layer_norm1(tokens)[:, None]
