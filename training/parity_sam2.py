@@ -74,7 +74,7 @@ def prompt() -> Tensor:
 
 
 def ours(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A tracked object by our graphs, and the first frame's features."""
+    """A prompted and tracked object by our graphs, and the first frame's features."""
     sam2 = make_sam2(tiny_config())
     take(sam2, from_official(state), 'official weights')
     return track(sam2, frames(), prompt())
@@ -82,12 +82,13 @@ def ours(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def track(sam2: Sam2VideoModel, images: Tensor, mask: Tensor) -> dict[str, Tensor]:
-    """Features of the first image; mask, IoU, score and pointer on each later one."""
+    """Features of the first image; score and pointer on each, mask and IoU on each later one."""
     encode, remember = AppearanceEncoder(sam2), MemoryEncoder(sam2)
     recall = MaskFromMemory(sam2)
     levels = encode(images[:1])
     found = dict(zip(('appearance', 'middle', 'fine'), levels))
     pointer, score = MaskPrompt(sam2)(*levels, mask)
+    found |= {'object_score_0': score, 'pointer_0': pointer}
     memories = [remember(levels[0], 20 * mask - 10, score)]
     pointers = [pointer]
     for index in range(1, len(images)):
@@ -163,11 +164,11 @@ def official(network: nn.Module) -> dict[str, Tensor]:
             index, index == 0, features, places, sizes, None, prompt() if index == 0 else None,
             outputs, 1000)
         outputs['non_cond_frame_outputs' if index else 'cond_frame_outputs'][index] = result
+        found |= {f'object_score_{index}': result['object_score_logits'],
+                  f'pointer_{index}': result['obj_ptr']}
         if index:
             found |= {f'mask_logits_{index}': result['pred_masks'],
-                      f'iou_{index}': result['object_ious'],
-                      f'object_score_{index}': result['object_score_logits'],
-                      f'pointer_{index}': result['obj_ptr']}
+                      f'iou_{index}': result['object_ious']}
     return found
 
 

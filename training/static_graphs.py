@@ -13,7 +13,14 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from mos_perception.engine.card import ImageSpec, ModelCard, PostprocessSpec, save_card, sha256_of
+from mos_perception.engine.card import (
+    ImageSpec,
+    ModelCard,
+    PostprocessSpec,
+    data_file,
+    save_card,
+    sha256_of,
+)
 from mos_perception.engine.interface import TensorSpec
 from mos_perception.engine.ort import OrtEngine
 from mos_perception.errors import EngineError
@@ -67,16 +74,11 @@ def write_card(graph: Graph, path: Path, licence: str, about: dict[str, Any]) ->
     """The card beside a graph."""
     loaded = onnx.load(path, load_external_data=False).graph
     inputs, outputs = (_specs(values) for values in (loaded.input, loaded.output))
-    if (data := data_file(path)).exists():
-        about = about | {'data_file': data.name, 'data_sha256': sha256_of(data)}
+    data = data_file(path)
     save_card(ModelCard(
         path.stem, 'gmos', path.name, sha256_of(path), inputs, outputs, graph.image, None, None,
-        PostprocessSpec(20, 0.5), about, {}, licence), path)
-
-
-def data_file(path: Path) -> Path:
-    """Where a graph's weights are that do not fit into it."""
-    return path.with_name(f'{path.name}.data')
+        PostprocessSpec(20, 0.5), about, {}, licence,
+        data_sha256=sha256_of(data) if data.exists() else None), path)
 
 
 def move_in(staged: Path, out: Path) -> list[Path]:

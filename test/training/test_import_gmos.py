@@ -27,8 +27,9 @@ from training import import_gmos, parity_sam2  # noqa: E402
 from training.nets.sam2 import make_sam2, sam2_config  # noqa: E402
 
 GOLDEN = json.loads((Path(__file__).parent / 'goldens' / 'sam2.json').read_text())
-GMOS = GmosConfig(width=64, heads=2, feed_forward=32, encoder_depth=1, decoder_depth=2, queries=4,
-                  geometry_width=32, appearance_width=parity_sam2.WIDTH, grid=16)
+GMOS = GmosConfig(width=parity_sam2.WIDTH, heads=4, feed_forward=32, encoder_depth=1,
+                  decoder_depth=2, queries=4, geometry_width=32,
+                  appearance_width=parity_sam2.WIDTH, grid=16)
 PI3 = Pi3Config(size=(28, 42), width=32, heads=2, encoder_depth=1, decoder_depth=2,
                 trained_grid=4)
 MEMORY = {'memory_encoder', 'mask_prompt', 'mask_from_memory'}

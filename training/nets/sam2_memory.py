@@ -60,8 +60,15 @@ class MaskPrompt(_Memory):
         """`pointer` (1, C) and `object_score` (1, 1) from the frame's levels and a (1, 1, S, S)
         mask of 0 and 1.
         """
-        found = self.sam2._use_mask_as_output(self.raw(appearance), [fine, middle], mask)
-        return found.object_pointer.reshape(1, -1), found.object_score_logits.reshape(1, 1)
+        # not the library's own step: its pointer is that of the best of three masks, while the
+        # official code takes the single mask's
+        found = self.sam2._single_frame_forward(
+            input_masks=self.sam2.mask_downsample(mask),
+            image_embeddings=[fine, middle, self.raw(appearance)], multimask_output=False)
+        there = mask.amax((1, 2, 3))[:, None].sign()
+        pointer = there * found.object_pointer.reshape(1, -1)
+        pointer = pointer + (1 - there) * self.sam2.no_object_pointer
+        return pointer, 20 * there - 10
 
 
 class MaskFromMemory(_Memory):
