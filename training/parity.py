@@ -16,7 +16,8 @@ import json
 import sys
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -179,18 +180,25 @@ def digest(state: dict[str, Tensor]) -> dict[str, Any]:
     return {'keys': len(lines), 'sha256': hashlib.sha256('\n'.join(lines).encode()).hexdigest()}
 
 
+@contextmanager
+def without_memory() -> Iterator[None]:
+    """Networks that are built in here have shapes and no values."""
+    linspace = torch.linspace
+    torch.linspace = partial(linspace, device='cpu')  # whose values are read when ViTs are built
+    try:
+        with torch.device('meta'):
+            yield
+    finally:
+        torch.linspace = linspace
+
+
 def official_digests() -> dict[str, dict[str, Any]]:
     """Of the official networks at their published sizes, built without memory for weights."""
     kinds = {'gmos': ('core.gmos_proposer', 'GMOSProposer'), 'gmos_s': ('core.gmos_s', 'GMOS_S'),
              'pi3': ('core.pi3_encoder', 'Pi3Encoder')}
-    linspace = torch.linspace
-    torch.linspace = partial(linspace, device='cpu')  # whose values DINOv2 reads when it is built
-    try:
-        with torch.device('meta'):
-            return {name: digest(getattr(importlib.import_module(module), kind)().state_dict())
-                    for name, (module, kind) in kinds.items()}
-    finally:
-        torch.linspace = linspace
+    with without_memory():
+        return {name: digest(getattr(importlib.import_module(module), kind)().state_dict())
+                for name, (module, kind) in kinds.items()}
 
 
 @torch.no_grad()

@@ -2,9 +2,10 @@
 
 `python -m training.parity_sam2 --official FOLDER [--out goldens.json]`
 
-FOLDER is a clone of github.com/Jyxarthur/gmos, which has facebookresearch/sam2 in core/sam2; its
-code is run as it is, never copied. A small network of random weights is given an object's mask and
-tracks it for three frames, in the official way and in ours.
+FOLDER is a clone of github.com/Jyxarthur/gmos, which has facebookresearch/sam2 in core/sam2 and
+needs hydra-core; its code is run as it is, never copied. A small network of random weights is given
+an object's mask and tracks it for three frames, in the official way and in ours; at the published
+sizes keys and shapes are compared.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from torch import Tensor, nn
 
 from mos_perception.errors import EngineError
 from training.checkpoints import take
-from training.nets.sam2 import AppearanceEncoder, from_official, make_sam2
+from training.nets.sam2 import SIZES, AppearanceEncoder, from_official, make_sam2, sam2_config
 from training.nets.sam2_memory import MaskFromMemory, MaskPrompt, MemoryEncoder
-from training.parity import TOLERANCE, seeded, summary, weight
+from training.parity import TOLERANCE, digest, seeded, summary, weight, without_memory
 
 if TYPE_CHECKING:
     from transformers import Sam2VideoConfig, Sam2VideoModel
@@ -147,6 +148,20 @@ def official_network() -> nn.Module:
         fixed_no_obj_ptr=True, use_mlp_for_obj_ptr_proj=True, no_obj_embed_spatial=True).eval()
 
 
+def official_digests() -> dict[str, dict[str, Any]]:
+    """Of the official networks at their published sizes, under the library's keys."""
+    hydra = importlib.import_module('hydra')
+    instantiate = importlib.import_module('hydra.utils').instantiate
+    importlib.import_module('sam2')  # tells hydra where the configurations are
+    found = {}
+    for size, name in zip(SIZES, ('t', 's', 'b+', 'l'), strict=True):
+        config = hydra.compose(config_name=f'configs/sam2.1/sam2.1_hiera_{name}.yaml')
+        with without_memory():
+            network = instantiate(config.model, _recursive_=True)
+        found[size] = digest(from_official(network.state_dict()))
+    return found
+
+
 @torch.no_grad()
 def official(network: nn.Module) -> dict[str, Tensor]:
     """As `ours`."""
@@ -189,8 +204,17 @@ def main(arguments: list[str] | None = None) -> None:
     if max(differences.values()) > TOLERANCE:
         raise EngineError(f'ours and the official SAM 2.1 differ by {differences}: '
                           f'must be <= {TOLERANCE}')
+    sizes = official_digests()
+    for size, wanted_keys in sizes.items():
+        with without_memory():
+            network = make_sam2(sam2_config(size))
+        if digest(network.state_dict()) != wanted_keys:
+            raise EngineError(f'keys or shapes of SAM 2.1 {size} are not the official ones: '
+                              'is transformers another version?')
+        print(f'{size}: {wanted_keys["keys"]} keys and their shapes are equal')
     if given.out is not None:
-        kept = {'keys': shapes, 'outputs': {key: summary(value) for key, value in wanted.items()}}
+        kept = {'sizes': sizes, 'keys': shapes,
+                'outputs': {key: summary(value) for key, value in wanted.items()}}
         given.out.write_text(json.dumps(kept) + '\n', encoding='utf-8')
 
 

@@ -18,7 +18,7 @@ from training.nets.gmos import GmosProposer
 from training.nets.gmos_fusion import GmosConfig
 from training.nets.gmos_s import GmosS
 from training.nets.pi3 import MEAN, STD, Pi3Config, Pi3Trunk
-from training.parity import TOLERANCE, fill, summary
+from training.parity import TOLERANCE, digest, fill, summary
 
 pytest.importorskip(
     'transformers', reason='SAM 2.1 needs transformers: pip install -r requirements/gmos.txt')
@@ -42,6 +42,7 @@ def test_sizes_of_sam2_are_the_published_ones(size, millions):
     with torch.device('meta'):
         network = make_sam2(sam2_config(size))
     assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(millions, abs=0.005)
+    assert digest(network.state_dict()) == GOLDEN['sizes'][size]
 
 
 def test_unknown_size_is_refused():
