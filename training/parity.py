@@ -228,7 +228,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description='Hold our networks against the official code.')
     parser.add_argument('--official', type=Path, required=True, help='a clone of Jyxarthur/gmos')
-    parser.add_argument('--full', action='store_true', help='the published sizes too; Pi3 is 3 GB, twice')
+    parser.add_argument('--full', action='store_true',
+                        help='the published sizes too; Pi3 is 3 GB, twice')
     parser.add_argument('--only', help='one of them', choices=['keys', *CASES])
     parser.add_argument('--out', type=Path, help='keep samples of the official outputs there')
     given = parser.parse_args(arguments)
