@@ -16,7 +16,8 @@ from mos_perception.formats import FORMATS
 
 # subcommand -> the file of `commands/` that runs it
 ROOMS = {'replay': 'run', 'evaluate': 'run', 'show': 'run', 'demo': 'run', 'convert': 'data',
-         'check-data': 'data', 'topics': 'data', 'build': 'machine', 'doctor': 'machine'}
+         'check-data': 'data', 'topics': 'data', 'build': 'machine', 'doctor': 'machine',
+         'import': 'imports'}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
             'build', help='make the TensorRT engine of a model, on the machine that runs it'
         )
     )
+    _import(commands.add_parser('import', help='published weights as a model'))
     _doctor(
         commands.add_parser('doctor', help='what this machine has and lacks; send it with a report')
     )
@@ -175,6 +177,22 @@ def _build(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--force', action='store_true', help='build even if the cache has the engine'
     )
+
+
+def _import(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('what', choices=('gmos',), help='GMOS or GMOS-S, with Pi3 and SAM 2.1')
+    parser.add_argument('--checkpoint', type=Path, required=True, metavar='FILE')
+    parser.add_argument('--pi3', type=Path, required=True, metavar='FILE')
+    parser.add_argument('--sam2', type=Path, required=True, metavar='FILE')
+    parser.add_argument(
+        '--size', choices=('tiny', 'small', 'base_plus', 'large'), default='large',
+        help="SAM 2.1's; the published GMOS was trained with large",
+    )
+    parser.add_argument(
+        '--image-size', type=int, nargs=2, default=(378, 672), metavar=('H', 'W'),
+        help="Pi3's input in px, multiples of 14",
+    )
+    parser.add_argument('--out', type=Path, default=Path('models'), metavar='DIR')
 
 
 def _doctor(parser: argparse.ArgumentParser) -> None:

@@ -68,7 +68,8 @@ def engine_key(
             'l4t': gpu.l4t,
         }
     )
-    return {'onnx': card.sha256, 'flavour': flavour, 'version': version, 'device': device,
+    return {'onnx': card.sha256 + (card.data_sha256 or ''), 'flavour': flavour,
+            'version': version, 'device': device,
             'shapes': [str(spec) for spec in card.inputs], 'workspace': WORKSPACE_BYTES}
 
 

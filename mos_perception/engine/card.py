@@ -66,7 +66,7 @@ class ModelCard:
     """Everything the runtime and a reader must know of a model file.
 
     `voxel` and `window` are None for models that take no events, `evidence` for those that take no
-    motion evidence.
+    motion evidence. `data_sha256` is that of `file`.data, where the weights lie beside the graph.
     """
 
     id: str
@@ -83,15 +83,22 @@ class ModelCard:
     scores: dict[str, Any]
     licence: str
     evidence: EvidenceSpec | None = None
+    data_sha256: str | None = None
 
     def __post_init__(self) -> None:
         """Check the values. Raises EngineError."""
+        digests = {'sha256': self.sha256}
+        if self.data_sha256 is not None:
+            digests['data_sha256'] = self.data_sha256
         checks = [
-            (
-                'sha256',
-                self.sha256,
-                len(self.sha256) == 64 and not set(self.sha256) - set('0123456789abcdef'),
-                '64 lower-case hex digits',
+            *(
+                (
+                    name,
+                    value,
+                    len(value) == 64 and not set(value) - set('0123456789abcdef'),
+                    '64 lower-case hex digits',
+                )
+                for name, value in digests.items()
             ),
             ('image.mean', self.image.mean, len(self.image.mean) == 3, 'three numbers'),
             (
@@ -136,7 +143,10 @@ class ModelCard:
 
 
 def load_card(onnx_path: Path) -> ModelCard:
-    """The card beside `onnx_path`, with the model file's sha256 verified. Raises EngineError."""
+    """The card beside `onnx_path`, with the sha256 of the model file and of its `.data` verified.
+
+    Raises EngineError.
+    """
     onnx_path = Path(onnx_path)
     path = onnx_path.with_suffix('.json')
     try:
@@ -153,13 +163,22 @@ def load_card(onnx_path: Path) -> ModelCard:
             f'model card {path} is not JSON ({error}): export the model again'
         ) from error
     card = _build(ModelCard, values, str(path))
-    actual = sha256_of(onnx_path)
-    if actual != card.sha256:
-        raise EngineError(
-            f'model file {onnx_path} has sha256 {actual}, its card says {card.sha256}: '
-            'the file is damaged or not the one described; restore it or export again'
-        )
+    wanted = {onnx_path: card.sha256}
+    if card.data_sha256 is not None:
+        wanted[data_file(onnx_path)] = card.data_sha256
+    for file, digest in wanted.items():
+        actual = sha256_of(file)
+        if actual != digest:
+            raise EngineError(
+                f'model file {file} has sha256 {actual}, its card says {digest}: '
+                'the file is damaged or not the one described; restore it or export again'
+            )
     return card
+
+
+def data_file(onnx_path: Path) -> Path:
+    """Where a graph's weights are if they do not fit into it."""
+    return onnx_path.with_name(f'{onnx_path.name}.data')
 
 
 def save_card(card: ModelCard, path: Path) -> Path:
@@ -299,11 +318,11 @@ def _value(spec: dataclasses.Field, value: Any, where: str) -> Any:
         return None
     if spec.name in _NESTED:
         return _build(_NESTED[spec.name], value, where)
-    if spec.type in _SCALARS:
-        kind, words = _SCALARS[spec.type]
+    if (scalar := spec.type.removesuffix(' | None')) in _SCALARS:
+        kind, words = _SCALARS[scalar]
         if not isinstance(value, kind) or isinstance(value, bool) != (spec.type == 'bool'):
             raise EngineError(f'model card {where} is {value!r}: must be {words}')
-        return float(value) if spec.type == 'float' else value
+        return float(value) if scalar == 'float' else value
     if not isinstance(value, list):
         raise EngineError(f'model card {where} is {value!r}: must be a list')
     if spec.type.startswith('tuple[TensorSpec'):

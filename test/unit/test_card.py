@@ -69,6 +69,19 @@ def test_tampered_model_is_refused(model):
         load_card(model)
 
 
+def test_weights_beside_the_graph_are_verified_too(model):
+    data = model.with_name('tiny.onnx.data')
+    data.write_bytes(b'abc')
+    save_card(make_card(data_sha256=ABC), model)
+    assert load_card(model).data_sha256 == ABC
+    data.write_bytes(b'abd')
+    with pytest.raises(EngineError, match=f'tiny.onnx.data has sha256 .*its card says {ABC}'):
+        load_card(model)
+    data.unlink()
+    with pytest.raises(EngineError, match='tiny.onnx.data cannot be read'):
+        load_card(model)
+
+
 def edit(model: Path, change) -> None:
     path = model.with_suffix('.json')
     values = json.loads(path.read_text())
@@ -90,6 +103,8 @@ def edit(model: Path, change) -> None:
     (lambda v: v['inputs'][0].pop('dtype'), r'inputs\[0\]: missing dtype'),
     (lambda v: v.update(inputs=[3]), r'inputs\[0\]: must be a JSON object'),
     (lambda v: v.update(sha256='12'), '64 lower-case hex'),
+    (lambda v: v.update(data_sha256='12'), 'data_sha256 .* 64 lower-case hex'),
+    (lambda v: v.update(data_sha256=12), 'data_sha256 is 12: must be text'),
     (lambda v: v.update(id=None), 'must be text'),
     (lambda v: v['postprocess'].update(top_k=0), 'top_k')])
 def test_wrong_cards_name_the_key(model, change, words):

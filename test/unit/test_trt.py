@@ -136,7 +136,8 @@ def test_a_plan_tensorrt_does_not_take_is_deleted(monkeypatch, tmp_path):
     monkeypatch.setattr(runtime, 'import_tensorrt', lambda flavour: trt)
     monkeypatch.setattr(runtime, 'open_driver', lambda name: driver)
     monkeypatch.setattr(
-        runtime, 'load_card', lambda path: SimpleNamespace(sha256='a' * 64, inputs=())
+        runtime, 'load_card',
+        lambda path: SimpleNamespace(sha256='a' * 64, data_sha256=None, inputs=()),
     )
     key = runtime.engine_key(runtime.load_card(None), 'tensorrt', '10.3.0', GPU)
     cache.store('net', key, b'plan')

@@ -1,0 +1,43 @@
+"""`mos import`: what it hands on, what it says where something is missing or fails."""
+
+import importlib.util
+import subprocess
+import sys
+
+import pytest
+
+from mos_perception.cli import main
+from mos_perception.commands import imports
+
+FILES = ['import', 'gmos', '--checkpoint', 'g.pth', '--pi3', 'p.safetensors', '--sam2', 's.pt']
+
+
+@pytest.fixture
+def every_library(monkeypatch):
+    """All that an import needs seems to be here."""
+    monkeypatch.setattr(imports.importlib.util, 'find_spec', lambda name: name)
+
+
+def test_missing_libraries_are_named_with_their_remedies(monkeypatch, capsys):
+    real = importlib.util.find_spec
+    monkeypatch.setattr(imports.importlib.util, 'find_spec',
+                        lambda name: None if name in ('torch', 'transformers') else real(name))
+    assert main(FILES) == 1
+    told = capsys.readouterr().err
+    assert told.count('\n') == 1
+    assert 'torch: pip install torch' in told and 'requirements/gmos.txt' in told
+
+
+def test_options_reach_the_importer_and_its_failure_is_ours(every_library, monkeypatch, capsys):
+    seen = []
+
+    def run(command, check):
+        seen.append(command)
+        return subprocess.CompletedProcess(command, 1)
+
+    monkeypatch.setattr(imports.subprocess, 'run', run)
+    assert main([*FILES, '--size', 'small', '--image-size', '252', '448']) == 1
+    assert seen == [[sys.executable, '-m', 'training.import_gmos', '--checkpoint', 'g.pth', '--pi3',
+                     'p.safetensors', '--sam2', 's.pt', '--size', 'small', '--out', 'models',
+                     '--image-size', '252', '448']]
+    assert 'g.pth was not imported' in capsys.readouterr().err
