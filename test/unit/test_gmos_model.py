@@ -8,12 +8,17 @@ import cv2
 import numpy as np
 import pytest
 
+from mos_perception.config import Config
+from mos_perception.datatypes import Events, SyncedInput
 from mos_perception.engine.card import ImageSpec, ModelCard, PostprocessSpec, load_card, save_card
 from mos_perception.errors import EngineError
+from mos_perception.models import load_model
 from mos_perception.models.gmos.postprocess import to_instances
 from mos_perception.models.gmos.refine import to_image_edges
 from mos_perception.motion.evidence import EvidenceSpec
 from mos_perception.motion.flow import FlowSettings
+from mos_perception.stages import StageTimes
+from training.scenes import render_clip
 
 SMALL, FRAME = (64, 96), (128, 192)
 
@@ -155,3 +160,31 @@ def test_card_refuses_bad_evidence(tmp_path: Path, key, value, said):
     path.write_text(json.dumps(values))
     with pytest.raises(EngineError, match=said):
         load_card(file)
+
+
+def test_dimos_light_sees_frames_events_or_either_alone():
+    """On a rendered clip that it never saw; a window without events is as no window."""
+    clip, model = render_clip('easy', 6, 'test'), load_model(Config(model='dimos_light', threads=1))
+    frames = [clip.frame(i) for i in range(len(clip))]
+    window = clip.window(4, 100_000_000)
+    empty = dataclasses.replace(window, events=Events.empty())
+    truth = clip.moving[4][clip.ids[4]]
+
+    def found(frame, window):
+        model.reset()
+        sample = SyncedInput(frames[4].stamp_ns, '', frame, window, clip.size,
+                             neighbours=tuple(frames[:4] + frames[5:]) if frame else ())
+        stages = StageTimes()
+        masks = model.detect(sample, stages).masks
+        assert {'motion', 'voxel', 'pre', 'engine', 'post'} <= stages.keys()
+        return masks
+
+    answers = {name: found(*given) for name, given in {
+        'both': (frames[4], window), 'frame': (frames[4], None), 'events': (None, window),
+        'no events': (frames[4], empty), 'nothing': (None, None)}.items()}
+    for name in ('both', 'frame', 'events'):
+        union = answers[name].any(0)
+        assert (union & truth).sum() > 0.6 * (union | truth).sum(), name
+    assert not np.array_equal(answers['both'], answers['frame'])
+    np.testing.assert_array_equal(answers['no events'], answers['frame'])
+    assert not answers['nothing'].any()
