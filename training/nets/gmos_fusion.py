@@ -23,11 +23,17 @@ class GmosConfig:
     """The defaults are the published networks'."""
 
     width: int = 256
+    """Channels of tokens and queries."""
     heads: int = 8
+    """Of every attention."""
     feed_forward: int = 2048
+    """Width of the layers' feed-forward part."""
     encoder_depth: int = 3
+    """Layers over the fused tokens."""
     decoder_depth: int = 3
+    """Layers of the queries."""
     queries: int = 100
+    """Object queries."""
     geometry_width: int = 1024
     """Channels of the geometry encoder's tokens."""
     appearance_width: int = 256

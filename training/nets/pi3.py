@@ -30,13 +30,19 @@ class Pi3Config:
     size: tuple[int, int] = (378, 672)
     """(height, width) of the frames, px; multiples of `patch`."""
     patch: int = 14
+    """Side of a token's patch, px."""
     width: int = 1024
+    """Channels of a token."""
     heads: int = 16
+    """Of every attention."""
     encoder_depth: int = 24
+    """Blocks of the encoder, DINOv2's."""
     decoder_depth: int = 36
+    """Blocks of the decoder, in turn within a frame and over all."""
     trained_grid: int = 37
     """Patches per side that the encoder's position embedding was trained for."""
     encoder_registers: int = 4
+    """Extra tokens per frame in the encoder, as DINOv2 has them."""
     registers: int = 5
     """Extra tokens per frame in the decoder, at position (0, 0)."""
 
