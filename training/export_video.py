@@ -165,6 +165,7 @@ def main(arguments: list[str] | None = None) -> None:
         help="logit from which a pixel is foreground: taken off the map, so that the files' is 0",
     )
     given = parser.parse_args(arguments)
+    given.out.mkdir(parents=True, exist_ok=True)
     spec = EvidenceSpec()
     network, state = load_run(given.run)
     with torch.no_grad():

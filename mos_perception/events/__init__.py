@@ -10,6 +10,7 @@ def warm_up() -> None:
     from mos_perception.datatypes import EventPacket, Events
     from mos_perception.events.decode import WORD_BYTES, EventStream
     from mos_perception.events.voxel import voxelize
+    from mos_perception.motion.event_compensation import EventMotion, node_count
 
     payload = np.array([0x8001, 0x6001, 0x0001, 0x2001], '<u2').view(np.uint8)
     for encoding in WORD_BYTES:
@@ -18,3 +19,5 @@ def warm_up() -> None:
         zeros = np.zeros(count, np.uint16)
         events = Events(zeros, zeros, zeros.astype(np.uint8), np.full(count, 1, np.int64))
         voxelize(events, 0, 2, size=(2, 2))
+    at_rest = EventMotion(np.zeros((*node_count((2, 2)), 2), np.float32), 2, 2)
+    voxelize(events, 0, 2, size=(2, 2), motion=at_rest)

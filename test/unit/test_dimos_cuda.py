@@ -104,23 +104,7 @@ def models(library, request):
     card = load_card(path)
     engine = ShimEngine(path, ShimDriver(library))
     gpu = DimosCuda(engine, card, compiler=lambda path, capability: b'')
-    cpu = DimosModel(engine.ort, card)
-    if not shipped:
-        cpu._motion.of = gpu._motion.of = remembered(cpu._motion.of)
-    return gpu, cpu
-
-
-def remembered(of):
-    """Evidence is made on the CPU for both, and twice the same only to its last bits."""
-    known = {}
-
-    def once(sample, stages):
-        frame, window = sample.frame, sample.window
-        key = (frame and frame.image.tobytes(), window and window.events.t.tobytes())
-        if key not in known:
-            known[key] = of(sample, stages)
-        return known[key]
-    return once
+    return gpu, DimosModel(engine.ort, card)
 
 
 def window(rng, count, size, t0=5_000_000_000, length=100_000_000):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mos_perception.motion.evidence import HORIZONTAL, PER_GAP, SIGNED, VERTICAL
+from mos_perception.motion.evidence import HORIZONTAL, PER_GAP, VERTICAL, mirrored
 
 STEP = 6 / 127
 
@@ -27,9 +27,5 @@ def flipped(planes: np.ndarray, axis: int) -> np.ndarray:
 
 def looking_back(planes: np.ndarray) -> np.ndarray:
     """(C, H, W) as if nothing came after the frame: the gaps after it are those before, turned."""
-    causal = planes.copy()
-    half = len(planes) // 2
-    causal[half:] = planes[:half]
-    for channel in SIGNED:
-        causal[half + channel::PER_GAP] *= -1
-    return causal
+    before = np.split(planes[:len(planes) // 2], len(planes) // 2 // PER_GAP)
+    return np.concatenate([*before, *map(mirrored, before)])

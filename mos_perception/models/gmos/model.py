@@ -28,7 +28,6 @@ from mos_perception.motion.event_compensation import EventMotion
 from mos_perception.motion.flow import at_size, pixel_grid, warp
 from mos_perception.stages import StageTimes
 
-INPUTS = {'image', 'evidence', 'colour'}
 VOXEL = 'voxel'  # a further input of the members that see events, at half the evidence's size
 BINARY_OUTPUTS = {'foreground_logits', 'foreground_quality'}
 OUTPUTS = BINARY_OUTPUTS | {'mask_logits', 'motion_logits', 'quality', 'embeddings'}
