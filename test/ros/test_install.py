@@ -33,10 +33,11 @@ def sourced(workspace, command):
                    if key in ('HOME', 'AMENT_PREFIX_PATH', 'LD_LIBRARY_PATH')
                    or key.startswith('_ROS_WHEELS')}
     # here the environment stands for the distribution, whose setup.bash would not have our `mos`
-    ours = Path(sys.executable).parent
+    theirs = 'PATH=$(tr : "\\n" <<< "$PATH" | grep -vxF "$OURS" | paste -sd:)'
+    environment['OURS'] = str(Path(sys.executable).parent)
     return subprocess.run(
-        ['bash', '-c', f'. install/setup.bash && PATH=${{PATH//{ours}:/}} && {command}'],
-        cwd=workspace, env={**environment, 'PATH': '/usr/bin:/bin'}, capture_output=True, text=True)
+        ['bash', '-c', f'. install/setup.bash && {theirs} && {command}'], cwd=workspace,
+        env={**environment, 'PATH': '/usr/bin:/bin'}, capture_output=True, text=True)
 
 
 def test_executables_run_in_the_interpreter_that_built_them(workspace):
