@@ -159,8 +159,10 @@ class EventWindow:
 class SyncedInput:
     """What one inference gets: a frame, its events, or both. `epoch` counts resets.
 
-    `size` is (height, width) of the answer. `neighbours` are frames around `frame`, oldest first,
-    for models that look at several; `missing_gaps` of the gaps in time they look at have none.
+    `size` is (height, width) of the answer. `drawn` is an image of the events where there is no
+    frame, for models that look at those. `neighbours` are the frames around `frame` or the images
+    around `drawn`, oldest first; `missing_gaps` of the gaps in time that the model looks at have
+    none.
     `flow` (h, w, 2) float32, px of its own size: pixel x of this frame stood at x + flow(x) in the
     frame of the answer before; `flow_error` (h, w) float32 by how many grey levels the two places
     differ. None where there is no such frame. `event_motion` is how the static scene moves over the
@@ -176,6 +178,7 @@ class SyncedInput:
     waited_ms: float = 0.0
     decode_ms: float = 0.0
     epoch: int = 0
+    drawn: Frame | None = None
     neighbours: tuple[Frame, ...] = ()
     missing_gaps: int = 0
     flow: np.ndarray | None = None
@@ -186,6 +189,11 @@ class SyncedInput:
     def nothing(size: tuple[int, int]) -> SyncedInput:
         """Neither frame nor events, for an answer of this (height, width): to warm a model up."""
         return SyncedInput(0, '', None, None, size)
+
+    @property
+    def picture(self) -> Frame | None:
+        """What motion is seen in: the frame, else the image drawn of the events."""
+        return self.frame or self.drawn
 
     @property
     def modality(self) -> Modality:

@@ -35,7 +35,7 @@ from training.export import LICENCE
 from training.nets.gmos_nano import GmosNano, resized_to
 from training.onnx_files import OPSET, without_traces
 from training.video_batches import MEAN, STD
-from training.video_cache import VOXEL, WINDOW_NS
+from training.video_cache import OF_EVENTS, OF_VIDEO, VOXEL, WINDOW_NS
 from training.video_run import load_run
 
 FOREGROUND = ('foreground_logits', 'foreground_quality')
@@ -166,7 +166,6 @@ def main(arguments: list[str] | None = None) -> None:
     )
     given = parser.parse_args(arguments)
     given.out.mkdir(parents=True, exist_ok=True)
-    spec = EvidenceSpec()
     network, state = load_run(given.run)
     with torch.no_grad():
         network.foreground.bias -= given.foreground_from
@@ -179,6 +178,7 @@ def main(arguments: list[str] | None = None) -> None:
             config, queries=config.queries * queries, event_channels=config.event_channels * events
         )).eval()
         path = given.out / f'{name}.onnx'
+        spec = OF_EVENTS if events else OF_VIDEO
         differences = write_member(member, path, spec)
         parameters = sum(value.numel() for value in member.parameters())
         about = {

@@ -20,9 +20,10 @@ from training.video_cache import PARTS, VOXEL
 
 MEAN, STD = (0.45, 0.45, 0.45), (0.25, 0.25, 0.25)  # of the network's input, RGB in [0, 1]
 CROP = (96, 160)  # of 128x224: the network has no fixed size, and a step costs half
+SEEN = ('voxel', 'evidence', 'image', 'label')  # parts of a sample
 _LOOK_EVERY = 40  # batches until new files are looked for
 _DROPPABLE = (2, 3, 4, 5, 6, 7)
-WITH_EVENTS = 0.6   # share of a batch, where there are such samples
+WITH_EVENTS = 0.7   # share of a batch, where there are such samples
 _NO_FRAME, _NO_EVENTS, _SWAP = 0.35, 0.25, 0.2  # shares of those; _SWAP: polarities change places
 
 
@@ -79,22 +80,22 @@ class Batches:
         if self._taken % _LOOK_EVERY == 0:
             self._look()
         samples = [self._crop(self._sample()) for _ in range(count)]
-        stacked = {part: np.stack([sample[part] for sample in samples]) for part in PARTS}
+        stacked = {part: np.stack([sample[part] for sample in samples]) for part in SEEN}
         seen = np.array([sample['seen'] for sample in samples])
         there = torch.from_numpy(seen)[:, None, None, None]
         tensors = {part: torch.from_numpy(values) for part, values in stacked.items()}
         bins = np.stack([colour_bins(values) for values in stacked['image']])
         return Batch(
             self._light(tensors['image'].float() / 255) * there,
-            self._gaps(tensors['evidence'].float() * STEP) * there,
+            self._gaps(tensors['evidence'].float() * STEP),
             tensors['voxel'].float() / 255,
             tensors['label'][:, ::2, ::2].long(),
             bins * seen[:, None, None],
         )
 
     def _sample(self) -> dict[str, np.ndarray]:
-        """One sample's parts and `seen`, whether there is a frame; a part that is not there is
-        zeros.
+        """One sample's parts and `seen`, whether there is a frame: without one the evidence is that
+        of its events. A part that is not there is zeros.
         """
         events = bool(self._rows[True]) and self._rng.random() < WITH_EVENTS
         rows = self._rows[events or not self._rows[False]]
@@ -103,7 +104,9 @@ class Batches:
         sample['seen'] = np.bool_(True)
         if 'voxel' in sample:
             draw, swap = self._rng.random(2)
-            sample['seen'] = np.bool_(draw >= _NO_FRAME)
+            drawn = sample.pop('drawn')
+            if draw < _NO_FRAME:
+                sample |= {'seen': np.bool_(False), 'evidence': drawn}
             if _NO_FRAME <= draw < _NO_FRAME + _NO_EVENTS:
                 del sample['voxel']
             elif swap < _SWAP:
@@ -121,7 +124,7 @@ class Batches:
         left = int(self._rng.integers((width - CROP[1]) // 2 + 1))
         mirror = self._rng.random() < 0.5
         found = {'seen': sample['seen']}
-        for part in PARTS:
+        for part in SEEN:
             scale = 1 if part == 'voxel' else 2
             rows = slice(scale * top, scale * top + scale * CROP[0] // 2)
             columns = slice(scale * left, scale * left + scale * CROP[1] // 2)

@@ -28,15 +28,15 @@ class MotionInput:
 
     def of(self, sample: SyncedInput,
            stages: StageTimes) -> tuple[np.ndarray, EventMotion | None]:
-        """Evidence (C, H, W), zeros without a frame, and the motion to take out of the events.
+        """Evidence (C, H, W), zeros without a picture, and the motion to take out of the events.
 
-        That of a gyroscope, of the frames or of the events: the first that knows. Books the stage
+        That of a gyroscope, of the pictures or of the events: the first that knows. Books the stage
         'motion'.
         """
         with stages.timed('motion'):
             found, moved = None, None
-            if sample.frame is not None:
-                found = self.builder.build(sample.frame, sample.neighbours)
+            if sample.picture is not None:
+                found = self.builder.build(sample.picture, sample.neighbours)
             if self._compensated and sample.window is not None:
                 moved = sample.event_motion or scene_motion(sample.window, found, sample.stamp_ns)
             return self._empty if found is None else found.tensor, moved

@@ -23,30 +23,32 @@ MAX_GAP_NS = 500_000_000
 
 
 class BackwardFlow:
-    """Remembers the last answered frame, small and grey, until the epoch changes.
+    """Remembers the last answered picture, small and grey, until the epoch changes.
 
     For one thread.
     """
 
     def __init__(self) -> None:
         self._engine: DenseFlow | None = None
-        self._now: tuple[int, np.ndarray] | None = None
-        self._last: tuple[int, np.ndarray] | None = None
+        self._now: tuple[int, np.ndarray, bool] | None = None  # the last: drawn of events
+        self._last: tuple[int, np.ndarray, bool] | None = None
         self._epoch = 0
 
     def attach(self, sample: SyncedInput) -> SyncedInput:
-        """The input with its flow; as it is without a frame, without an answered one before it, or
-        after a pause longer than `MAX_GAP_NS`.
+        """The input with its flow; as it is without a picture, without an answered one of its kind
+        before it, or after a pause longer than `MAX_GAP_NS`.
         """
         if sample.epoch != self._epoch:
             self._epoch, self._last = sample.epoch, None
         last, self._now = self._last, None
-        if sample.frame is None:
+        if sample.picture is None:
             return sample
-        size = flow_size(sample.frame.size)
-        now = grey(sample.frame.image, size)
-        self._now = sample.stamp_ns, now
-        if last is None or last[1].shape != size or sample.stamp_ns - last[0] > MAX_GAP_NS:
+        size = flow_size(sample.picture.size)
+        now = grey(sample.picture.image, size)
+        drawn = sample.frame is None
+        self._now = sample.stamp_ns, now, drawn
+        if (last is None or last[1].shape != size or last[2] is not drawn
+                or sample.stamp_ns - last[0] > MAX_GAP_NS):
             return sample
         if self._engine is None or self._engine.settings.size != size:
             self._engine = DenseFlow(FlowSettings(size, 'ultrafast'))
@@ -60,7 +62,7 @@ class BackwardFlow:
 
         Nowhere where it had none: the tracks are then of another moment than the frame before.
         """
-        self._last = self._now if sample.frame is not None else None
+        self._last = self._now if sample.picture is not None else None
 
 
 def flow_size(size: tuple[int, int]) -> tuple[int, int]:

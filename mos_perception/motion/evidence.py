@@ -31,13 +31,15 @@ _LIMIT = 6.0
 class EvidenceSpec:
     """`size` (h, w) of the channels; `gaps_ms` of the short and the long gap, looked for before the
     frame and, where `centred`, after it too; the channels' order is -short, -long, +short, +long;
-    `flow` how it is computed.
+    `flow` how it is computed. `fade_ms` of the images drawn of events where there is no frame
+    (`event_image.py`); 0: frames alone have evidence.
     """
 
     size: tuple[int, int] = (128, 224)
     gaps_ms: tuple[float, ...] = (40.0, 120.0)
     centred: bool = True
     flow: FlowSettings = FlowSettings()
+    fade_ms: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the values. Raises ConfigError."""

@@ -7,9 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from mos_perception.datatypes import Frame
 from mos_perception.errors import DatasetError
 from mos_perception.models.dimos.preprocess import voxel_tensor
 from mos_perception.motion.builder import EvidenceBuilder
+from mos_perception.motion.event_image import event_image
 from mos_perception.motion.evidence import PER_GAP, EvidenceSpec, channel_count, mirrored
 from mos_perception.motion.scene_motion import scene_motion
 from training.datasets.evidence import STEP
@@ -18,7 +20,7 @@ from training.nets.gmos_nano import MAX_CONFIDENCE, GmosNano, GmosNanoConfig, re
 from training.scenes import render_clip
 from training.train_video import COLOURS_FROM, Run, learning_rate, main
 from training.video_batches import CROP, Batches
-from training.video_cache import VOXEL, WINDOW_NS, sample
+from training.video_cache import OF_EVENTS, VOXEL, WINDOW_NS, sample
 
 SMALL = GmosNanoConfig(stem=4, widths=(4, 6, 8, 8, 8), appearance=(4, 4, 4), queries=3, width=8)
 WITH_EVENTS = dataclasses.replace(SMALL, event_channels=10, events=4)
@@ -133,38 +135,46 @@ def test_a_network_that_sees_events_begins_as_the_one_that_does_not():
 
 
 def test_event_samples_lose_a_modality_at_times_never_both(tmp_path):
+    """Without a frame the evidence is that of its events."""
     rng = np.random.default_rng(0)
     label = np.load(folder_of(tmp_path) / 'a.label.npy')
     np.save(tmp_path / 'a.voxel.npy', rng.integers(1, 255, (len(label), 10, 64, 112), np.uint8))
+    drawn = np.load(tmp_path / 'a.evidence.npy')
+    drawn[:, 6::PER_GAP] = drawn[:, 7::PER_GAP] = 99  # one of them at most is taken away
+    np.save(tmp_path / 'a.drawn.npy', drawn)
     batch = Batches([tmp_path], np.random.default_rng(0)).take(200)
     assert batch.voxel.shape == (200, 10, CROP[0] // 2, CROP[1] // 2)
-    frames, events = batch.evidence.flatten(1).any(1), batch.voxel.flatten(1).any(1)
-    assert (frames | events).all()
+    marks = batch.evidence.unflatten(1, (-1, PER_GAP))[:, :, 6:]
+    frames, events = ~marks.flatten(1).any(1), batch.voxel.flatten(1).any(1)
+    assert batch.evidence.flatten(1).any(1).all() and (frames | events).all()
     assert 45 < (~frames).sum() < 95 and 30 < (~events).sum() < 75
     assert not batch.bins[~frames.numpy()].any() and not batch.image[~frames].any()
 
 
 def test_samples_of_rendered_events_are_what_the_runtime_makes():
-    """The voxel of a window, its motion by the frames or by the events, at half the size."""
-    clip, spec = render_clip('easy', 3, 'val'), EvidenceSpec()
+    """Evidence of frames and of images drawn of events, a voxel grid, its motion by either."""
+    clip, spec = render_clip('easy', 3, 'val'), OF_EVENTS
+    height, width = spec.size
+    windows = [clip.window(i, WINDOW_NS) for i in range(len(clip))]
+    images = [Frame(window.t1_ns, event_image(window, spec.fade_ms)) for window in windows]
+    frames = [clip.frame(i) for i in range(len(clip))]
     seen = set()
     for seed in range(12):
-        rng = np.random.default_rng(seed)
         at = int(np.random.default_rng(seed).integers(1, len(clip)))
-        found = sample(clip, spec, rng)
-        frames = [clip.frame(i) for i in range(len(clip))]
-        evidence = EvidenceBuilder(spec).build(frames[at], frames)
-        assert np.abs(found['evidence'] * STEP - evidence.tensor).max() <= STEP / 2 + 1e-6
-        window = clip.window(at, WINDOW_NS)
-        grids = {by: voxel_tensor(window, (64, 112), VOXEL, motion) for by, motion in (
-            ('frames', scene_motion(window, evidence, int(clip.stamps_ns[at]))),
-            ('events', scene_motion(window, None, 0)))}
+        found = sample(clip, spec, np.random.default_rng(seed))
+        evidence = {part: EvidenceBuilder(spec).build(shown[at], shown)
+                    for part, shown in (('evidence', frames), ('drawn', images))}
+        for part, expected in evidence.items():
+            assert np.abs(found[part] * STEP - expected.tensor).max() <= STEP / 2 + 1e-6
+        grids = {part: voxel_tensor(windows[at], (height // 2, width // 2), VOXEL,
+                                    scene_motion(windows[at], known, windows[at].t1_ns))
+                 for part, known in evidence.items()}
         same = {by for by, grid in grids.items()
                 if np.array_equal(found['voxel'], np.rint(255 * grid).astype(np.uint8))}
         assert same
         seen |= same
         assert set(np.unique(found['label'])) <= set(range(10))
-    assert seen == {'frames', 'events'}
+    assert seen == {'evidence', 'drawn'}
 
 
 def test_empty_folder_is_refused(tmp_path):
