@@ -36,7 +36,7 @@ from training.scenes.clip import Clip
 from training.scenes.shards import load_shard
 from training.train_video import learning_rate
 from training.video_batches import MEAN, STD
-from training.video_cache import VOXEL, WINDOW_NS, moving_label
+from training.video_cache import OF_EVENTS, VOXEL, WINDOW_NS, drawn_images, moving_label
 
 NARROW = GmosNanoConfig(stem=8, widths=(12, 20, 32, 48, 64), appearance=(6, 8, 12), events=8,
                         event_channels=10, queries=0)
@@ -47,7 +47,8 @@ HELD_OUT = 5  # one clip of so many
 @dataclass(frozen=True)
 class Samples:
     """N samples: `image` (N, 3, H, W), `evidence` (N, C, H, W) and `voxel` (N, V, h, w) float32;
-    `with_camera` and `raw`: the same, but the camera's motion still in; `label` (N, h, w) int64.
+    `with_camera` and `raw`: the same, but the camera's motion still in; `drawn` and `alone`: the
+    same of the events alone; `label` (N, h, w) int64.
     """
 
     image: Tensor
@@ -55,6 +56,8 @@ class Samples:
     with_camera: Tensor
     voxel: Tensor
     raw: Tensor
+    drawn: Tensor
+    alone: Tensor
     label: Tensor
 
     def __len__(self) -> int:
@@ -88,6 +91,9 @@ SELECTIONS: dict[str, Callable[[Samples], Inputs]] = {
     'no image': lambda s: (0 * s.image, s.evidence, s.voxel),
     'no events': lambda s: (s.image, s.evidence, 0 * s.voxel),
     'no flow': lambda s: (s.image, 0 * s.evidence, s.voxel),
+    'events alone': lambda s: (0 * s.image, s.drawn, s.alone),
+    'events alone, no images drawn of them': lambda s: (0 * s.image, 0 * s.drawn, s.alone),
+    'events alone, nothing but such images': lambda s: (0 * s.image, s.drawn, 0 * s.alone),
 }
 
 
@@ -96,10 +102,11 @@ def at_rest(flow: np.ndarray) -> CameraMotion:
     return CameraMotion(np.eye(3), 1.0, 0.5)
 
 
-def make_samples(clips: Iterator[Clip], count: int, spec: EvidenceSpec = EvidenceSpec()) -> Samples:
+def make_samples(clips: Iterator[Clip], count: int, spec: EvidenceSpec = OF_EVENTS) -> Samples:
     """One of each clip: a frame that has both neighbours. Raises DatasetError without events."""
     removed = EvidenceBuilder(spec, threads=1)
     kept = EvidenceBuilder(spec, threads=1, fit=at_rest)
+    of_events = EvidenceBuilder(spec, threads=1)
     parts: list[tuple[np.ndarray, ...]] = []
     for number, clip in zip(range(count), clips):
         if not len(clip.events):
@@ -107,15 +114,15 @@ def make_samples(clips: Iterator[Clip], count: int, spec: EvidenceSpec = Evidenc
                                'a preset with events')
         at = 3 + number % 2
         frames = [clip.frame(i) for i in range(len(clip))]
-        removed.reset()
-        kept.reset()
-        found, raw = (one.build(frames[at], frames[:at] + frames[at + 1:])
-                      for one in (removed, kept))
+        found, raw, drawn = (
+            one.build(shown[at], shown[:at] + shown[at + 1:]) for one, shown in
+            ((removed, frames), (kept, frames), (of_events, drawn_images(clip, spec))))
         window = clip.window(at, WINDOW_NS)
-        motion = from_frames(window, found, frames[at].stamp_ns)
+        motion, known = (from_frames(window, one, window.t1_ns) for one in (found, drawn))
         image = (at_size(frames[at].image, spec.size) / 255 - MEAN[0]) / STD[0]
         parts.append((image.transpose(2, 0, 1).astype(np.float32), found.tensor, raw.tensor,
                       _voxel(window, motion, spec), _voxel(window, None, spec),
+                      drawn.tensor, _voxel(window, known, spec),
                       (moving_label(clip, at, spec.size)[::2, ::2] > 0).astype(np.int64)))
     if not parts:
         raise DatasetError('no clips: render some with "python -m training.scenes.cache"')

@@ -64,20 +64,23 @@ def event_sample(
     """As the runtime sees it: gaps by time, events without the motion that frames or events tell.
     """
     at = int(rng.integers(1, len(clip)))
-    windows = [clip.window(i, WINDOW_NS) for i in range(len(clip))]
-    frames = [clip.frame(i) for i in range(len(clip))]
-    images = [Frame(window.t1_ns, event_image(window, spec.fade_ms)) for window in windows]
+    window = clip.window(at, WINDOW_NS)
     found, drawn = (
         EvidenceBuilder(spec, threads=1).build(shown[at], shown[:at] + shown[at + 1 :])
-        for shown in (frames, images)
+        for shown in ([clip.frame(i) for i in range(len(clip))], drawn_images(clip, spec))
     )
     known = drawn if rng.random() < BY_EVENTS else found
-    motion = scene_motion(windows[at], known, windows[at].t1_ns)
-    grid = voxel_tensor(windows[at], half(spec.size), VOXEL, motion)
+    grid = voxel_tensor(window, half(spec.size), VOXEL, scene_motion(window, known, window.t1_ns))
     return _parts(clip, at, found.tensor) | {
         'voxel': np.rint(255 * grid).astype(np.uint8),
         'drawn': quantised(drawn.tensor),
     }
+
+
+def drawn_images(clip: Clip, spec: EvidenceSpec) -> list[Frame]:
+    """An image of the events at each frame's stamp."""
+    windows = [clip.window(i, WINDOW_NS) for i in range(len(clip))]
+    return [Frame(window.t1_ns, event_image(window, spec.fade_ms)) for window in windows]
 
 
 def _parts(clip: Clip, at: int, planes: np.ndarray) -> dict[str, np.ndarray]:
