@@ -36,7 +36,7 @@ PARTS = ('voxel', 'drawn', 'evidence', 'image', 'label')  # a label is there whe
 VOXEL = VoxelSpec('dimos', 5, 'max', 24.0, 'bin', compensated=True)
 WINDOW_NS = 100_000_000
 OF_VIDEO = EvidenceSpec()
-OF_EVENTS = EvidenceSpec((160, 224), flow=FlowSettings((256, 352)), fade_ms=50.0)
+OF_EVENTS = EvidenceSpec((160, 224), flow=FlowSettings((256, 352)), fade_ms=50.0, epipolar=True)
 """Evidence of clips with events, of sensors as 4:3; of 15 to 300 ms this fading served the most."""
 BY_EVENTS = 0.3  # share of event samples whose motion is found without frames
 _LEAST_PIXELS = 12  # an object of fewer is no target

@@ -15,7 +15,7 @@ import numpy as np
 
 from mos_perception.datatypes import Frame
 from mos_perception.motion.camera_motion import CameraMotion, fit_homography
-from mos_perception.motion.evidence import EvidenceSpec, assemble, pair_evidence
+from mos_perception.motion.evidence import EvidenceSpec, Pair, assemble, pair_evidence
 from mos_perception.motion.flow import DenseFlow, Flow, grey
 from mos_perception.motion.history import REACH, nearest
 
@@ -64,12 +64,12 @@ class EvidenceBuilder:
         unique = {other.stamp_ns: other for other in present}
         pairs = dict(zip(unique, self._map(lambda other: self._pair(frame, other),
                                            unique.values())))
-        found = [(None, None) if other is None else pairs[other.stamp_ns] for other in others]
-        planes, cameras = zip(*found)
+        found = [None if other is None else pairs[other.stamp_ns] for other in others]
         real = tuple(None if other is None else (other.stamp_ns - frame.stamp_ns) * 1e-6
                      for other in others)
-        missing = (None,) * (spec.gap_count - len(planes))
-        return MotionEvidence(assemble(planes + missing, spec), real, cameras)
+        cameras = tuple(None if pair is None else pair.motion for pair in found)
+        missing = [None] * (spec.gap_count - len(found))
+        return MotionEvidence(assemble(found + missing, spec), real, cameras)
 
     def _map(self, work, items):  # type: ignore[no-untyped-def]
         return self._pool.map(work, items) if self._pool else map(work, items)
@@ -87,12 +87,12 @@ class EvidenceBuilder:
         self._levels = {stamp: kept for stamp, kept in self._levels.items() if stamp >= oldest}
         self._flows = {key: flow for key, flow in self._flows.items() if min(key) >= oldest}
 
-    def _pair(self, frame: Frame, other: Frame) -> tuple[np.ndarray, CameraMotion]:
+    def _pair(self, frame: Frame, other: Frame) -> Pair:
         forward = self._between(frame.stamp_ns, other.stamp_ns)
         motion = self._fit(forward)
         planes = pair_evidence(self._levels[frame.stamp_ns][1], self._levels[other.stamp_ns][1],
                                forward, self._between(other.stamp_ns, frame.stamp_ns), motion)
-        return planes, motion
+        return Pair(planes, forward, motion)
 
     def _between(self, start: int, end: int) -> np.ndarray:
         if (start, end) not in self._flows:

@@ -12,7 +12,7 @@ import numpy as np
 
 from mos_perception.datatypes import EventWindow
 
-_AGE_STEP_NS = 1_000_000  # the fading is tabled: of a flood's millions none asks for its exponential
+_AGE_STEP_NS = 1_000_000  # the fading is tabled: an exponential for each of millions takes long
 _SMOOTH_PX = 0.7
 _HALF_FULL = 2.0  # events of one polarity at once that take grey three quarters of its way
 

@@ -4,7 +4,8 @@ for a network.
 Per gap eight channels (H, W): 0-1 residual flow, x and y, over s = max(its 95th percentile, 0.3
 px); 2 log(1 + |residual| px); 3 log(1 + forward-backward error px); 4 |now - other warped by the
 camera's flow| and 5 |now - other warped by the full flow|, in 32 grey levels; 6 log(1 + |residual|
-/ four times the background's median error); 7 the residual along the camera's own flow, over s.
+/ four times the background's median error); 7 the residual along the camera's own flow, over s, or
+as 6 of what lies off the epipolar line (`parallax.py`).
 Gaps before and after one frame mirror each other: a missing one is minus its opposite.
 """
 
@@ -18,6 +19,7 @@ import numpy as np
 from mos_perception.errors import ConfigError
 from mos_perception.motion.camera_motion import CameraMotion, camera_flow, fit_homography
 from mos_perception.motion.flow import DenseFlow, FlowSettings, grey, pixel_grid, warp
+from mos_perception.motion.parallax import find_epipole, off_epipolar, residual
 
 PER_GAP = 8
 SIGNED = (0, 1)  # channels that point back where the gap points forward
@@ -32,7 +34,7 @@ class EvidenceSpec:
     """`size` (h, w) of the channels; `gaps_ms` of the short and the long gap, looked for before the
     frame and, where `centred`, after it too; the channels' order is -short, -long, +short, +long;
     `flow` how it is computed. `fade_ms` of the images drawn of events where there is no frame
-    (`event_image.py`); 0: frames alone have evidence.
+    (`event_image.py`); 0: frames alone have evidence. `epipolar`: what channel 7 is.
     """
 
     size: tuple[int, int] = (128, 224)
@@ -40,6 +42,7 @@ class EvidenceSpec:
     centred: bool = True
     flow: FlowSettings = FlowSettings()
     fade_ms: float = 0.0
+    epipolar: bool = False
 
     def __post_init__(self) -> None:
         """Check the values. Raises ConfigError."""
@@ -64,6 +67,16 @@ class EvidenceSpec:
         use.
         """
         return 2 * len(self.gaps_ms)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A frame against another: `planes` (8, H, W) of `pair_evidence`, and what they were made of.
+    """
+
+    planes: np.ndarray
+    flow: np.ndarray
+    motion: CameraMotion
 
 
 def channel_count(spec: EvidenceSpec) -> int:
@@ -92,7 +105,7 @@ def pair_evidence(
     planes[3] = np.log1p(_length(warp(backward, forward, grid) + forward))
     for row, flow in ((4, camera), (5, forward)):
         planes[row] = np.abs(level - warp(other, flow, grid)) / 32
-    planes[6] = np.log1p(length / max(4 * motion.spread_px, _LEAST_SCALE_PX / 4))
+    planes[6] = np.log1p(length / _noise(motion.spread_px))
     along = residual[..., 0] * camera[..., 0] + residual[..., 1] * camera[..., 1]
     planes[7] = along / (_length(camera) + 1.0) / scale
     return np.clip(planes, -_LIMIT, _LIMIT, out=planes)
@@ -113,19 +126,38 @@ def mirrored(planes: np.ndarray) -> np.ndarray:
     return turned
 
 
-def assemble(found: Sequence[np.ndarray | None], spec: EvidenceSpec) -> np.ndarray:
-    """(C, H, W) float32 from one (8, H, W) or None per gap; None takes its opposite turned round,
-    else zeros.
+def assemble(found: Sequence[Pair | None], spec: EvidenceSpec) -> np.ndarray:
+    """(C, H, W) float32 from one pair or None per gap; None takes its opposite turned round, else
+    zeros.
     """
     half = spec.gap_count // 2
     tensor = np.zeros((spec.gap_count, PER_GAP, *spec.size), np.float32)
-    for index, planes in enumerate(found):
-        opposite = found[(index + half) % spec.gap_count]
-        if planes is not None:
-            tensor[index] = planes
-        elif opposite is not None:
-            tensor[index] = mirrored(opposite)
+    for index, pair in enumerate(found):
+        if pair is not None:
+            tensor[index] = pair.planes
+    if spec.epipolar:
+        _replace_along(tensor, found)
+    for index, pair in enumerate(found):
+        if pair is None and found[(index + half) % spec.gap_count] is not None:
+            tensor[index] = mirrored(tensor[(index + half) % spec.gap_count])
     return tensor.reshape(-1, *spec.size)
+
+
+def _replace_along(tensor: np.ndarray, found: Sequence[Pair | None]) -> None:
+    """Channel 7 of each gap there is (G, 8, H, W), by the epipole of all of them."""
+    present = {index: pair for index, pair in enumerate(found) if pair is not None}
+    grid = pixel_grid(tensor.shape[2:])
+    fields = [residual(pair.flow, pair.motion, grid) for pair in present.values()]
+    spreads = [pair.motion.spread_px for pair in present.values()]
+    epipole = find_epipole(fields, spreads, grid) if fields else None
+    for index, field, spread_px in zip(present, fields, spreads):
+        off_px = off_epipolar(field, epipole, grid)
+        tensor[index, 7] = np.minimum(np.log1p(off_px / _noise(spread_px)), _LIMIT)
+
+
+def _noise(spread_px: float) -> float:
+    """px above which a residual is more than the background's noise."""
+    return max(4 * spread_px, _LEAST_SCALE_PX / 4)
 
 
 def evidence(
@@ -140,7 +172,7 @@ def evidence(
         raise ConfigError(f'evidence of {len(others)} frames: the spec has {spec.gap_count} gaps')
     flow = DenseFlow(spec.flow)
     level, fine = grey(now, spec.size), grey(now, spec.flow.size)
-    found: list[np.ndarray | None] = []
+    found: list[Pair | None] = []
     for image in others:
         if image is None:
             found.append(None)
@@ -148,5 +180,6 @@ def evidence(
         other = grey(image, spec.flow.size)
         flows = flow(fine, other, spec.size), flow(other, fine, spec.size)
         motion = fit_homography(flows[0])
-        found.append(pair_evidence(level, grey(image, spec.size), *flows, motion))
+        planes = pair_evidence(level, grey(image, spec.size), *flows, motion)
+        found.append(Pair(planes, flows[0], motion))
     return assemble(found, spec)

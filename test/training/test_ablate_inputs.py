@@ -48,7 +48,7 @@ def test_one_command_trains_scores_and_writes_the_table(clips, tmp_path):
     folder = tmp_path / 'clips'
     folder.mkdir()
     save_clips(folder / 'easy-train-00000000-5.npz', clips)
-    page = tmp_path / 'page.md'
+    page = tmp_path / 'page.txt'
     assert main(['--clips', str(folder), '--count', str(CLIPS), '--steps', '1', '--seeds', '1',
                  '--write', str(page)]) == 0
     rows = [line.split(' | ') for line in page.read_text().splitlines()[4:]]

@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 from mos_perception.datatypes import Frame, SyncedInput
 from mos_perception.errors import ConfigError, FrameError
 from mos_perception.motion.builder import EvidenceBuilder
-from mos_perception.motion.camera_motion import camera_flow, fit_homography
+from mos_perception.motion.camera_motion import CameraMotion, camera_flow, fit_homography
 from mos_perception.motion.evidence import (
     PER_GAP,
     SIGNED,
     EvidenceSpec,
+    Pair,
     assemble,
     channel_count,
     evidence,
@@ -148,7 +149,9 @@ def test_turning_time_round_turns_the_signed_channels():
 def test_a_missing_gap_is_its_opposite_turned_round():
     spec = EvidenceSpec()
     planes = [np.full((PER_GAP, *SIZE), value, np.float32) for value in (1, 2)]
-    tensor = assemble([planes[0], planes[1], None, None], spec)
+    nowhere, still = np.zeros((*SIZE, 2), np.float32), CameraMotion(np.eye(3), 1.0, 0.1)
+    pairs = [Pair(one, nowhere, still) for one in planes]
+    tensor = assemble([*pairs, None, None], spec)
     assert tensor.shape == (channel_count(spec), *SIZE)
     np.testing.assert_array_equal(tensor[2 * PER_GAP:3 * PER_GAP], mirrored(planes[0]))
     np.testing.assert_array_equal(tensor[3 * PER_GAP:], mirrored(planes[1]))
