@@ -135,7 +135,7 @@ class Pipeline:
                 'model delay ms': self.neighbours.delay_ms,
                 'total events decoded': self.sync.events_in,
                 'event buffer bytes': self.sync.buffer.nbytes,
-                'event clock offset ns': self.stream.clock_offset_ns,
+                **self.stream.clock_report(),
                 **self.gyroscope.report(),
                 **{f'engine {key}': value for key, value in self.model.report().items()}}
 
