@@ -351,7 +351,10 @@ class Skip:
 
 @dataclass(frozen=True)
 class Fault:
-    """A failed inference: the frame is lost, the process lives."""
+    """A failed inference: the frame is lost, the process lives; where `final`, it must end: no
+    later inference can work in it.
+    """
 
     stamp_ns: int
     message: str
+    final: bool = False
