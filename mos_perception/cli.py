@@ -203,7 +203,8 @@ def _doctor(parser: argparse.ArgumentParser) -> None:
         help='a name under models/ or an .onnx file',
     )
     parser.add_argument(
-        '--backend', choices=('auto', 'onnxruntime', 'tensorrt', 'tensorrt_rtx'), default='auto'
+        '--backend', default='auto',
+        choices=('auto', 'onnxruntime', 'onnxruntime_cuda', 'tensorrt', 'tensorrt_rtx'),
     )
     parser.add_argument('--json', type=Path, metavar='PATH', help='write the findings there')
 
