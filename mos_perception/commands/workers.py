@@ -7,6 +7,7 @@ then the reason, a string.
 from __future__ import annotations
 
 import multiprocessing
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
@@ -64,8 +65,9 @@ def on_ray(run: Callable[[T], Any], tasks: Sequence[T], address: str) -> Iterato
         raise ConfigError(f'--ray: {error}: pip install ray, the version of the cluster; or use '
                           '--jobs') from error
     try:
+        _knock(address)
         ray.init(address=address, log_to_driver=False, logging_level='ERROR')
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:  # ConnectionError is an OSError
         raise ConfigError(f'--ray {address}: no Ray cluster there ({str(error)[:200]}): start one '
                           'with "ray start --head"') from error
     try:
@@ -80,3 +82,10 @@ def on_ray(run: Callable[[T], Any], tasks: Sequence[T], address: str) -> Iterato
                 yield task, f'{DIED} ({type(error).__name__})'
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raise OSError at once where nobody answers: Ray itself would try for minutes."""
+    host, colon, port = address.rpartition('://')[2].rpartition(':')
+    if colon and port.isdigit():
+        socket.create_connection((host.strip('[]'), int(port)), timeout=5).close()
