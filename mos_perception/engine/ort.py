@@ -31,6 +31,7 @@ class OrtEngine:
     """One ONNX Runtime session. Results do not depend on what ran before."""
 
     name = 'onnxruntime'
+    remedy = 'check the driver'  # where a provider does not run
 
     def __init__(self, path: Path, threads: int = 0,
                  providers: Sequence[str] = ('CPUExecutionProvider',), choice: str = '',
@@ -64,7 +65,7 @@ class OrtEngine:
         if running[0] != self.requested[0]:
             raise EngineError(
                 f'asked onnxruntime for {self.requested[0]} but it runs on {running[0]}: '
-                'check the driver, or use "backend: onnxruntime" on the CPU'
+                f'{self.remedy}, or use "backend: onnxruntime" on the CPU'
             )
         self.inputs = tuple(map(_spec, self._session.get_inputs()))
         self.outputs = tuple(map(_spec, self._session.get_outputs()))

@@ -44,6 +44,8 @@ class OrtCudaEngine(OrtEngine):
     """A session whose first provider is CUDA."""
 
     name = 'onnxruntime_cuda'
+    remedy = ('check the driver, and the libraries of CUDA and cuDNN: pip install '
+              '"onnxruntime-gpu[cuda,cudnn]"')
 
     def __init__(self, path: Path, gpu: str, threads: int = 0, choice: str = '') -> None:
         """`gpu` in words. Raises EngineError, also where the session fell back to the CPU."""

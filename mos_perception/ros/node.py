@@ -30,7 +30,7 @@ from mos_perception.ros import convert, params, qos
 from mos_perception.ros.diagnostics import Monitor
 from mos_perception.ros.feed import Feed, one_line
 from mos_perception.ros.inputs import Inputs, check_inputs
-from mos_perception.ros.process import EXIT_DEVICE_LOST, run
+from mos_perception.ros.process import EXIT_AUTOSTART, EXIT_DEVICE_LOST, run
 
 OUTPUTS = {'instances': Instances, 'instance_image': Image, 'motion': Motion, 'tracks': Tracks,
            'overlay': Image}
@@ -146,8 +146,9 @@ class MosNode(LifecycleNode):
         """autostart: configure and activate; the process ends with exit code 1 when that fails."""
         self.destroy_timer(self._autostart)
         good = TransitionCallbackReturn.SUCCESS
-        if self.trigger_configure() != good or self.trigger_activate() != good:
-            self.exit_code = 1
+        failed = self.trigger_configure() != good or self.trigger_activate() != good
+        if failed and self.context.ok():  # else a signal ended it
+            self.exit_code = EXIT_AUTOSTART
             self.context.try_shutdown()
 
     def _give_up(self, reason: str) -> None:

@@ -1,6 +1,7 @@
 """The node as a process: how it begins, spins and ends, and its exit codes.
 
-    0   ended by a signal or by a shutdown of the context
+    0   ended by a signal (SIGINT, SIGTERM) or by a shutdown of the context, in 2 s at most: what
+        has not ended by itself by then, a model that loads or an inference, is cut off
     1   autostart failed: the model or a topic cannot be used
     2   bad arguments, parameters or parameter files
     70  the GPU is lost to this process (an illegal address, a launch that failed, a device that is
@@ -9,7 +10,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,19 +23,28 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from mos_perception.ros.feed import one_line
 from mos_perception.ros.transport import prepare_transport
 
+GRACE_S = 1.5  # after the end of the context; what holds the GIL for longer is not cut off
+WATCH_S = 0.1
 EXIT_OK, EXIT_AUTOSTART, EXIT_PARAMETERS, EXIT_DEVICE_LOST = 0, 1, 2, 70
 
 
 def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
     """Spin the node that `make_node` gives until its context ends; returns the exit code."""
     prepare_transport()
+    began = False
     try:
         rclpy.init(args=args)
+        began = True
         node = make_node()
+    except KeyboardInterrupt:
+        return EXIT_OK
     except Exception as error:  # rclpy has no common class for bad arguments and parameter files
+        if began and not rclpy.ok():  # a signal came
+            return EXIT_OK
         print(f'dimos_node: {one_line(error)}', file=sys.stderr)
         rclpy.try_shutdown()
         return EXIT_PARAMETERS
+    threading.Thread(target=_end_in_time, args=(node,), name='end', daemon=True).start()
     try:
         executor = SingleThreadedExecutor()
         executor.add_node(node)
@@ -46,3 +59,13 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
         node.destroy_node()
         rclpy.try_shutdown()
     return node.exit_code
+
+
+def _end_in_time(node: Any) -> None:
+    """Wait for the end of the node's context, then a while for that of the process; else end it."""
+    while node.context.ok():
+        time.sleep(WATCH_S)
+    time.sleep(GRACE_S)
+    print(f'dimos_node: still busy {GRACE_S} s after its end was asked for: cut off',
+          file=sys.stderr, flush=True)
+    os._exit(node.exit_code)
