@@ -23,7 +23,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from mos_perception.ros.feed import one_line
 from mos_perception.ros.transport import prepare_transport
 
-GRACE_S = 1.5  # after the end of the context; what holds the GIL for longer is not cut off
+GRACE_S = 1.2  # after the end of the context; what holds the GIL for longer is not cut off
 WATCH_S = 0.1
 EXIT_OK, EXIT_AUTOSTART, EXIT_PARAMETERS, EXIT_DEVICE_LOST = 0, 1, 2, 70
 
@@ -31,11 +31,13 @@ EXIT_OK, EXIT_AUTOSTART, EXIT_PARAMETERS, EXIT_DEVICE_LOST = 0, 1, 2, 70
 def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
     """Spin the node that `make_node` gives until its context ends; returns the exit code."""
     prepare_transport()
+    nodes: list[Any] = []
     began = False
     try:
         rclpy.init(args=args)
         began = True
-        node = make_node()
+        threading.Thread(target=_end_in_time, args=(nodes,), name='end', daemon=True).start()
+        nodes.append(make_node())
     except KeyboardInterrupt:
         return EXIT_OK
     except Exception as error:  # rclpy has no common class for bad arguments and parameter files
@@ -44,7 +46,7 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
         print(f'dimos_node: {one_line(error)}', file=sys.stderr)
         rclpy.try_shutdown()
         return EXIT_PARAMETERS
-    threading.Thread(target=_end_in_time, args=(node,), name='end', daemon=True).start()
+    (node,) = nodes
     try:
         executor = SingleThreadedExecutor()
         executor.add_node(node)
@@ -58,14 +60,26 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
         node.release()
         node.destroy_node()
         rclpy.try_shutdown()
+    _leave(node.exit_code)
     return node.exit_code
 
 
-def _end_in_time(node: Any) -> None:
-    """Wait for the end of the node's context, then a while for that of the process; else end it."""
-    while node.context.ok():
+def _leave(code: int) -> None:
+    """End here, once others on the network know that we are gone: the interpreter's own end runs
+    every library's destructors, for seconds on a busy machine, and nothing can cut it off.
+    """
+    rclpy.get_default_context().destroy()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _end_in_time(nodes: list[Any]) -> None:
+    """Wait for the end of the context, then a while for that of the process; else end it."""
+    context = rclpy.get_default_context()
+    while context.ok():
         time.sleep(WATCH_S)
     time.sleep(GRACE_S)
     print(f'dimos_node: still busy {GRACE_S} s after its end was asked for: cut off',
           file=sys.stderr, flush=True)
-    os._exit(node.exit_code)
+    os._exit(nodes[0].exit_code if nodes else EXIT_OK)
