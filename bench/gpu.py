@@ -160,7 +160,7 @@ def network_check(model: str) -> dict[str, Any]:
     """Median latency in ms per backend; largest relative difference of any output to ONNX
     Runtime's.
     """
-    from mos_perception.engine import load_engine
+    from mos_perception.engine import BACKENDS, load_engine
     from mos_perception.engine.card import find_model
     path = find_model(model)
     reference = load_engine(path, 'onnxruntime')
@@ -171,7 +171,7 @@ def network_check(model: str) -> dict[str, Any]:
     }
     wanted = reference.run(feeds)
     found: dict[str, Any] = {}
-    for backend in ('onnxruntime', 'openvino', 'tensorrt', 'tensorrt_rtx'):
+    for backend in BACKENDS[1:]:
         try:
             engine = load_engine(path, backend)
             got = engine.run(feeds)

@@ -48,8 +48,8 @@ def _parser() -> argparse.ArgumentParser:
         prog='mos', description='What moves: instances from frames and events.'
     )
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
-    _replay(commands.add_parser('replay', help='run the pipeline on a bag, without ROS'))
-    _evaluate(commands.add_parser('evaluate', help='score a bag that has ground truth'))
+    _replay(commands.add_parser('replay', help='run the pipeline on bags, without ROS'))
+    _evaluate(commands.add_parser('evaluate', help='score bags that have ground truth'))
     _show(
         commands.add_parser(
             'show', help='overlay video, contact sheet and table of recorded node output'
@@ -94,7 +94,7 @@ def _inputs(parser: argparse.ArgumentParser, model: bool = True) -> None:
 
 
 def _replay(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('bag', type=Path, metavar='BAG', help='rosbag2 folder, .mcap or .db3')
+    _bags(parser)
     parser.add_argument(
         '--out', type=Path, metavar='DIR', help='results.jsonl, overlay video and contact sheet'
     )
@@ -104,8 +104,20 @@ def _replay(parser: argparse.ArgumentParser) -> None:
     _inputs(parser)
 
 
+def _bags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('bag', type=Path, nargs='+', metavar='BAG',
+                        help='rosbag2 folder, .mcap or .db3; several: one table over all, which '
+                        'the same command finishes where it was stopped')
+    parser.add_argument('--jobs', type=int, default=0, metavar='N',
+                        help='worker processes for several bags; default: one per core')
+    parser.add_argument('--ray', metavar='ADDRESS',
+                        help="several bags on a Ray cluster: 'auto', HOST:PORT or ray://HOST:PORT")
+
+
 def _evaluate(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('bag', type=Path, metavar='BAG', help='rosbag2 folder, .mcap or .db3')
+    _bags(parser)
+    parser.add_argument('--out', type=Path, metavar='DIR',
+                        help='of several bags: rows/, table.csv, table.json; default: out/evaluate')
     parser.add_argument(
         '--ground-truth', type=Path, metavar='BAG', help='bag with the ground truth; default: BAG'
     )
@@ -203,7 +215,8 @@ def _doctor(parser: argparse.ArgumentParser) -> None:
         help='a name under models/ or an .onnx file',
     )
     parser.add_argument(
-        '--backend', choices=('auto', 'onnxruntime', 'tensorrt', 'tensorrt_rtx'), default='auto'
+        '--backend', default='auto',
+        choices=('auto', 'onnxruntime', 'onnxruntime_cuda', 'tensorrt', 'tensorrt_rtx'),
     )
     parser.add_argument('--json', type=Path, metavar='PATH', help='write the findings there')
 

@@ -41,9 +41,10 @@ class Config:
     )
     backend: str = parameter(
         'auto',
-        'what runs the network; auto: an engine made by `mos build` where there is a GPU, else '
-        'onnxruntime',
-        choices=('auto', 'onnxruntime', 'openvino', 'tensorrt', 'tensorrt_rtx'),
+        'what runs the network; auto: where there is a GPU an engine made by `mos build`, else '
+        'onnxruntime_cuda (onnxruntime-gpu); else onnxruntime',
+        choices=('auto', 'onnxruntime', 'onnxruntime_cuda', 'openvino', 'tensorrt',
+                 'tensorrt_rtx'),
     )
     cuda_driver: str = parameter(
         'auto', 'package that talks to the GPU', choices=('auto', 'cuda_bindings', 'pycuda')

@@ -55,6 +55,8 @@ class SkipReason(str, Enum):
     PACKET_GAP = 'packet_gap'            # sequence numbers missing before a packet
     BUFFER_FULL = 'buffer_full'          # oldest packets dropped to bound the memory
     OUT_OF_BOUNDS = 'out_of_bounds'      # events outside the sensor were dropped
+    CLOCK_STEP = 'clock_step'            # the host's clock was set forward: event times taken anew
+    CLOCK_DRIFT = 'clock_drift'          # it runs apart from the event camera's, more than any does
     RESET = 'reset'                      # the clock jumped or a reset was asked for while it waited
     NO_SUBSCRIBER = 'no_subscriber'      # lazy: nobody listens
 
@@ -349,7 +351,10 @@ class Skip:
 
 @dataclass(frozen=True)
 class Fault:
-    """A failed inference: the frame is lost, the process lives."""
+    """A failed inference: the frame is lost, the process lives; where `final`, it must end: no
+    later inference can work in it.
+    """
 
     stamp_ns: int
     message: str
+    final: bool = False

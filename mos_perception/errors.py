@@ -37,6 +37,14 @@ class EngineError(MosError):
     """A model file, its card or its runtime that cannot be used, or a failed inference."""
 
 
+class DeviceMemoryError(EngineError):
+    """GPU memory is full; tells how much was free."""
+
+
+class DeviceLostError(EngineError):
+    """The GPU cannot be used by this process any more; a new process may."""
+
+
 class BagError(MosError):
     """A recording that cannot be read or written; names the file and the topic."""
 

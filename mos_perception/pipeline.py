@@ -16,7 +16,7 @@ from typing import Any
 
 from mos_perception.config import Config
 from mos_perception.datatypes import EventPacket, Events, Fault, Frame, Result, Skip, SyncedInput
-from mos_perception.errors import MosError
+from mos_perception.errors import DeviceLostError, MosError
 from mos_perception.events.decode import EventStream, packets_lost, refused
 from mos_perception.models import Model, load_model
 from mos_perception.motion.backward_flow import BackwardFlow
@@ -102,7 +102,7 @@ class Pipeline:
                         instances, sample.stamp_ns, sample.flow, sample.flow_error)
                 self.flow.answered(sample)
         except MosError as error:
-            return Fault(sample.stamp_ns, str(error))
+            return Fault(sample.stamp_ns, str(error), isinstance(error, DeviceLostError))
         return Result(sample.stamp_ns, sample.frame_id, instances, tracks, sample.window,
                       sample.modality, self.model.card.id, sample.epoch,
                       sample.degraded(self.model.card.window is not None), stages)
@@ -135,7 +135,7 @@ class Pipeline:
                 'model delay ms': self.neighbours.delay_ms,
                 'total events decoded': self.sync.events_in,
                 'event buffer bytes': self.sync.buffer.nbytes,
-                'event clock offset ns': self.stream.clock_offset_ns,
+                **self.stream.clock_report(),
                 **self.gyroscope.report(),
                 **{f'engine {key}': value for key, value in self.model.report().items()}}
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from mos_perception.config import Config
 from mos_perception.datatypes import EventPacket, Fault, Frame, Result, Skip, SyncedInput
+from mos_perception.errors import DeviceLostError
 from mos_perception.motion.calibration import Calibration
 from mos_perception.motion.gyroscope import AngularVelocity
 from mos_perception.pipeline import Pipeline
@@ -47,7 +48,8 @@ class Replay:
     def __iter__(self) -> Iterator[Step]:
         """Steps in recorded order.
 
-        Raises BagError for a topic that is not there or holds another type.
+        Raises BagError for a topic that is not there or holds another type, DeviceLostError after
+        the step that met it.
         """
         for receive_ns, value in self.bag.items(self.topics):
             self.messages += 1
@@ -77,7 +79,10 @@ class Replay:
 
     def _process(self, samples: list[SyncedInput]) -> Iterator[Step]:
         for sample in samples:
-            yield Step(self.pipeline.process(sample), sample)
+            step = Step(self.pipeline.process(sample), sample)
+            yield step
+            if isinstance(step.outcome, Fault) and step.outcome.final:
+                raise DeviceLostError(step.outcome.message)
 
 
 def replay(

@@ -15,10 +15,12 @@ from typing import Any
 
 from rich.console import Console
 
+from mos_perception.commands.many import RunBag, is_many, many_command
 from mos_perception.config import FIELDS, Config, from_dict
 from mos_perception.datatypes import Fault, Result, Skip
 from mos_perception.errors import ConfigError
 from mos_perception.evaluation.ground_truth import GroundTruthEvaluator
+from mos_perception.evaluation.score import Scorer
 from mos_perception.recording.bag import BagWriter, open_bag
 from mos_perception.recording.results import result_digest
 from mos_perception.replay import Replay, Step, with_topics
@@ -28,7 +30,15 @@ RESULTS_TOPIC = '/mos_perception/instances'
 
 
 def replay_command(args: argparse.Namespace) -> None:
-    """`mos replay`: a bag through the pipeline; results, pictures and a table."""
+    """`mos replay`: bags through the pipeline; results, pictures and a table."""
+    if (one := _single(args, replay_bag)) is not None:
+        summary, files = replay_bag(one)
+        _report(summary, files, args.json)
+
+
+def replay_bag(args: argparse.Namespace) -> tuple[dict[str, Any], list[Path]]:
+    """The bag `args.bag` through the pipeline: (summary for JSON, files written). Raises MosError.
+    """
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
     with open_bag(args.bag) as bag, contextlib.ExitStack() as stack:
@@ -40,7 +50,7 @@ def replay_command(args: argparse.Namespace) -> None:
             else None
         )
         bag_out = stack.enter_context(BagWriter(args.out_bag)) if args.out_bag is not None else None
-        steps = _booked(_with_progress(run), statistics, sha, jsonl, bag_out)
+        steps = _booked(_with_progress(run, args), statistics, sha, jsonl, bag_out)
         files = _pictures(args.out, steps, run)
         summary = {
             'bag': str(args.bag),
@@ -50,11 +60,18 @@ def replay_command(args: argparse.Namespace) -> None:
             'digest': sha.hexdigest(),
             'run': _run(run, statistics),
         }
-    _report(summary, files + ([args.out / 'results.jsonl'] if jsonl else []), args.json)
+    return summary, files + ([args.out / 'results.jsonl'] if jsonl else [])
 
 
 def evaluate_command(args: argparse.Namespace) -> None:
-    """`mos evaluate`: score a bag's replay, or recorded node output, against ground truth."""
+    """`mos evaluate`: score replays of bags, or recorded node output, against ground truth."""
+    if (one := _single(args, evaluate_bag)) is not None:
+        summary, scorer = evaluate_bag(one)
+        _report(summary, [], args.json, scorer)
+
+
+def evaluate_bag(args: argparse.Namespace) -> tuple[dict[str, Any], Scorer]:
+    """The bag `args.bag` scored: (summary for JSON, scorer). Raises MosError."""
     with contextlib.ExitStack() as stack:
         bag = stack.enter_context(open_bag(args.bag))
         truth = (
@@ -79,19 +96,23 @@ def evaluate_command(args: argparse.Namespace) -> None:
             play = Replay(
                 bag, with_topics(bag, config_from(args), args.image_topic, args.events_topic)
             )
-            for step in _with_progress(play):
+            for step in _with_progress(play, args):
                 statistics.add(step.outcome)
                 if isinstance(step.outcome, Result):
                     evaluator.add(step.outcome)
             run = _run(play, statistics)
             source = {'model': play.pipeline.model.card.id, **_topics(play),
                       'partial': '; '.join(dict.fromkeys(filter(None, (truth.fault, bag.fault))))}
-    _report(
-        {'bag': str(args.bag), **source, 'score': evaluator.summary(), 'run': run},
-        [],
-        args.json,
-        evaluator.scorer,
-    )
+    summary = {'bag': str(args.bag), **source, 'score': evaluator.summary(), 'run': run}
+    return summary, evaluator.scorer
+
+
+def _single(args: argparse.Namespace, run_bag: RunBag) -> argparse.Namespace | None:
+    """The arguments with the one bag they name; None after a table over several was made."""
+    if is_many(args):
+        many_command(args, config_from(args), run_bag)
+        return None
+    return argparse.Namespace(**{**vars(args), 'bag': args.bag[0], 'quiet': False})
 
 
 def show_command(args: argparse.Namespace) -> None:
@@ -208,10 +229,13 @@ def as_json(outcome: Result | Skip | Fault) -> dict[str, Any]:
     }
 
 
-def _with_progress(run: Replay) -> Iterator[Step]:
+def _with_progress(run: Replay, args: argparse.Namespace) -> Iterator[Step]:
     """The steps of a replay, with a bar on a terminal and a line per tenth otherwise (both on
-    stderr).
+    stderr); `args.quiet`: with neither.
     """
+    if args.quiet:
+        yield from run
+        return
     console = Console(stderr=True)
     if console.is_terminal:
         from rich.progress import Progress

@@ -10,16 +10,16 @@ from mos_perception.engine.probe import find_gpu
 from mos_perception.errors import EngineError
 
 log = logging.getLogger(__name__)
-BACKENDS = ('auto', 'onnxruntime', 'openvino', 'tensorrt', 'tensorrt_rtx')
+BACKENDS = ('auto', 'onnxruntime', 'onnxruntime_cuda', 'openvino', 'tensorrt', 'tensorrt_rtx')
 
 
 def load_engine(path: Path, backend: str = 'auto', threads: int = 0,
                 cuda_driver: str = 'auto') -> Engine:
     """Load the ONNX file `path`. `threads` 0 = one per core.
 
-    A named backend runs or raises EngineError. `auto` takes the first of tensorrt and tensorrt_rtx
-    for which there is a GPU and an engine in the cache, else onnxruntime; why is logged and stands
-    in `report()['choice']`.
+    A named backend runs or raises EngineError. Where there is a GPU, `auto` takes the first of
+    tensorrt and tensorrt_rtx that has an engine in the cache, then onnxruntime_cuda; else
+    onnxruntime. Why is logged and stands in `report()['choice']`.
     """
     if backend not in BACKENDS:
         raise EngineError(f'backend is {backend!r}: must be one of {", ".join(BACKENDS)}')
@@ -37,6 +37,9 @@ def _open(path: Path, backend: str, threads: int, cuda_driver: str, choice: str 
     try:
         if backend == 'openvino':
             return OpenVinoEngine(path, threads)
+        if backend == 'onnxruntime_cuda':
+            from mos_perception.engine.ort_cuda import open_cuda
+            return open_cuda(path, threads, choice)
         return open_engine(path, backend, cuda_driver, choice=choice)
     except EngineError as error:
         raise EngineError(f'backend {backend}: {error}') from error
@@ -44,7 +47,7 @@ def _open(path: Path, backend: str, threads: int, cuda_driver: str, choice: str 
 
 def _best(path: Path, threads: int, cuda_driver: str) -> Engine:
     """The engine of `backend: auto`."""
-    reasons, candidates = [], ['tensorrt', 'tensorrt_rtx']
+    reasons, candidates = [], ['tensorrt', 'tensorrt_rtx', 'onnxruntime_cuda']
     try:
         find_gpu()
     except EngineError as error:

@@ -18,13 +18,17 @@ DRIVERS = ('cuda_bindings', 'pycuda')
 class Driver(Protocol):
     """CUDA in the device's primary context.
 
-    Device pointers and streams are ints; every call may raise EngineError.
+    Device pointers and streams are ints; every call may raise EngineError, DeviceMemoryError where
+    memory is full, DeviceLostError where only a new process can use the device again.
     """
 
     name: str
 
     def activate(self) -> None:
         """Make the context current in the calling thread."""
+
+    def memory(self) -> tuple[int, int]:
+        """(free, total) bytes of device memory."""
 
     def alloc(self, nbytes: int) -> int:
         """Device memory; lives until `close`."""

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from mos_perception.engine.device_errors import OUT_OF_MEMORY, device_error
 from mos_perception.engine.probe import find_gpu
-from mos_perception.errors import EngineError, mos_command
+from mos_perception.errors import DeviceLostError, EngineError
 
 
 class BindingsDriver:
@@ -41,13 +42,18 @@ class BindingsDriver:
     def _call(self, function: str, *arguments: Any) -> Any:
         code, *values = getattr(self._cuda, function)(*arguments)
         if code != self._cuda.CUresult.CUDA_SUCCESS:
-            raise EngineError(
-                f'CUDA: {function} failed with {code!r}: see "{mos_command("doctor")}"')
-        return values[0] if values else None
+            full = int(code) == OUT_OF_MEMORY
+            raise device_error(function, int(code), repr(code), self.memory() if full else None)
+        return values if len(values) > 1 else values[0] if values else None
 
     def activate(self) -> None:
         """Make the context current in the calling thread."""
         self._call('cuCtxSetCurrent', self._context)
+
+    def memory(self) -> tuple[int, int]:
+        """(free, total) bytes of device memory."""
+        free, total = self._call('cuMemGetInfo')
+        return int(free), int(total)
 
     def alloc(self, nbytes: int) -> int:
         """Device memory; lives until `close`."""
@@ -142,10 +148,13 @@ class BindingsDriver:
         return lambda: self._call('cuGraphLaunch', program, stream)
 
     def close(self) -> None:
-        """Free all memory and the context."""
-        self.activate()
-        while self._device_memory:
-            self._call('cuMemFree', self._device_memory.pop())
-        while self._host_memory:
-            self._call('cuMemFreeHost', self._host_memory.pop())
-        self._call('cuDevicePrimaryCtxRelease', self._device)
+        """Free all memory and the context; of a lost device there is nothing to free."""
+        try:
+            self.activate()
+            while self._device_memory:
+                self._call('cuMemFree', self._device_memory.pop())
+            while self._host_memory:
+                self._call('cuMemFreeHost', self._host_memory.pop())
+            self._call('cuDevicePrimaryCtxRelease', self._device)
+        except DeviceLostError:
+            pass

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from mos_perception.engine.device_errors import device_error
 from mos_perception.engine.probe import find_gpu
-from mos_perception.errors import EngineError, mos_command
+from mos_perception.errors import DeviceLostError, EngineError
 
 
 class PycudaDriver:
@@ -44,12 +45,18 @@ class PycudaDriver:
         try:
             return function(*arguments, **options)
         except self._cuda.Error as error:
-            raise EngineError(f'CUDA: {error}: see "{mos_command("doctor")}"') from error
+            full = isinstance(error, self._cuda.MemoryError)
+            raise device_error(getattr(function, '__name__', 'a call'), None, str(error),
+                               self._cuda.mem_get_info() if full else None) from error
 
     def activate(self) -> None:
         """Make the context current in the calling thread."""
         if self._cuda.Context.get_current() is None:
             self._call(self._context.push)
+
+    def memory(self) -> tuple[int, int]:
+        """(free, total) bytes of device memory."""
+        return self._call(self._cuda.mem_get_info)
 
     def alloc(self, nbytes: int) -> int:
         """Device memory; lives until `close`."""
@@ -130,8 +137,11 @@ class PycudaDriver:
         return work
 
     def close(self) -> None:
-        """Free all memory and the context."""
-        self.activate()
+        """Free all memory and the context; of a lost device there is nothing to free."""
+        try:
+            self.activate()
+        except DeviceLostError:
+            return
         self._streams.clear()
         self._pinned.clear()
         self._memory.clear()

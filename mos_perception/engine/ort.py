@@ -30,9 +30,14 @@ _DTYPES = {
 class OrtEngine:
     """One ONNX Runtime session. Results do not depend on what ran before."""
 
+    name = 'onnxruntime'
+    remedy = 'check the driver'  # where a provider does not run
+
     def __init__(self, path: Path, threads: int = 0,
-                 providers: Sequence[str] = ('CPUExecutionProvider',), choice: str = '') -> None:
-        """`threads` 0 = one per core this process may use; `choice`: why `auto` took this engine.
+                 providers: Sequence[str] = ('CPUExecutionProvider',), choice: str = '',
+                 provider_options: Sequence[dict[str, str]] | None = None) -> None:
+        """`threads` 0 = one per core this process may use; `choice`: why `auto` took this engine;
+        `provider_options` as ONNX Runtime's, one per provider.
 
         Raises EngineError, also when a provider cannot run.
         """
@@ -48,10 +53,11 @@ class OrtEngine:
         self.threads = threads or _usable_cores()
         try:
             self._session = onnxruntime.InferenceSession(
-                str(path), _options(self.threads), providers=self.requested
+                str(path), _options(self.threads), providers=self.requested,
+                provider_options=provider_options
             )
         except Exception as error:  # onnxruntime's exceptions share no base class
-            raise EngineError(
+            raise self._error(error, 'loading') or EngineError(
                 f'model file {path} cannot be loaded by onnxruntime {onnxruntime.__version__} '
                 f'({_first_line(error)}): export it again or restore the file'
             ) from error
@@ -59,7 +65,7 @@ class OrtEngine:
         if running[0] != self.requested[0]:
             raise EngineError(
                 f'asked onnxruntime for {self.requested[0]} but it runs on {running[0]}: '
-                'check the driver, or use "backend: onnxruntime" on the CPU'
+                f'{self.remedy}, or use "backend: onnxruntime" on the CPU'
             )
         self.inputs = tuple(map(_spec, self._session.get_inputs()))
         self.outputs = tuple(map(_spec, self._session.get_outputs()))
@@ -70,15 +76,16 @@ class OrtEngine:
         try:
             arrays = self._session.run(None, inputs)
         except Exception as error:  # onnxruntime's exceptions share no base class
-            raise EngineError(f'inference failed: {_first_line(error)}') from error
+            raise self._error(error, 'inference') or EngineError(
+                f'inference failed: {_first_line(error)}') from error
         return {spec.name: array for spec, array in zip(self.outputs, arrays)}
 
     def report(self) -> dict[str, Any]:
         """What really runs; `provider` is what the session says, not what was asked for."""
         provider = self._session.get_providers()[0]
         return {
-            'backend': 'onnxruntime',
-            'device': _cpu_name() if provider.startswith('CPU') else provider,
+            'backend': self.name,
+            'device': self._device(),
             'provider': provider,
             'requested': self.requested,
             'choice': self._choice,
@@ -86,6 +93,14 @@ class OrtEngine:
             'precision': '/'.join(sorted({spec.dtype for spec in self.inputs})),
             'versions': {'onnxruntime': onnxruntime.__version__, 'numpy': np.__version__},
         }
+
+    def _device(self) -> str:
+        """What runs it, in words."""
+        return _cpu_name()
+
+    def _error(self, error: Exception, what: str) -> EngineError | None:
+        """A more exact error for what onnxruntime raised; None where there is none."""
+        return None
 
 
 def _options(threads: int) -> onnxruntime.SessionOptions:

@@ -12,6 +12,7 @@ import numpy as np
 from mos_perception.engine.build import build_command, engine_key, import_tensorrt
 from mos_perception.engine.cache import Cache, Miss
 from mos_perception.engine.card import load_card
+from mos_perception.engine.device_errors import OUT_OF_MEMORY, device_error, tried_twice
 from mos_perception.engine.driver import Driver, open_driver
 from mos_perception.engine.interface import TensorSpec, check_inputs
 from mos_perception.engine.probe import Gpu, find_gpu
@@ -30,12 +31,13 @@ _DTYPES = {
 
 def open_engine(path: Path, flavour: str, driver: str = 'auto', cache: Cache | None = None,
                 choice: str = '') -> TrtEngine:
-    """The cached engine of the ONNX file `path`, built on this machine by `mos build`.
+    """The cached engine of the ONNX file `path`, built on this machine by `mos build`; loaded twice
+    where GPU memory is full at first.
 
     `choice`: why `auto` took this engine.
 
     Raises EngineError in this order: no GPU, no TensorRT, no engine for exactly this file, device
-    and version.
+    and version. DeviceMemoryError, DeviceLostError as `device_error`.
     """
     gpu = find_gpu()
     trt = import_tensorrt(flavour)
@@ -44,13 +46,17 @@ def open_engine(path: Path, flavour: str, driver: str = 'auto', cache: Cache | N
     plan = cache.load(path.stem, key)
     if isinstance(plan, Miss):
         raise EngineError(f'{plan.reason}: run "{build_command(path, flavour)}"')
-    layer = open_driver(driver)
-    try:
-        return TrtEngine(trt, plan, gpu, layer, choice)
-    except EngineError as error:
-        layer.close()
-        if not isinstance(error, PlanError):
+
+    def load() -> TrtEngine:
+        layer = open_driver(driver)
+        try:
+            return TrtEngine(trt, plan, gpu, layer, choice)
+        except EngineError:
+            layer.close()
             raise
+    try:
+        return tried_twice(load)
+    except PlanError as error:
         cache.discard(path.stem, key)
         raise EngineError(
             f'{error}: it was deleted; run "{build_command(path, flavour)}"'
@@ -76,14 +82,16 @@ class TrtEngine:
         self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
+            if driver.memory()[0] < len(plan):  # the plan itself may be good
+                weights = f'out of memory ({len(plan) / 2**20:.0f} MiB of weights)'
+                raise device_error('loading the engine', OUT_OF_MEMORY, weights, driver.memory())
             raise PlanError(
                 f'{trt.__name__} {trt.__version__} does not take the engine ({len(plan)} bytes)'
             )
         self._context = self._engine.create_execution_context()
         if self._context is None:
-            raise EngineError(
-                'TensorRT gives no execution context (GPU memory full?): close other GPU programs'
-            )
+            raise device_error('making an execution context', OUT_OF_MEMORY,
+                               'out of memory', driver.memory())
         self.inputs, self.outputs = (
             self._specs(trt.TensorIOMode.INPUT),
             self._specs(trt.TensorIOMode.OUTPUT),
@@ -121,6 +129,7 @@ class TrtEngine:
     def enqueue(self) -> None:
         """Put one inference on the stream, without any copy."""
         if not self._context.execute_async_v3(self.stream):
+            self.driver.synchronize(self.stream)  # says so where the device is lost
             raise EngineError(
                 'inference failed: TensorRT refused to enqueue the network; see '
                 f'"{mos_command("doctor")}"'

@@ -9,7 +9,7 @@ import numpy as np
 from mos_perception.datatypes import EventPacket, Events, Skip, SkipReason
 from mos_perception.errors import DecodeError
 from mos_perception.events import event_camera
-from mos_perception.events.clock import SensorClock
+from mos_perception.events.clock import DRIFT_BOUND_PPM, SensorClock
 from mos_perception.events.decoder import WORD_BYTES, Decoded, Decoder
 
 MAX_TIME_BASE = 1 << 62  # ns; int64 holds the sums
@@ -42,10 +42,12 @@ class EventStream:
         self._seq: int | None = None
         self.last_ns: int | None = None  # stamp of the newest packet, or of its last event
 
-    @property
-    def clock_offset_ns(self) -> int | None:
-        """ROS time minus sensor time; None before the first packet."""
-        return None if self._clock is None else self._clock.offset_ns
+    def clock_report(self) -> dict[str, Any]:
+        """ROS time minus sensor time, and how they drift apart; None: not known yet."""
+        offset, drift = (None, None) if self._clock is None else (
+            self._clock.offset_ns, self._clock.drift_ppm)
+        return {'event clock offset ns': offset,
+                'event clock drift ppm': None if drift is None else round(drift)}
 
     def push(self, packet: EventPacket) -> tuple[Events, int | None, list[Skip]]:
         """(events, watermark or None, skips) of the next packet.
@@ -72,7 +74,7 @@ class EventStream:
             return Events.empty(), None, [*skips, _bad(packet, str(error))]
         skips += _damage(decoded, packet)
         if decoded.first_sensor_ns is not None:
-            self._clock.observe(packet.stamp_ns, decoded.first_sensor_ns)
+            skips += self._observe(packet.stamp_ns, decoded.first_sensor_ns)
         times_ns = self._clock.to_ros(decoded.t_sensor)
         events, watermark = Events(decoded.x, decoded.y, decoded.p, times_ns), None
         if decoded.last_sensor_ns is not None:
@@ -106,6 +108,22 @@ class EventStream:
             return []
         return [Skip(SkipReason.PACKET_GAP, stamp_ns,
                      f'packets {last + 1}..{seq - 1} did not arrive', seq - last - 1)]
+
+    def _observe(self, stamp_ns: int, first_sensor_ns: int) -> list[Skip]:
+        """Show the clock a packet; what it found of the host's clock."""
+        known, step_ns = self._clock.drift_ppm, self._clock.observe(stamp_ns, first_sensor_ns)
+        if step_ns:
+            return [Skip(SkipReason.CLOCK_STEP, stamp_ns,
+                         f"the host's clock was set forward by {step_ns / 1e9:.2f} s against the "
+                         "event camera's: event times taken anew; let the time service slew "
+                         'instead of step')]
+        drift = self._clock.drift_ppm
+        if drift is None or drift == known or abs(drift) <= DRIFT_BOUND_PPM:
+            return []
+        return [Skip(SkipReason.CLOCK_DRIFT, stamp_ns,
+                     f"the host's clock gains {drift:.0f} ppm on the event camera's: beyond "
+                     f'{DRIFT_BOUND_PPM:.0f} ppm events may be some ms early; is the time service '
+                     'slewing, or the camera overloaded?')]
 
     def _changed(self, packet: EventPacket) -> Skip | None:
         if packet.encoding != self._decoder.encoding:
@@ -155,5 +173,9 @@ def refused(skips: list[Skip]) -> bool:
 
 
 def packets_lost(skips: list[Skip]) -> int:
-    """How many packets were missing before one, by its sequence number."""
-    return sum(skip.count for skip in skips if skip.reason is SkipReason.PACKET_GAP)
+    """How many packets were missing before one, by its sequence number.
+
+    One more after a step of the clock: those before it lie at a wrong time.
+    """
+    missing = SkipReason.PACKET_GAP, SkipReason.CLOCK_STEP
+    return sum(skip.count for skip in skips if skip.reason in missing)

@@ -46,12 +46,15 @@ class Feed:
         wanted: Callable[[], bool],
         publish: Callable[[SyncedInput, Result], None],
         warn: Callable[[str, str], None],
+        give_up: Callable[[str], None],
     ) -> None:
         """`wanted()`: does anybody listen; `publish` runs in the worker; `warn(key, text)`
-        throttles by key.
+        throttles by key; `give_up(reason)`, called by the worker, must end the process.
         """
         self._pipeline, self._monitor = pipeline, monitor
         self._wanted, self._publish, self._warn = wanted, publish, warn
+        self._give_up = give_up
+        self._given_up = False
         self._lock = threading.Lock()  # pushes, and what resets or changes the pipeline
         self._worker = Worker(self._infer, self._on_deadline)
 
@@ -136,6 +139,8 @@ class Feed:
 
     def _infer(self, sample: SyncedInput) -> None:
         try:
+            if self._given_up:  # no inference can work any more
+                return
             if sample.epoch != self._pipeline.epoch:
                 self.skip(Skip(SkipReason.RESET, sample.stamp_ns))
                 return
@@ -147,6 +152,9 @@ class Feed:
             elif isinstance(outcome, Fault):
                 self._monitor.failed(outcome)
                 self._warn('fault', f'inference failed: {outcome.message}')
+                if outcome.final:
+                    self._given_up = True
+                    self._give_up(outcome.message)
             else:
                 self.skip(outcome)
         except Exception as error:

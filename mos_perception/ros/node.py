@@ -14,11 +14,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType, JumpThreshold
 from rclpy.duration import Duration
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from sensor_msgs.msg import Image
 
@@ -32,7 +30,7 @@ from mos_perception.ros import convert, params, qos
 from mos_perception.ros.diagnostics import Monitor
 from mos_perception.ros.feed import Feed, one_line
 from mos_perception.ros.inputs import Inputs, check_inputs
-from mos_perception.ros.transport import prepare_transport
+from mos_perception.ros.process import EXIT_AUTOSTART, EXIT_DEVICE_LOST, run
 
 OUTPUTS = {'instances': Instances, 'instance_image': Image, 'motion': Motion, 'tracks': Tracks,
            'overlay': Image}
@@ -103,7 +101,8 @@ class MosNode(LifecycleNode):
         self.monitor = Monitor(topics, round(config.stale_after_s * 1e9))
         self.pipeline.reset()
         self._active_since = time.monotonic()
-        self._feed = Feed(self.pipeline, self.monitor, self._wanted, self._publish, self._warn)
+        self._feed = Feed(self.pipeline, self.monitor, self._wanted, self._publish, self._warn,
+                          self._give_up)
         self._undo_activate.append(self._feed.close)
         timer = self.create_timer(1.0, self._report, clock=self._steady)
         self._undo_activate.append(lambda: self.destroy_timer(timer))
@@ -147,9 +146,16 @@ class MosNode(LifecycleNode):
         """autostart: configure and activate; the process ends with exit code 1 when that fails."""
         self.destroy_timer(self._autostart)
         good = TransitionCallbackReturn.SUCCESS
-        if self.trigger_configure() != good or self.trigger_activate() != good:
-            self.exit_code = 1
+        failed = self.trigger_configure() != good or self.trigger_activate() != good
+        if failed and self.context.ok():  # else a signal ended it
+            self.exit_code = EXIT_AUTOSTART
             self.context.try_shutdown()
+
+    def _give_up(self, reason: str) -> None:
+        """End the process for a reason that only a new one can mend. Called by the worker."""
+        self.get_logger().fatal(f'ends with exit code {EXIT_DEVICE_LOST}: {reason}')
+        self.exit_code = EXIT_DEVICE_LOST
+        self.context.try_shutdown()
 
     def _apply(self, config: Config) -> None:
         """Take changed live parameters."""
@@ -221,29 +227,8 @@ def _undo(steps: list[Callable[[], Any]]) -> None:
 
 
 def main(args: list[str] | None = None) -> int:
-    """`dimos_node`. Exit code 0 after a signal, 1 when autostart failed, 2 for bad parameters."""
-    prepare_transport()
-    try:
-        rclpy.init(args=args)
-        node = MosNode()
-    except Exception as error:  # rclpy has no common class for bad arguments and parameter files
-        print(f'dimos_node: {one_line(error)}', file=sys.stderr)
-        rclpy.try_shutdown()
-        return 2
-    try:
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
-        executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    except Exception:
-        if rclpy.ok():  # otherwise a signal has ended the context in the middle of a call
-            raise
-    finally:
-        node.release()
-        node.destroy_node()
-        rclpy.try_shutdown()
-    return node.exit_code
+    """`dimos_node`: see `process.run`."""
+    return run(MosNode, args)
 
 
 if __name__ == '__main__':

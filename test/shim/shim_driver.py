@@ -8,6 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from mos_perception.engine.device_errors import device_error
+from mos_perception.engine.ort import OrtEngine
+from mos_perception.engine.probe import Gpu
+
 ROOT = Path(__file__).resolve().parents[2]
 SHIM = ROOT / 'test' / 'shim'
 SOURCES = [ROOT / 'mos_perception' / 'events', ROOT / 'mos_perception' / 'models' / 'dimos']
@@ -38,6 +42,7 @@ class ShimDriver:
     def __init__(self, library, shape=None):
         self.library, self.shape = ctypes.CDLL(str(library)), shape
         self.kept, self.noted, self.launched, self.threads = [], None, [], set()
+        self.inferred = False  # something to wait for
         self.activate()
 
     def activate(self):
@@ -45,6 +50,9 @@ class ShimDriver:
 
     def _here(self):
         assert threading.get_ident() in self.threads, 'the context is not current in this thread'
+
+    def memory(self):
+        return 1 << 30, 4 << 30
 
     def alloc(self, nbytes):
         self._here()
@@ -118,3 +126,63 @@ class ShimDriver:
             work()
         else:
             self.noted.append(work)
+
+
+class FaultyDriver(ShimDriver):
+    """A driver whose calls fail: each inference takes one of `codes` (0: it works) when it is
+    waited for, each allocation one of `full`; a code of a lost device stays, for every call.
+    """
+
+    def __init__(self, library, codes=(), full=()):
+        self.codes, self.full, self.lost = list(codes), list(full), 0
+        super().__init__(library)
+
+    def alloc(self, nbytes):
+        if self.full and self.full.pop(0):
+            raise device_error('cuMemAlloc', 2, 'CUDA_ERROR_OUT_OF_MEMORY', (5 << 20, 4 << 30))
+        return super().alloc(nbytes)
+
+    def synchronize(self, stream):
+        super().synchronize(stream)
+        code = self.lost or (self.codes.pop(0) if self.codes and self.inferred else 0)
+        self.inferred = False
+        if code:
+            self.lost = code if code >= 700 else 0
+            raise device_error('cuStreamSynchronize', code, f'code {code}')
+
+    def _do(self, work):
+        if self.lost:
+            raise device_error('a call', self.lost, f'code {self.lost}')
+        super()._do(work)
+
+
+class ShimEngine:
+    """A DeviceEngine: ONNX Runtime between buffers that the kernels fill and read."""
+
+    gpu = Gpu('shim', (8, 7), 1, 0, '', '')
+
+    def __init__(self, path, driver):
+        self.ort, self.driver, self.stream = OrtEngine(path, 1), driver, driver.stream()
+        self.inputs, self.outputs, self.runs = self.ort.inputs, self.ort.outputs, 0
+        self.tensors = {
+            spec.name: driver.pinned(spec.shape, spec.dtype) for spec in self.inputs + self.outputs
+        }
+
+    def address(self, name):
+        return self.tensors[name].ctypes.data
+
+    def enqueue(self):
+        def work():
+            self.runs += 1
+            self.driver.inferred = True
+            for name, array in self.ort.run(
+                {spec.name: self.tensors[spec.name] for spec in self.inputs}
+            ).items():
+                self.tensors[name][...] = array
+        self.driver._do(work)
+
+    def run(self, feeds):
+        return self.ort.run(feeds)
+
+    def report(self):
+        return {'backend': 'shim', 'provider': self.driver.name}

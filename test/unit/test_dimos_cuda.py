@@ -14,15 +14,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shim_driver import ShimDriver, compile_shim
+from shim_driver import ShimDriver, ShimEngine, compile_shim
 
 from mos_perception.config import Config
 from mos_perception.datatypes import Events, EventWindow, Frame, SyncedInput
 from mos_perception.engine import kernels
 from mos_perception.engine.card import find_model, load_card
 from mos_perception.engine.interface import DeviceEngine
-from mos_perception.engine.ort import OrtEngine
-from mos_perception.engine.probe import Gpu
 from mos_perception.errors import EngineError
 from mos_perception.models import load_model
 from mos_perception.models.dimos.cuda import SOURCES, DimosCuda
@@ -41,37 +39,6 @@ pytestmark = pytest.mark.skipif(
 # over (37, 61): equal, 2 x 2, ..., mixed
 SIZES = [(37, 61), (74, 122), (120, 200), (111, 61), (40, 63), (180, 240)]
 NET = (37, 61)
-
-
-class ShimEngine:
-    """A DeviceEngine: ONNX Runtime between buffers that the kernels fill and read."""
-
-    gpu = Gpu('shim', (8, 7), 1, 0, '', '')
-
-    def __init__(self, path, driver):
-        self.ort, self.driver, self.stream = OrtEngine(path, 1), driver, driver.stream()
-        self.inputs, self.outputs, self.runs = self.ort.inputs, self.ort.outputs, 0
-        self.tensors = {
-            spec.name: driver.pinned(spec.shape, spec.dtype) for spec in self.inputs + self.outputs
-        }
-
-    def address(self, name):
-        return self.tensors[name].ctypes.data
-
-    def enqueue(self):
-        def work():
-            self.runs += 1
-            for name, array in self.ort.run(
-                {spec.name: self.tensors[spec.name] for spec in self.inputs}
-            ).items():
-                self.tensors[name][...] = array
-        self.driver._do(work)
-
-    def run(self, feeds):
-        return self.ort.run(feeds)
-
-    def report(self):
-        return {'backend': 'shim'}
 
 
 @pytest.fixture(scope='module')

@@ -136,7 +136,7 @@ def test_driver_layers_are_peers(monkeypatch):
         return {name: getattr(kind, name).__annotations__ for name in vars(kind)
                 if not name.startswith('_') and callable(getattr(kind, name))}
     wanted = methods(driver.Driver)
-    assert len(wanted) == 16
+    assert len(wanted) == 17
     assert methods(driver_bindings.BindingsDriver) == wanted == methods(driver_pycuda.PycudaDriver)
     monkeypatch.setattr(driver, 'find_gpu', lambda: None)
     with pytest.raises(EngineError, match="'cupy': must be auto, cuda_bindings or pycuda"):

@@ -1,0 +1,85 @@
+"""The node as a process: how it begins, spins and ends, and its exit codes.
+
+    0   ended by a signal (SIGINT, SIGTERM) or by a shutdown of the context, in 2 s at most: what
+        has not ended by itself by then, a model that loads or an inference, is cut off
+    1   autostart failed: the model or a topic cannot be used
+    2   bad arguments, parameters or parameter files
+    70  the GPU is lost to this process (an illegal address, a launch that failed, a device that is
+        gone): a new process may have it again, so `respawn:=true` or a supervisor helps
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import rclpy
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+
+from mos_perception.ros.feed import one_line
+from mos_perception.ros.transport import prepare_transport
+
+GRACE_S = 1.2  # after the end of the context; what holds the GIL for longer is not cut off
+WATCH_S = 0.1
+EXIT_OK, EXIT_AUTOSTART, EXIT_PARAMETERS, EXIT_DEVICE_LOST = 0, 1, 2, 70
+
+
+def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
+    """Spin the node that `make_node` gives until its context ends; returns the exit code."""
+    prepare_transport()
+    nodes: list[Any] = []
+    began = False
+    try:
+        rclpy.init(args=args)
+        began = True
+        threading.Thread(target=_end_in_time, args=(nodes,), name='end', daemon=True).start()
+        nodes.append(make_node())
+    except KeyboardInterrupt:
+        return EXIT_OK
+    except Exception as error:  # rclpy has no common class for bad arguments and parameter files
+        if began and not rclpy.ok():  # a signal came
+            return EXIT_OK
+        print(f'dimos_node: {one_line(error)}', file=sys.stderr)
+        rclpy.try_shutdown()
+        return EXIT_PARAMETERS
+    (node,) = nodes
+    try:
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    except Exception:
+        if rclpy.ok():  # otherwise a signal has ended the context in the middle of a call
+            raise
+    finally:
+        node.release()
+        node.destroy_node()
+        rclpy.try_shutdown()
+    _leave(node.exit_code)
+    return node.exit_code
+
+
+def _leave(code: int) -> None:
+    """End here, once others on the network know that we are gone: the interpreter's own end runs
+    every library's destructors, for seconds on a busy machine, and nothing can cut it off.
+    """
+    rclpy.get_default_context().destroy()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _end_in_time(nodes: list[Any]) -> None:
+    """Wait for the end of the context, then a while for that of the process; else end it."""
+    context = rclpy.get_default_context()
+    while context.ok():
+        time.sleep(WATCH_S)
+    time.sleep(GRACE_S)
+    print(f'dimos_node: still busy {GRACE_S} s after its end was asked for: cut off',
+          file=sys.stderr, flush=True)
+    os._exit(nodes[0].exit_code if nodes else EXIT_OK)

@@ -1,0 +1,63 @@
+"""A node that is told to end: whatever it does, within 2 s and with exit code 0."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+# what the node is busy with when the signal comes; each says so and then takes ten minutes
+BUSY = {
+    'configuring': ('pipeline', 'Pipeline.__init__'),
+    'inferring': ('pipeline', 'Pipeline.process'),
+    'activating': ('ros.inputs', 'Inputs.open'),
+}
+CODE = '''
+import sys, time
+import mos_perception.{module} as module
+from mos_perception.ros import node
+
+def busy(*_, **__):
+    print('BUSY', file=sys.stderr, flush=True)
+    time.sleep(600)
+module.{name} = busy
+{more}
+sys.exit(node.main(sys.argv[1:]))
+'''
+# an input for the worker, without a publisher
+OFFER = '''
+from mos_perception.datatypes import SyncedInput
+from mos_perception.ros.feed import Feed
+plain = Feed.__init__
+def begin(self, *given):
+    plain(self, *given)
+    self._worker.offer(SyncedInput(0, '', None, None, (120, 160), epoch=self._pipeline.epoch))
+Feed.__init__ = begin
+'''
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize('what', BUSY)
+def test_a_busy_node_ends(tiny_model, what, number):
+    module, name = BUSY[what]
+    code = CODE.format(module=module, name=name, more=OFFER if what == 'inferring' else '')
+    process = subprocess.Popen(
+        [sys.executable, '-c', code, '--ros-args', '-p', f'model:={tiny_model}'],
+        stderr=subprocess.PIPE, text=True, env={**os.environ, 'PYTHONPATH': str(ROOT)})
+    try:
+        lines = []
+        while 'BUSY\n' not in lines[-1:]:
+            lines.append(process.stderr.readline())
+            assert lines[-1], lines
+        process.send_signal(number)
+        start = time.monotonic()
+        text = process.stderr.read()
+        assert process.wait(60) == 0, text
+        assert time.monotonic() - start < 30, 'far under what it is busy with; bench.shutdown: 2 s'
+        assert 'Traceback' not in text and 'cannot' not in text
+    finally:
+        process.kill()
