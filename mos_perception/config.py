@@ -13,6 +13,8 @@ from typing import Any
 
 from mos_perception.errors import ConfigError
 
+TF_STATIC = '/tf_static'
+
 
 def parameter(
     default: Any,
@@ -77,7 +79,11 @@ class Config:
     )
     camera_info_topic: str = parameter(
         '', "the event camera's calibration, sensor_msgs/CameraInfo (plumb_bob or "
-        'rational_polynomial), published again and again; read with imu_topic',
+        'rational_polynomial), published again and again; read with imu_topic and with '
+        'registration camera_info',
+    )
+    image_camera_info_topic: str = parameter(
+        '', "the frame camera's calibration, likewise; read with registration camera_info",
     )
     imu_to_camera_rotation: str = parameter(
         '0 0 0 1', "quaternion 'x y z w' that takes vectors of the IMU's frame to the event "
@@ -96,10 +102,24 @@ class Config:
         256, 'queue depth of the event subscription (frames: 10)', unit='messages', low=1, high=1000
     )
 
-    same_view: bool = parameter(
-        False,
-        'frames and events of different size show the same field of view: scale one to the '
-        'other; otherwise such pairs are refused',
+    registration: str = parameter(
+        'same_pixels',
+        'how events get into the view of the frames (docs/calibration.md). same_pixels: they are '
+        'there, and other sizes are refused; scale: same field of view, sizes may differ; '
+        'homography: homography_file; camera_info: both calibrations and the transform between '
+        'the cameras on /tf_static',
+        choices=('same_pixels', 'scale', 'homography', 'camera_info'),
+    )
+    homography_file: str = parameter(
+        '', 'with registration homography: the file that `mos register` writes'
+    )
+    plane_distance_m: float = parameter(
+        0.0,
+        'with registration camera_info: depth, from the frame camera, at which the distance '
+        'between the cameras is made up for; 0 = infinity',
+        unit='m',
+        low=0.0,
+        high=100_000.0,
     )
     deadline_s: float = parameter(
         0.1,
@@ -216,9 +236,21 @@ class Config:
         for spec in dataclasses.fields(self):
             check(spec.name, getattr(self, spec.name))
 
+    def side_topics(self) -> dict[str, str]:
+        """Role -> topic of what is read beside frames and events."""
+        registers = self.registration == 'camera_info'
+        roles = {
+            'imu': self.imu_topic,
+            'camera_info': self.camera_info_topic if self.imu_topic or registers else '',
+            'image_camera_info': self.image_camera_info_topic if registers else '',
+            'tf_static': TF_STATIC if registers else '',
+        }
+        return {role: topic for role, topic in roles.items() if topic}
+
 
 FIELDS = {spec.name: spec for spec in dataclasses.fields(Config)}
-RENAMED = {'max_objects': 'top_k'}  # old name -> the one that took its place
+# old name -> the one that took its place
+RENAMED = {'max_objects': 'top_k', 'same_view': 'registration (true: scale)'}
 
 
 def check(name: str, value: Any) -> None:

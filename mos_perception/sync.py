@@ -98,6 +98,11 @@ class Synchronizer:
         return self._watermark_ns
 
     @property
+    def frame_size(self) -> tuple[int, int] | None:
+        """(height, width) of the frames; None before the first."""
+        return self._frame_size
+
+    @property
     def last_stamp_ns(self) -> int | None:
         """The newest stamp seen, of a frame or of the events."""
         return max(

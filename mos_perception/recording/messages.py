@@ -26,6 +26,7 @@ from mos_perception.image_encodings import from_ids, from_rgb, to_ids, to_rgb
 IMAGE = 'sensor_msgs/msg/Image'
 IMU = 'sensor_msgs/msg/Imu'
 CAMERA_INFO = 'sensor_msgs/msg/CameraInfo'
+TRANSFORMS = 'tf2_msgs/msg/TFMessage'
 EVENT_PACKET = 'event_camera_msgs/msg/EventPacket'
 EVENT_ARRAY = 'dvs_msgs/msg/EventArray'
 EVENT_ARRAYS = (EVENT_ARRAY, 'prophesee_event_msgs/msg/EventArray')  # the same layout
