@@ -33,7 +33,8 @@ ARGUMENTS = {
     'namespace': ('', 'namespace of the node'),
     'model': ('', FIELDS['model'].metadata['text']),
     'backend': ('', FIELDS['backend'].metadata['text']),
-    'image_topic': ('', 'frames, sensor_msgs/Image; none: no frames'),
+    'image_topic': ('', 'frames, of image_type; none: no frames'),
+    'image_type': ('', 'raw (sensor_msgs/Image) or compressed (CompressedImage)'),
     'events_topic': ('', 'events, of events_type; none: no events'),
     'events_type': ('', 'event_packet or event_array (dvs_msgs)'),
     'imu_topic': ('', "the event camera's gyroscope, sensor_msgs/Imu; needs camera_info_topic"),
@@ -56,7 +57,8 @@ def make_node(context):
     given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
     parameters = {
         name: given[name]
-        for name in ('model', 'backend', 'events_type', 'registration', 'homography_file', *TOPICS)
+        for name in ('model', 'backend', 'image_type', 'events_type', 'registration',
+                     'homography_file', *TOPICS)
         if given[name]
     }
     parameters = {name: '' if value == 'none' else value for name, value in parameters.items()}

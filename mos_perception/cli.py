@@ -106,6 +106,9 @@ def _replay(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--out-bag', type=Path, metavar='BAG', help='results as a bag of mos_msgs/Instances'
     )
+    parser.add_argument(
+        '--rrd', type=Path, metavar='FILE', help='the run for the Rerun viewer (needs rerun-sdk)'
+    )
     _inputs(parser)
 
 

@@ -60,7 +60,15 @@ class Config:
         'at once, a little less exact, instead of after the "model delay ms" of /diagnostics',
     )
 
-    image_topic: str = parameter('image', 'frames, sensor_msgs/Image; empty: events only')
+    image_topic: str = parameter(
+        'image', 'frames, sensor_msgs/Image or CompressedImage; empty: events only'
+    )
+    image_type: str = parameter(
+        'raw',
+        'message type on image_topic; compressed: sensor_msgs/CompressedImage, JPEG or PNG, as '
+        'image_transport publishes it on <base>/compressed',
+        choices=('raw', 'compressed'),
+    )
     events_topic: str = parameter(
         'events', 'events, event_camera_msgs/EventPacket or dvs_msgs/EventArray; empty: frames only'
     )

@@ -99,6 +99,7 @@ def with_topics(
     return dataclasses.replace(
         config,
         image_topic=image,
+        image_type=bag.image_type(image),
         events_topic=events,
         events_type=bag.events_type(events),
     )

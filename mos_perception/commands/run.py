@@ -29,6 +29,9 @@ RESULTS_TOPIC = '/mos_perception/instances'
 
 def replay_command(args: argparse.Namespace) -> None:
     """`mos replay`: a bag through the pipeline; results, pictures and a table."""
+    if args.rrd is not None:
+        from mos_perception.reports.rerun_file import rerun_library
+        rerun_library()  # refuse before the model is loaded
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
     with open_bag(args.bag) as bag, contextlib.ExitStack() as stack:
@@ -41,6 +44,9 @@ def replay_command(args: argparse.Namespace) -> None:
         )
         bag_out = stack.enter_context(BagWriter(args.out_bag)) if args.out_bag is not None else None
         steps = _booked(_with_progress(run), statistics, sha, jsonl, bag_out)
+        if args.rrd is not None:
+            from mos_perception.reports.rerun_file import RerunFile
+            steps = stack.enter_context(RerunFile(args.rrd)).watch(steps)
         files = _pictures(args.out, steps, run)
         summary = {
             'bag': str(args.bag),
@@ -50,7 +56,8 @@ def replay_command(args: argparse.Namespace) -> None:
             'digest': sha.hexdigest(),
             'run': _run(run, statistics),
         }
-    _report(summary, files + ([args.out / 'results.jsonl'] if jsonl else []), args.json)
+    files += [args.out / 'results.jsonl'] if jsonl else []
+    _report(summary, files + ([args.rrd] if args.rrd is not None else []), args.json)
 
 
 def evaluate_command(args: argparse.Namespace) -> None:
@@ -241,6 +248,7 @@ def _run(run: Replay, statistics: RunStatistics) -> dict[str, Any]:
         'event packets in': run.packets,
         **summary['counts'],
         **run.pipeline.gyroscope.report(),
+        **run.pipeline.registration.report(),
     }
     return summary
 

@@ -29,6 +29,7 @@ from mos_perception.motion.transforms import Transform
 from mos_perception.recording import imu_messages, messages
 from mos_perception.recording.messages import (
     CAMERA_INFO,
+    COMPRESSED,
     EVENT_ARRAYS,
     EVENT_PACKET,
     IMAGE,
@@ -76,8 +77,8 @@ class TruthTable(Mapping[int, GroundTruth]):
 
 Item = (Frame | EventPacket | EventArray | AngularVelocity | Geometry | GroundTruth | NodeResult
         | Skip)
-_BAD_BYTES = {IMAGE: SkipReason.BAD_FRAME, IMU: SkipReason.BAD_IMU,
-              CAMERA_INFO: SkipReason.BAD_CAMERA_INFO,
+_BAD_BYTES = {IMAGE: SkipReason.BAD_FRAME, COMPRESSED: SkipReason.BAD_FRAME,
+              IMU: SkipReason.BAD_IMU, CAMERA_INFO: SkipReason.BAD_CAMERA_INFO,
               TRANSFORMS: SkipReason.BAD_CAMERA_INFO}  # others: BAD_PACKET
 
 
@@ -141,6 +142,11 @@ class Bag:
         kind = next((item.msgtype for item in self.topics if item.name == topic), '')
         return 'event_array' if kind in EVENT_ARRAYS else 'event_packet'
 
+    def image_type(self, topic: str) -> str:
+        """The parameter `image_type` that fits a topic of `pick`."""
+        kind = next((item.msgtype for item in self.topics if item.name == topic), '')
+        return 'compressed' if kind == COMPRESSED else 'raw'
+
     def listing(self) -> str:
         """Topics with type and number of messages, on one line."""
         return (
@@ -203,8 +209,9 @@ class Bag:
         kinds = {topic.msgtype for topic in self.topics if topic.name == name}
         if not kinds:
             raise BagError(f'{self.path} has no topic {name}; its topics: {self.listing()}')
-        right = {'image': {IMAGE}, 'events': {EVENT_PACKET, *EVENT_ARRAYS}}.get(
-            role, {IMAGE, EVENT_PACKET, *EVENT_ARRAYS, IMU, CAMERA_INFO, TRANSFORMS, INSTANCES})
+        right = {'image': {IMAGE, COMPRESSED}, 'events': {EVENT_PACKET, *EVENT_ARRAYS}}.get(
+            role, {IMAGE, COMPRESSED, EVENT_PACKET, *EVENT_ARRAYS, IMU, CAMERA_INFO, TRANSFORMS,
+                   INSTANCES})
         if not kinds <= right:
             raise BagError(f'{self.path}: topic {name} holds {", ".join(sorted(kinds))}: '
                            f'must be {" or ".join(sorted(right))}')
@@ -238,6 +245,7 @@ def _value(item: Recorded, halves: dict[int, GroundTruth]) -> Item | None:
     else:
         read = {
             IMAGE: messages.read_frame,
+            COMPRESSED: messages.read_compressed,
             EVENT_PACKET: messages.read_packet,
             IMU: _read_imu,
             CAMERA_INFO: _read_camera_info,

@@ -11,7 +11,7 @@ from typing import Any
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.subscription import Subscription
-from sensor_msgs.msg import CameraInfo, Image, Imu
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, Imu
 
 from mos_perception.config import Config
 from mos_perception.errors import ConfigError
@@ -51,6 +51,9 @@ def check_inputs(config: Config) -> None:
                 'sync_policy is approximate: it joins two topics, so name image_topic and '
                 'events_topic'
             )
+        if config.image_type != 'raw':
+            raise ConfigError('sync_policy is approximate: it takes raw images; set image_type to '
+                              'raw, or use sync_policy: event_time')
         try:
             importlib.import_module('message_filters')
         except ImportError as error:
@@ -83,8 +86,10 @@ class Inputs:
             self._subscriptions = approximate.join(self._node, config, self._feed)
             return
         if config.image_topic:
+            kind, handler = ((Image, self._on_frame) if config.image_type == 'raw' else
+                             (CompressedImage, self._on_compressed))
             self._subscribe(
-                'frames', Image, config.image_topic, self._on_frame, qos.image_input(config)
+                'frames', kind, config.image_topic, handler, qos.image_input(config)
             )
         if config.events_topic:
             kind, raw = (
@@ -143,6 +148,10 @@ class Inputs:
     def _on_frame(self, message: Image) -> None:
         self._feed.take('frames', lambda pipeline, now: (
             pipeline.push_frame(convert.frame(message), now), pipeline.ready(now)))
+
+    def _on_compressed(self, message: CompressedImage) -> None:
+        self._feed.take('frames', lambda pipeline, now: (
+            pipeline.push_frame(convert.compressed_frame(message), now), pipeline.ready(now)))
 
     def _on_packet(self, message: Any) -> None:
         self._feed.take('events', lambda pipeline, now: (

@@ -17,6 +17,7 @@ ARGUMENTS = {
     'model',
     'backend',
     'image_topic',
+    'image_type',
     'events_topic',
     'events_type',
     'imu_topic',
