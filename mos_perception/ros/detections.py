@@ -22,7 +22,7 @@ except ImportError:  # the user's choice
 CLASSES = {0: 'background', 1: 'moving', 2: 'static'}
 
 
-def optional_outputs() -> dict[str, Any]:
+def outputs() -> dict[str, Any]:
     """Topic below `~/` -> message type; none without vision_msgs."""
     return {} if vision is None else {'detections': vision.Detection2DArray}
 

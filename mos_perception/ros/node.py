@@ -29,8 +29,7 @@ from mos_perception import events
 from mos_perception.config import Config
 from mos_perception.datatypes import Result, SyncedInput
 from mos_perception.pipeline import Pipeline
-from mos_perception.ros import convert, params, qos
-from mos_perception.ros.detections import announce, optional_outputs
+from mos_perception.ros import convert, detections, params, qos
 from mos_perception.ros.diagnostics import Monitor
 from mos_perception.ros.feed import Feed, one_line
 from mos_perception.ros.inputs import Inputs, check_inputs
@@ -74,7 +73,7 @@ class MosNode(LifecycleNode):
             self.pipeline = None
             self.get_logger().error(f'cannot configure: {one_line(error)}')
             return TransitionCallbackReturn.FAILURE
-        for name, kind in (OUTPUTS | optional_outputs()).items():
+        for name, kind in (OUTPUTS | detections.outputs()).items():
             publisher = self.create_lifecycle_publisher(kind, f'~/{name}', qos.output(),
                                                         qos_overriding_options=qos.overridable())
             self._outputs[name] = publisher
@@ -82,7 +81,7 @@ class MosNode(LifecycleNode):
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', qos.output())
         service = self.create_service(Reset, '~/reset', self._on_reset)
         self._undo_configure += [partial(self.destroy_publisher, self._diagnostics),
-                                 partial(self.destroy_service, service), *announce(self)]
+                                 partial(self.destroy_service, service), *detections.announce(self)]
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:

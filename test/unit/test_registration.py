@@ -102,10 +102,8 @@ def test_two_cameras_agree_with_opencv(plane_m, rotation):
     table = pixel_table.from_cameras(EVENT_CAMERA, FRAME_CAMERA, to_frame, plane_m)
     events = on_every_pixel(EVENT)
     pixels = np.column_stack([events.x, events.y]).astype(np.float64)
-    criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 100, 1e-10)
-    flat = cv2.undistortPointsIter(pixels[:, None], EVENT_CAMERA.matrix,
-                                   np.array(EVENT_CAMERA.distortion), np.eye(3), np.eye(3),
-                                   criteria)[:, 0]
+    flat = cv2.undistortPoints(pixels[:, None], EVENT_CAMERA.matrix,
+                               np.array(EVENT_CAMERA.distortion))[:, 0]
     rays = np.column_stack([flat, np.ones(len(flat))]) @ to_frame[:3, :3].T
     if plane_m:  # where the ray meets z = plane_m of the frame camera
         rays = to_frame[:3, 3] + rays * ((plane_m - to_frame[2, 3]) / rays[:, 2])[:, None]
