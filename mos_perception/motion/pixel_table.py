@@ -19,8 +19,9 @@ from mos_perception.events.arrays import EventArrays
 from mos_perception.motion.calibration import Calibration
 
 OUTSIDE = 0xFFFFFFFF  # of the frame's view
-NODE_PX = 8           # lenses are followed so closely, straight between: to some 0.01 px
-LEAST_SHARE = 0.01    # of the event camera's pixels that must land in the frame
+# lenses are followed at nodes, straight between: to some 0.01 px
+NODE_PX, LEAST_NODES = 8, 65
+LEAST_SHARE = 0.01  # of the event camera's pixels that must land in the frame
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,8 @@ def from_cameras(event: Calibration, frame: Calibration, to_frame: np.ndarray,
 
     Raises ConfigError where (nearly) nothing of it is in the frame.
     """
-    height, width = (-(-(side - 1) // NODE_PX) + 1 for side in event.size)
+    height, width = (max(-(-(side - 1) // NODE_PX) + 1, min(side, LEAST_NODES))
+                     for side in event.size)
     nodes = sensor_pixels((height, width)) * (np.array(event.size[::-1]) - 1) / np.maximum(
         [width - 1, height - 1], 1)
     rays, good = event.unproject(nodes)

@@ -292,10 +292,16 @@ def test_the_pipeline_registers_before_anything_else(tmp_path, bright_model):
     t = 1_000_000_000 + np.arange(40) * 1_000_000
     corner = np.full(40, 2, np.uint16)
     pipeline.push_packet(packet(0, Events(corner, corner, np.ones(40, np.uint8), t), EVENT))
-    pipeline.push_frame(Frame(1_035_000_000, np.zeros((*EVENT, 3), np.uint8)), 0)
+    pipeline.push_frame(Frame(1_035_000_000, np.zeros((*EVENT, 3), np.uint8), 'camera'), 0)
     (result,) = [pipeline.process(sample) for sample in pipeline.ready(0)]
     assert set(result.window.events.x) == {61} and set(result.window.events.y) == {45}
     assert pipeline.status()['event pixels inside the frame'] == '100.0%'
+    late = [packet(n, Events(corner, corner, np.ones(40, np.uint8), t + n * 40_000_000), EVENT)
+            for n in range(1, 60)]  # frames are silent: answers stay in the frame camera's pixels
+    for item in late:
+        assert pipeline.push_packet(item) == []
+    alone = pipeline.ready(3_000_000_000)
+    assert alone and {sample.frame_id for sample in alone} == {'camera'}
     pipeline.reset()
     pipeline.push_frame(Frame(1_035_000_000, np.zeros((24, 32, 3), np.uint8)), 0)
     (skip,) = pipeline.push_packet(
