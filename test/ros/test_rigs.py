@@ -1,10 +1,9 @@
 """Over real DDS: compressed frames, two calibrated cameras and `/tf_static`, vision_msgs out."""
 
-import time
-
 import cv2
 import numpy as np
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.lifecycle import TransitionCallbackReturn
 from sensor_msgs.msg import CameraInfo, CompressedImage
 
@@ -60,8 +59,9 @@ def info(bench, frame_id: str, focal: float, size=None) -> CameraInfo:
 def test_two_cameras_by_their_calibrations_and_tf_static(rig):
     tf2_msgs = pytest.importorskip('tf2_msgs.msg', reason='tf2_msgs is not built here')
     from geometry_msgs.msg import TransformStamped
-    bench = rig(deadline_s=10.0, **CALIBRATED)
-    windows, real = [], bench.node.pipeline.process
+    bench = rig(deadline_s=1.0, stale_after_s=60.0, **CALIBRATED)
+    windows, reports, real = [], [], bench.node.pipeline.process
+    bench.client.create_subscription(DiagnosticArray, '/diagnostics', reports.append, 10)
     bench.node.pipeline.process = lambda sample: (windows.append(sample.window), real(sample))[1]
     calibrations = {topic: bench.client.create_publisher(CameraInfo, topic, qos.playback(5))
                     for topic in ('/dvs/info', '/camera/info')}
@@ -70,8 +70,9 @@ def test_two_cameras_by_their_calibrations_and_tf_static(rig):
                                   if item.topic_name.endswith('/info')))
     bench.send(0)
     assert bench.wait(lambda: bench.counts().get('unregistered') == 1), bench.counts()
-    state, reason = bench.node.monitor.state(time.monotonic_ns())
-    assert state.value == 'DEGRADED' and 'no calibration of the event camera' in reason
+    assert bench.wait_results(1) and bench.got['instances'][0].degraded_reason == 'no events'
+    said = 'DEGRADED: some inputs are refused, the last: unregistered: no calibration of the event'
+    assert bench.wait(lambda: any(item.status[0].message.startswith(said) for item in reports))
     calibrations['/dvs/info'].publish(info(bench, 'dvs', 150.0))
     calibrations['/camera/info'].publish(info(bench, 'camera_optical', 150.0))
     static = bench.client.create_publisher(tf2_msgs.TFMessage, '/tf_static', qos.latched())
@@ -80,8 +81,10 @@ def test_two_cameras_by_their_calibrations_and_tf_static(rig):
     message.transform.rotation.z, message.transform.rotation.w = 1.0, 0.0  # upside down
     static.publish(tf2_msgs.TFMessage(transforms=[message]))
     assert bench.wait(lambda: bench.node.pipeline.status()['registration'] == 'camera_info')
-    bench.send(1)
-    assert bench.wait(lambda: len(windows) and windows[-1] is not None)
+    bench.send(1, frame=False)  # first: while events are refused, frames do not wait for them
+    assert bench.wait(lambda: bench.counts().get('events') == 2)
+    bench.send(1, events=False)
+    assert bench.wait(lambda: len(windows) > 1 and windows[-1] is not None, 20.0), windows
     events = windows[-1].events  # sent at x 40..79, y 92..111
     assert len(events) and np.all((events.x >= bench.WIDTH - 80) & (events.x < bench.WIDTH - 40))
     assert np.all((events.y >= bench.HEIGHT - 112) & (events.y < bench.HEIGHT - 92))
