@@ -3,7 +3,6 @@ register` finds it, and the scores come back.
 """
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,18 +14,18 @@ from training.scenes.presets import find_preset
 from training.scenes.rig import mounting, render_rig
 from training.scenes.simulate import render_clip_3d
 
-FRAME, EVENT, SEED = (240, 320), (208, 272), 1
-MOUNTING = mounting(FRAME, EVENT, 1.25, 3.0, (20.0, -6.0))
+FRAME, EVENT, SEED = (240, 320), (260, 346), 1
+MOUNTING = mounting(FRAME, EVENT, 1.1, 3.0, (20.0, -6.0))
 
 
 @pytest.fixture(scope='module')
 def rig(tmp_path_factory):
-    """(folder, preset): `rig` is a bag of two cameras, `registered` the same scene through one."""
+    """A folder: `rig` is a bag of two cameras, `registered` one of the same scene through one."""
     folder = tmp_path_factory.mktemp('rig')
-    preset = find_preset('demo', size=FRAME, duration_s=1.0)
+    preset = find_preset('easy', size=FRAME, duration_s=2.0)
     write_clip(render_rig(preset, SEED, 'test', EVENT, MOUNTING), folder / 'rig', event_size=EVENT)
     write_clip(render_clip_3d(preset, SEED, 'test'), folder / 'registered')
-    return folder, preset
+    return folder
 
 
 def test_the_second_view_of_one_camera_is_its_first():
@@ -35,11 +34,10 @@ def test_the_second_view_of_one_camera_is_its_first():
                 render_clip_3d(preset, 3, 'test'))
     assert (one.frames == two.frames).all() and len(one.events) == len(two.events) > 0
     assert all((getattr(one.events, name) == getattr(two.events, name)).all() for name in 'xypt')
-    assert not len(replace(two, events=one.events).events) - len(two.events)
 
 
 def test_register_brings_the_scores_back(rig):
-    folder, _ = rig
+    folder = rig
     file = folder / 'homography.json'
     assert main(['register', str(folder / 'rig'), '--out', str(file)]) == 0
     assert (folder / 'homography.png').stat().st_size > 10_000
@@ -62,3 +60,4 @@ def test_register_brings_the_scores_back(rig):
     registered = score('registered')
     back = score('rig', 'registration=homography', f'homography_file={file}')
     assert back >= 0.95 * registered
+    assert score('rig', 'registration=scale') < 0.7 * registered  # so the bar can fail
