@@ -30,7 +30,7 @@ CONSTRAINTS ?= $(shell grep -qs "Python $$($(PYTHON) -c 'import sys; print("%d.%
                  $(PINNED) && echo $(PINNED))
 RUN := . $(VENV)/bin/activate && AMENT_PREFIX_PATH=$(VENV)
 PIP := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check install $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
-INTERFACES := mos_msgs test/ros/interfaces/event_camera_msgs test/ros/interfaces/dvs_msgs
+INTERFACES := mos_msgs $(addprefix test/ros/interfaces/,event_camera_msgs dvs_msgs tf2_msgs vision_msgs)
 ROS_PYTHON ?= /usr/bin/python3
 ROS_VENV := $(CURDIR)/.venv-ros
 WORKSPACE ?= .

@@ -20,7 +20,8 @@ setup(
     # What a ROS distribution provides is in package.xml; requirements/run.txt lists all for a plain
     # environment.
     install_requires=['setuptools', 'numpy>=1.26'],
-    extras_require={'test': ['pytest'], 'gmos': ['transformers>=5.23'], 'ray': ['ray>=2.9']},
+    extras_require={'test': ['pytest'], 'gmos': ['transformers>=5.23'], 'ray': ['ray>=2.9'],
+                    'rerun': ['rerun-sdk>=0.26']},
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
         (f'share/{NAME}', ['package.xml']),

@@ -25,18 +25,24 @@ from mos_perception.config import FIELDS
 from mos_perception.ros.transport import environment
 
 SHARE = Path(get_package_share_directory('mos_perception'))
-TOPICS = ('image_topic', 'events_topic', 'imu_topic', 'camera_info_topic')
+TOPICS = ('image_topic', 'events_topic', 'imu_topic', 'camera_info_topic',
+          'image_camera_info_topic')
 RESPAWN_DELAY_S = 2.0
 # argument -> default, help; those named like a parameter are handed on to the node when not empty
 ARGUMENTS = {
     'namespace': ('', 'namespace of the node'),
     'model': ('', FIELDS['model'].metadata['text']),
     'backend': ('', FIELDS['backend'].metadata['text']),
-    'image_topic': ('', 'frames, sensor_msgs/Image; none: no frames'),
+    'image_topic': ('', 'frames, of image_type; none: no frames'),
+    'image_type': ('', 'raw (sensor_msgs/Image) or compressed (CompressedImage)'),
     'events_topic': ('', 'events, of events_type; none: no events'),
     'events_type': ('', 'event_packet or event_array (dvs_msgs)'),
     'imu_topic': ('', "the event camera's gyroscope, sensor_msgs/Imu; needs camera_info_topic"),
     'camera_info_topic': ('', "the event camera's calibration, sensor_msgs/CameraInfo"),
+    'image_camera_info_topic': ('', "the frame camera's calibration, sensor_msgs/CameraInfo"),
+    'registration': ('', 'how events get into the frames: same_pixels, scale, homography or '
+                     'camera_info, see docs/calibration.md'),
+    'homography_file': ('', 'with registration homography: what `mos register` wrote'),
     'params_file': (str(SHARE / 'config' / 'dimos.yaml'), 'parameter file'),
     'use_sim_time': ('false', 'take the time from /clock'),
     'autostart': ('true', 'configure and activate at start'),
@@ -51,7 +57,8 @@ def make_node(context):
     given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
     parameters = {
         name: given[name]
-        for name in ('model', 'backend', 'events_type', *TOPICS)
+        for name in ('model', 'backend', 'image_type', 'events_type', 'registration',
+                     'homography_file', *TOPICS)
         if given[name]
     }
     parameters = {name: '' if value == 'none' else value for name, value in parameters.items()}

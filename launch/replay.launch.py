@@ -1,6 +1,7 @@
 """The DIMOS node on a recording: `ros2 launch mos_perception replay.launch.py bag:=PATH`, all
 arguments of dimos.launch.py too. Topics are found by type unless named, but for the
-gyroscope's, which are used where named; the player waits for the node, all ends with the bag.
+gyroscope's and the calibrations', which are used where named; the player waits for the node, all
+ends with the bag.
 """
 
 import json
@@ -30,6 +31,7 @@ NODE_LAUNCH = str(
 )
 MOS = str(Path(get_package_prefix('mos_perception')) / 'lib' / 'mos_perception' / 'mos')
 OUTPUTS = ('instances', 'instance_image', 'motion', 'tracks')
+TF_STATIC = '/tf_static'
 
 
 def find_topics(context):
@@ -53,8 +55,11 @@ def find_topics(context):
 def play(context):
     """The player and, if asked for, the recorder."""
     given = context.launch_configurations
-    names = ('image_topic', 'events_topic', 'imu_topic', 'camera_info_topic')
+    names = ('image_topic', 'events_topic', 'imu_topic', 'camera_info_topic',
+             'image_camera_info_topic')
     topics = [given[name] for name in names if given[name] not in ('', 'none')]
+    if given['registration'] == 'camera_info':
+        topics.append(TF_STATIC)
     arguments = [given['bag'], '--rate', given['rate'], '--topics', *topics]
     if given['use_sim_time'].lower() == 'true':
         arguments.append('--clock')

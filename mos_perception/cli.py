@@ -17,7 +17,7 @@ from mos_perception.formats import FORMATS
 # subcommand -> the file of `commands/` that runs it
 ROOMS = {'replay': 'run', 'evaluate': 'run', 'show': 'run', 'demo': 'run', 'convert': 'data',
          'check-data': 'data', 'topics': 'data', 'build': 'machine', 'doctor': 'machine',
-         'import': 'imports'}
+         'import': 'imports', 'register': 'register'}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,6 +67,11 @@ def _parser() -> argparse.ArgumentParser:
             'build', help='make the TensorRT engine of a model, on the machine that runs it'
         )
     )
+    _register(
+        commands.add_parser(
+            'register', help="where an event camera's pixels are in the frames, from a bag of both"
+        )
+    )
     _import(commands.add_parser('import', help='published weights as a model'))
     _doctor(
         commands.add_parser('doctor', help='what this machine has and lacks; send it with a report')
@@ -100,6 +105,9 @@ def _replay(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         '--out-bag', type=Path, metavar='BAG', help='results as a bag of mos_msgs/Instances'
+    )
+    parser.add_argument(
+        '--rrd', type=Path, metavar='FILE', help='the run for the Rerun viewer (needs rerun-sdk)'
     )
     _inputs(parser)
 
@@ -188,6 +196,23 @@ def _build(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--backend', choices=('tensorrt', 'tensorrt_rtx'), default='tensorrt')
     parser.add_argument(
         '--force', action='store_true', help='build even if the cache has the engine'
+    )
+
+
+def _register(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('bag', type=Path, metavar='BAG', help='rosbag2 folder, .mcap or .db3')
+    parser.add_argument(
+        '--image-topic', metavar='NAME', help='frames; default: found by type'
+    )
+    parser.add_argument(
+        '--events-topic', metavar='NAME', help='events; default: found by type'
+    )
+    parser.add_argument(
+        '--out', type=Path, default=Path('homography.json'), metavar='FILE',
+        help='for parameter homography_file',
+    )
+    parser.add_argument(
+        '--overlay', type=Path, metavar='PICTURE', help='.png or .jpg; default: beside --out'
     )
 
 

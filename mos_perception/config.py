@@ -13,6 +13,8 @@ from typing import Any
 
 from mos_perception.errors import ConfigError
 
+TF_STATIC = '/tf_static'
+
 
 def parameter(
     default: Any,
@@ -59,7 +61,15 @@ class Config:
         'at once, a little less exact, instead of after the "model delay ms" of /diagnostics',
     )
 
-    image_topic: str = parameter('image', 'frames, sensor_msgs/Image; empty: events only')
+    image_topic: str = parameter(
+        'image', 'frames, sensor_msgs/Image or CompressedImage; empty: events only'
+    )
+    image_type: str = parameter(
+        'raw',
+        'message type on image_topic; compressed: sensor_msgs/CompressedImage, JPEG or PNG, as '
+        'image_transport publishes it on <base>/compressed',
+        choices=('raw', 'compressed'),
+    )
     events_topic: str = parameter(
         'events', 'events, event_camera_msgs/EventPacket or dvs_msgs/EventArray; empty: frames only'
     )
@@ -78,7 +88,11 @@ class Config:
     )
     camera_info_topic: str = parameter(
         '', "the event camera's calibration, sensor_msgs/CameraInfo (plumb_bob or "
-        'rational_polynomial), published again and again; read with imu_topic',
+        'rational_polynomial), published again and again; read with imu_topic and with '
+        'registration camera_info',
+    )
+    image_camera_info_topic: str = parameter(
+        '', "the frame camera's calibration, likewise; read with registration camera_info",
     )
     imu_to_camera_rotation: str = parameter(
         '0 0 0 1', "quaternion 'x y z w' that takes vectors of the IMU's frame to the event "
@@ -97,10 +111,24 @@ class Config:
         256, 'queue depth of the event subscription (frames: 10)', unit='messages', low=1, high=1000
     )
 
-    same_view: bool = parameter(
-        False,
-        'frames and events of different size show the same field of view: scale one to the '
-        'other; otherwise such pairs are refused',
+    registration: str = parameter(
+        'same_pixels',
+        'how events get into the view of the frames (docs/calibration.md). same_pixels: they are '
+        'there, and other sizes are refused; scale: same field of view, sizes may differ; '
+        'homography: homography_file; camera_info: both calibrations and the transform between '
+        'the cameras on /tf_static',
+        choices=('same_pixels', 'scale', 'homography', 'camera_info'),
+    )
+    homography_file: str = parameter(
+        '', 'with registration homography: the file that `mos register` writes'
+    )
+    plane_distance_m: float = parameter(
+        0.0,
+        'with registration camera_info: depth, from the frame camera, at which the distance '
+        'between the cameras is made up for; 0 = infinity',
+        unit='m',
+        low=0.0,
+        high=100_000.0,
     )
     deadline_s: float = parameter(
         0.1,
@@ -217,9 +245,21 @@ class Config:
         for spec in dataclasses.fields(self):
             check(spec.name, getattr(self, spec.name))
 
+    def side_topics(self) -> dict[str, str]:
+        """Role -> topic of what is read beside frames and events."""
+        registers = self.registration == 'camera_info'
+        roles = {
+            'imu': self.imu_topic,
+            'camera_info': self.camera_info_topic if self.imu_topic or registers else '',
+            'image_camera_info': self.image_camera_info_topic if registers else '',
+            'tf_static': TF_STATIC if registers else '',
+        }
+        return {role: topic for role, topic in roles.items() if topic}
+
 
 FIELDS = {spec.name: spec for spec in dataclasses.fields(Config)}
-RENAMED = {'max_objects': 'top_k'}  # old name -> the one that took its place
+# old name -> the one that took its place
+RENAMED = {'max_objects': 'top_k', 'same_view': 'registration (true: scale)'}
 
 
 def check(name: str, value: Any) -> None:

@@ -52,6 +52,7 @@ class SkipReason(str, Enum):
     BAD_PACKET = 'bad_packet'            # event packet refused, or only its prefix decoded
     BAD_IMU = 'bad_imu'                  # IMU message refused
     BAD_CAMERA_INFO = 'bad_camera_info'  # camera's calibration refused
+    UNREGISTERED = 'unregistered'        # nobody knows where these events are in the frame
     PACKET_GAP = 'packet_gap'            # sequence numbers missing before a packet
     BUFFER_FULL = 'buffer_full'          # oldest packets dropped to bound the memory
     OUT_OF_BOUNDS = 'out_of_bounds'      # events outside the sensor were dropped
@@ -91,6 +92,11 @@ class EventPacket:
     time_base: int
     payload: np.ndarray
     frame_id: str = ''
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the sensor."""
+        return self.height, self.width
 
 
 @dataclass(frozen=True)
@@ -218,16 +224,16 @@ class SyncedInput:
             return 'events late: the window may lack some'
         return f'{self.window.lost_packets} event packets lost' if self.window.lost_packets else ''
 
-    def check_sizes(self) -> None:
-        """Raise SyncError unless frame and event sensor have the same size."""
-        if self.frame is None or self.window is None:
+    def check_sizes(self, registration: str = 'same_pixels') -> None:
+        """Raise SyncError where frame and events have the same pixels and yet another size."""
+        if registration != 'same_pixels' or self.frame is None or self.window is None:
             return
         sensor = (self.window.height, self.window.width)
         if sensor != self.frame.size:
             raise SyncError(
                 f'frame is {self.frame.size}, event sensor is {sensor} (height, width): set '
-                'same_view to '
-                'true if both see the same field of view, or rectify one to the other'
+                'registration to scale if both see the same field of view, or to homography or '
+                'camera_info'
             )
 
 

@@ -26,7 +26,7 @@ class FrameError(MosError):
 
 
 class ImuError(MosError):
-    """An IMU message or a camera's calibration that cannot be used."""
+    """An IMU message, a camera's calibration or a transform that cannot be used."""
 
 
 class SyncError(MosError):

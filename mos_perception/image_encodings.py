@@ -96,6 +96,58 @@ def to_rgb(
     return image if conversion is None else cv2.cvtColor(image, conversion)
 
 
+def compressed_to_rgb(kind: str, data: np.ndarray) -> np.ndarray:
+    """(H, W, 3) u8 RGB, C-contiguous, of a sensor_msgs/CompressedImage; `data` (bytes,) u8.
+
+    `kind` is its `format`, as image_transport writes it: 'jpeg', 'rgb8; jpeg compressed bgr8',
+    'bayer_rggb8; png compressed '. JPEG and PNG are decoded; 16-bit grey keeps its high byte.
+    Raises FrameError.
+    """
+    if 'compressedDepth' in kind:
+        raise FrameError(f'compressed image has format {kind!r}: depth is no picture; subscribe '
+                         'the colour image')
+    size = _compressed_size(data)
+    if size is None:
+        raise FrameError(f'compressed image of {data.size} bytes, format {kind!r}, is neither JPEG '
+                         'nor PNG: set the publisher to one of them')
+    check_image_size(*size)
+    flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        image = cv2.imdecode(data, flags)
+    except cv2.error as error:
+        image, why = None, f': {error.err}'
+    else:
+        why = ''
+    if image is None or image.shape[:2] != size:
+        raise FrameError(f'compressed image of {data.size} bytes, format {kind!r}, cannot be '
+                         f'decoded{why}: it is damaged or cut off')
+    if image.dtype == np.uint16:
+        image = (image >> 8).astype(np.uint8)
+    source = kind.partition(';')[0].strip()
+    if image.ndim == 2:
+        mosaic = source if source.startswith('bayer_') and source in _COLOUR else 'mono8'
+        return cv2.cvtColor(image, _COLOUR[mosaic][1])
+    # without 'compressed rgb8' the file's colours are right; OpenCV gives blue first
+    return image if 'compressed rgb' in kind else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _compressed_size(data: np.ndarray) -> tuple[int, int] | None:
+    """(height, width) that a JPEG or PNG file claims, before anything of it is decoded."""
+    head = data[:24].tobytes()
+    if head[:8] == b'\x89PNG\r\n\x1a\n' and len(head) == 24:
+        return int.from_bytes(head[20:24], 'big'), int.from_bytes(head[16:20], 'big')
+    if head[:2] != b'\xff\xd8':
+        return None
+    at = 2
+    while at + 9 <= data.size and data[at] == 0xFF:  # segments up to the frame header (SOFn)
+        marker, length = int(data[at + 1]), int(data[at + 2]) << 8 | int(data[at + 3])
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            sides = data[at + 5:at + 9].astype(int)
+            return int(sides[0] << 8 | sides[1]), int(sides[2] << 8 | sides[3])
+        at += 1 if marker == 0xFF else 2 + length
+    return None
+
+
 def to_ids(
     encoding: str, height: int, width: int, step: int, is_bigendian: bool, data: np.ndarray
 ) -> np.ndarray:

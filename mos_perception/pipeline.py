@@ -1,8 +1,8 @@
 """The whole data path on one screen: packets and frames in, Result | Skip | Fault out.
 
-    packet -> EventStream (decode, clock) -> Synchronizer (buffer, windows) -> SyncedInput
-    imu    -> Gyroscope (rotation) -------->       "
-    frame  ------------------------------->        "  -> Neighbours (frames around it) |
+    packet -> EventStream (decode, clock) -> Registration -> Synchronizer (windows) -> SyncedInput
+    imu    -> Gyroscope (rotation) ------------------------>      "
+    frame  ----------------------------------------------->       " -> Neighbours (frames around) |
     SyncedInput -> BackwardFlow -> Model.detect (voxel ... ego) -> Tracker.update -> Result
 
 The node and the bag replay drive this very object. `push_*` and `ready` belong to one thread,
@@ -20,9 +20,9 @@ from mos_perception.errors import DeviceLostError, MosError
 from mos_perception.events.decode import EventStream, packets_lost, refused
 from mos_perception.models import Model, load_model
 from mos_perception.motion.backward_flow import BackwardFlow
-from mos_perception.motion.calibration import Calibration
 from mos_perception.motion.gyroscope import AngularVelocity, Gyroscope
 from mos_perception.motion.neighbours import Neighbours
+from mos_perception.motion.registration import Geometry, Registration
 from mos_perception.stages import StageTimes
 from mos_perception.sync import Synchronizer
 from mos_perception.tracking import load_tracker
@@ -36,6 +36,7 @@ class Pipeline:
         self.model = model if model is not None else load_model(config)
         card = self.model.card
         self.gyroscope = Gyroscope.of(config)
+        self.registration = Registration(config, self.gyroscope)
         self.sync = Synchronizer.of(config, card.window, self.gyroscope)
         self.neighbours = Neighbours(card.evidence)
         self.stream = EventStream(config.event_decoder)
@@ -52,8 +53,7 @@ class Pipeline:
         """Take one event packet: decode it at once (the encodings are stateful). Never raises."""
         if self.sync.jumped_back(packet.stamp_ns, self.stream.last_ns):
             self.reset()
-        return self._take_events(packet.frame_id, (packet.height, packet.width), self.stream.push,
-                                 packet)
+        return self._take_events(packet.frame_id, packet.size, self.stream.push, packet)
 
     def push_events(self, events: Events, size: tuple[int, int], frame_id: str) -> list[Skip]:
         """Take decoded events in ROS time (`dvs_msgs/EventArray`); `size` (height, width)."""
@@ -73,9 +73,9 @@ class Pipeline:
             self.reset()
         return self.gyroscope.push(sample)
 
-    def push_calibration(self, calibration: Calibration) -> list[Skip]:
-        """Take the event camera's calibration, of `camera_info_topic`."""
-        return self.gyroscope.calibrate(calibration)
+    def push_calibration(self, told: Geometry, camera: str = 'events') -> list[Skip]:
+        """Take the calibration of a camera, 'events' or 'frames', or transforms between frames."""
+        return self.registration.take(told, camera)
 
     def ready(self, now_ns: int) -> list[SyncedInput]:
         """Inputs to process now, oldest first."""
@@ -89,8 +89,7 @@ class Pipeline:
         """One inference: flow, detect, track. Never raises for bad input."""
         stages = StageTimes(wait=sample.waited_ms, decode=sample.decode_ms)
         try:
-            if not self.config.same_view:
-                sample.check_sizes()
+            sample.check_sizes(self.config.registration)
             with stages.timed('flow'):
                 sample = self.flow.attach(sample)
             instances = self.model.detect(sample, stages)
@@ -136,7 +135,7 @@ class Pipeline:
                 'total events decoded': self.sync.events_in,
                 'event buffer bytes': self.sync.buffer.nbytes,
                 **self.stream.clock_report(),
-                **self.gyroscope.report(),
+                **self.gyroscope.report(), **self.registration.report(),
                 **{f'engine {key}': value for key, value in self.model.report().items()}}
 
     def _take_events(self, frame_id: str, size: tuple[int, int], decode: Any,
@@ -144,6 +143,7 @@ class Pipeline:
         stages = StageTimes()
         with stages.timed('decode'):
             events, watermark_ns, skips = decode(*given)
+            events, size, skips = self.registration.apply(events, size, skips, self.sync.frame_size)
         if refused(skips):
             return skips
         return skips + self.sync.push_events(events, watermark_ns, size, packets_lost(skips),

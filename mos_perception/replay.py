@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from mos_perception.config import Config
 from mos_perception.datatypes import EventPacket, Fault, Frame, Result, Skip, SyncedInput
 from mos_perception.errors import DeviceLostError
-from mos_perception.motion.calibration import Calibration
 from mos_perception.motion.gyroscope import AngularVelocity
+from mos_perception.motion.registration import Geometry
 from mos_perception.pipeline import Pipeline
 from mos_perception.recording.bag import Bag
 
@@ -39,8 +39,7 @@ class Replay:
         self.pipeline = pipeline if pipeline is not None else Pipeline(config)
         self.pipeline.warm_up()
         self.topics = [topic for topic in (config.image_topic, config.events_topic) if topic]
-        if config.imu_topic:
-            self.topics += [config.imu_topic, config.camera_info_topic]
+        self.topics += config.side_topics().values()
         self.total = sum(topic.count for topic in bag.topics if topic.name in self.topics)
         self.messages = self.frames = self.packets = 0
         self.start_ns: int | None = None
@@ -51,20 +50,21 @@ class Replay:
         Raises BagError for a topic that is not there or holds another type, DeviceLostError after
         the step that met it.
         """
-        for receive_ns, value in self.bag.items(self.topics):
+        for topic, receive_ns, value in self.bag.labelled(self.topics):
             self.messages += 1
             # deadlines that passed before this message
             yield from self._process(self.pipeline.ready(receive_ns))
-            for skip in self._push(value, receive_ns):
+            for skip in self._push(topic, value, receive_ns):
                 yield Step(skip, None)
             yield from self._process(self.pipeline.ready(receive_ns))
         yield from self._process(self.pipeline.flush())
 
-    def _push(self, value: object, now_ns: int) -> list[Skip]:
+    def _push(self, topic: str, value: object, now_ns: int) -> list[Skip]:
         if isinstance(value, Skip):
             return [value]
-        if isinstance(value, Calibration):
-            return self.pipeline.push_calibration(value)
+        if isinstance(value, Geometry):
+            camera = 'frames' if topic == self.config.image_camera_info_topic else 'events'
+            return self.pipeline.push_calibration(value, camera)
         if isinstance(value, AngularVelocity):
             return self.pipeline.push_imu(value)
         if self.start_ns is None:
@@ -104,6 +104,7 @@ def with_topics(
     return dataclasses.replace(
         config,
         image_topic=image,
+        image_type=bag.image_type(image),
         events_topic=events,
         events_type=bag.events_type(events),
     )

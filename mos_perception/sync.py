@@ -57,15 +57,18 @@ class Synchronizer:
                    tick_ns=round(1e9 / config.events_only_rate_hz),
                    max_bytes=config.event_buffer_bytes, frames=bool(config.image_topic),
                    events=wants_events, stale_ns=round(config.stale_after_s * 1e9),
-                   gyroscope=gyroscope if config.imu_topic else None)
+                   gyroscope=gyroscope if config.imu_topic else None,
+                   other_camera=config.registration != 'same_pixels')
 
     def __init__(self, *, side: str, length_ns: int, deadline_ns: int, tick_ns: int, max_bytes: int,
                  frames: bool, events: bool, stale_ns: int,
-                 gyroscope: Gyroscope | None = None) -> None:
+                 gyroscope: Gyroscope | None = None, other_camera: bool = False) -> None:
         self.side, self.length_ns = side, length_ns
         self.deadline_ns, self.tick_ns, self.stale_ns = deadline_ns, tick_ns, stale_ns
         self._frames, self._events = frames, events
         self._gyroscope = gyroscope
+        # events are brought into the frames' view: without a frame, answers are in its pixels too
+        self._other_camera = other_camera
         self.buffer = EventBuffer(max_bytes)
         self.events_in = 0  # since the start, over all epochs
         self.epoch = -1
@@ -87,7 +90,7 @@ class Synchronizer:
         self._next_tick_ns: int | None = None
         self._frame_size: tuple[int, int] | None = None
         self._sensor_size: tuple[int, int] | None = None
-        self._sensor_frame_id = ''
+        self._sensor_frame_id = self._frame_id = ''
         self._silent = False
         self._decode_ms = 0.0
         self._kept_from_ns = -(1 << 62)  # events before this have been dropped
@@ -96,6 +99,11 @@ class Synchronizer:
     def watermark_ns(self) -> int | None:
         """The newest event time seen; all events up to it have arrived."""
         return self._watermark_ns
+
+    @property
+    def frame_size(self) -> tuple[int, int] | None:
+        """(height, width) of the frames; None before the first."""
+        return self._frame_size
 
     @property
     def last_stamp_ns(self) -> int | None:
@@ -181,7 +189,7 @@ class Synchronizer:
         if last is not None and frame.stamp_ns <= last:
             reason = SkipReason.DUPLICATE if frame.stamp_ns == last else SkipReason.OUT_OF_ORDER
             return [Skip(reason, frame.stamp_ns, f'frame stamp {frame.stamp_ns} after {last}')]
-        self._last_frame_ns = frame.stamp_ns
+        self._last_frame_ns, self._frame_id = frame.stamp_ns, frame.frame_id
         self._next_tick_ns = None
         self._waiting.append((frame, now_ns))
         return []
@@ -254,8 +262,11 @@ class Synchronizer:
             )
             if self._gyroscope is not None:
                 motion = self._gyroscope.motion(t0, t1, self._sensor_size)
-        size = frame.size if frame is not None else self._sensor_size
-        frame_id = frame.frame_id if frame is not None else self._sensor_frame_id
+        size, frame_id = self._sensor_size, self._sensor_frame_id
+        if frame is not None:
+            size, frame_id = frame.size, frame.frame_id
+        elif self._other_camera and self._frame_size is not None:
+            size, frame_id = self._frame_size, self._frame_id
         decode_ms, self._decode_ms = self._decode_ms, 0.0
         return SyncedInput(
             stamp_ns, frame_id, frame, window, size, waited_ms, decode_ms, self.epoch,

@@ -80,7 +80,8 @@ def topics_command(args: argparse.Namespace) -> None:
     with open_bag(args.bag) as bag:
         if args.json is not None:
             image, events = bag.pick(args.image_topic, args.events_topic)
-            fed = {'image_topic': image, 'events_topic': events,
+            fed = {'image_topic': image, 'image_type': bag.image_type(image),
+                   'events_topic': events,
                    'events_type': bag.events_type(events)}
             args.json.write_text(json.dumps(fed) + '\n')
         for topic in bag.topics:

@@ -39,6 +39,9 @@ def replay_command(args: argparse.Namespace) -> None:
 def replay_bag(args: argparse.Namespace) -> tuple[dict[str, Any], list[Path]]:
     """The bag `args.bag` through the pipeline: (summary for JSON, files written). Raises MosError.
     """
+    if args.rrd is not None:
+        from mos_perception.reports.rerun_file import rerun_library
+        rerun_library()  # refuse before the model is loaded
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
     with open_bag(args.bag) as bag, contextlib.ExitStack() as stack:
@@ -51,6 +54,9 @@ def replay_bag(args: argparse.Namespace) -> tuple[dict[str, Any], list[Path]]:
         )
         bag_out = stack.enter_context(BagWriter(args.out_bag)) if args.out_bag is not None else None
         steps = _booked(_with_progress(run, args), statistics, sha, jsonl, bag_out)
+        if args.rrd is not None:
+            from mos_perception.reports.rerun_file import RerunFile
+            steps = stack.enter_context(RerunFile(args.rrd)).watch(steps)
         files = _pictures(args.out, steps, run)
         summary = {
             'bag': str(args.bag),
@@ -60,7 +66,8 @@ def replay_bag(args: argparse.Namespace) -> tuple[dict[str, Any], list[Path]]:
             'digest': sha.hexdigest(),
             'run': _run(run, statistics),
         }
-    return summary, files + ([args.out / 'results.jsonl'] if jsonl else [])
+    files += [args.out / 'results.jsonl'] if jsonl else []
+    return summary, files + ([args.rrd] if args.rrd is not None else [])
 
 
 def evaluate_command(args: argparse.Namespace) -> None:
@@ -265,6 +272,7 @@ def _run(run: Replay, statistics: RunStatistics) -> dict[str, Any]:
         'event packets in': run.packets,
         **summary['counts'],
         **run.pipeline.gyroscope.report(),
+        **run.pipeline.registration.report(),
     }
     return summary
 

@@ -167,8 +167,10 @@ def _size_skip(stamp_ns: int, size: tuple[int, int], first: tuple[int, int]) -> 
 
 
 def refused(skips: list[Skip]) -> bool:
-    """Whether a packet was refused as a whole: its sensor size or encoding is another."""
-    changes = SkipReason.SIZE_CHANGED, SkipReason.ENCODING_CHANGED
+    """Whether a packet was refused as a whole: its sensor size or encoding is another, or it cannot
+    be registered.
+    """
+    changes = SkipReason.SIZE_CHANGED, SkipReason.ENCODING_CHANGED, SkipReason.UNREGISTERED
     return any(skip.reason in changes for skip in skips)
 
 

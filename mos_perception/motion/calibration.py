@@ -8,7 +8,7 @@ lies there is told, not guessed. N points.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -21,12 +21,21 @@ _LEAST_DEPTH = 1e-3  # z of a unit ray in front of the camera
 @dataclass(frozen=True)
 class Calibration:
     """Of a sensor `size` (height, width): focal lengths and centre fx, fy, cx, cy in px, and 0, 4,
-    5 or 8 distortion coefficients in OpenCV's order (k1 k2 p1 p2 k3 k4 k5 k6).
+    5 or 8 distortion coefficients in OpenCV's order (k1 k2 p1 p2 k3 k4 k5 k6). `frame_id` is the
+    optical frame of the rays, '' where nobody says.
     """
 
     size: tuple[int, int]
     intrinsics: tuple[float, float, float, float]
     distortion: tuple[float, ...] = ()
+    frame_id: str = ''
+
+    def at_size(self, size: tuple[int, int]) -> Calibration:
+        """Of the same view in an image of another (height, width)."""
+        y, x = size[0] / self.size[0], size[1] / self.size[1]
+        fx, fy, cx, cy = self.intrinsics
+        return replace(self, size=size, intrinsics=(
+            fx * x, fy * y, (cx + 0.5) * x - 0.5, (cy + 0.5) * y - 0.5))
 
     @property
     def matrix(self) -> np.ndarray:

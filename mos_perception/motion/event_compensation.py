@@ -88,9 +88,14 @@ def between_sizes(matrix: np.ndarray, old: tuple[int, int], new: tuple[int, int]
     """
     if old == new:
         return matrix
-    x, y = new[1] / old[1], new[0] / old[0]
-    resize = np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]])
+    resize = resize_matrix(old, new)
     return resize @ matrix @ np.linalg.inv(resize)
+
+
+def resize_matrix(old: tuple[int, int], new: tuple[int, int]) -> np.ndarray:
+    """(3, 3) that takes pixels of an image of size `old` to those of the same at size `new`."""
+    x, y = new[1] / old[1], new[0] / old[0]
+    return np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]])
 
 
 def from_flow(flow: np.ndarray, size: tuple[int, int], t_ns: int,

@@ -23,6 +23,7 @@ from mos_perception.datatypes import Skip, SkipReason
 from mos_perception.errors import ConfigError
 from mos_perception.motion.calibration import Calibration
 from mos_perception.motion.event_compensation import EventMotion, from_displacement, node_pixels
+from mos_perception.motion.transforms import rotation_matrix
 
 MAX_GAP_NS = 30_000_000   # between two samples: what is held or flies shakes at 10 Hz and more
 MAX_LAG_NS = 100_000_000  # behind the events: for a gyroscope further behind nothing waits
@@ -60,6 +61,7 @@ class Gyroscope:
         """`imu_to_camera` (3, 3) takes a vector of the IMU's frame to the camera's optical frame.
         """
         self._imu_to_camera = np.eye(3) if imu_to_camera is None else imu_to_camera
+        self._turned = np.eye(3)
         self._calibration: Calibration | None = None  # the newest one, refused or not
         self._refusal: list[Skip] = []
         self._nodes = self._rays = np.empty((0, 0))
@@ -84,8 +86,13 @@ class Gyroscope:
         self._samples.append((sample.stamp_ns, sample.rad_s))
         return []
 
-    def calibrate(self, calibration: Calibration) -> list[Skip]:
-        """Take the event camera's calibration. Refuses one that its own sensor's pixels leave."""
+    def calibrate(self, calibration: Calibration,
+                  turned: np.ndarray | None = None) -> list[Skip]:
+        """Take the calibration of the pixels that events are in: the event camera's, or another's
+        that they were moved to; `turned` (3, 3) then takes vectors of the event camera to that one.
+        Refuses one that its own sensor's pixels leave.
+        """
+        self._turned = np.eye(3) if turned is None else turned
         if calibration != self._calibration:
             self._calibration, self._refusal = calibration, []
             nodes = node_pixels(calibration.size).reshape(-1, 2)
@@ -137,7 +144,8 @@ class Gyroscope:
             return 'samples late'
         if times_ns[0] > t0_ns or max(np.diff(times_ns), default=0) > MAX_GAP_NS:
             return 'gap in the samples'
-        turned = scene_rotation(times_ns, rad_s @ self._imu_to_camera.T, t0_ns, t1_ns)
+        rad_s = rad_s @ (self._turned @ self._imu_to_camera).T
+        turned = scene_rotation(times_ns, rad_s, t0_ns, t1_ns)
         pixels, good = self._calibration.project(self._rays @ turned.T)
         shape = node_pixels(size).shape
         motion = from_displacement((pixels - self._nodes).reshape(shape), t1_ns, t1_ns - t0_ns)
@@ -174,7 +182,9 @@ def scene_rotation(times_ns: Sequence[int], rad_s: np.ndarray, t0_ns: int,
 def rotation_of(quaternion: str) -> np.ndarray:
     """(3, 3) rotation of a quaternion 'x y z w'. Raises ConfigError unless its length is 1."""
     try:
-        x, y, z, w = values = np.array([float(part) for part in quaternion.split()])
+        values = np.array([float(part) for part in quaternion.split()])
+        if len(values) != 4:
+            raise ValueError
     except ValueError:
         raise ConfigError(f'parameter imu_to_camera_rotation is {quaternion!r}: must be four '
                           "numbers 'x y z w'") from None
@@ -182,6 +192,4 @@ def rotation_of(quaternion: str) -> np.ndarray:
     if not abs(length - 1) <= UNIT_TOLERANCE:
         raise ConfigError(f'parameter imu_to_camera_rotation is {quaternion!r}: its length is '
                           f'{length:g}, must be 1')
-    x, y, z, w = values / length
-    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    return np.eye(3) + 2 * w * cross + 2 * cross @ cross
+    return rotation_matrix(*(values / length))

@@ -24,14 +24,18 @@ from mos_perception.datatypes import EventPacket, Frame, GroundTruth, Result, Sk
 from mos_perception.errors import BagError, FrameError, ImuError
 from mos_perception.motion.calibration import Calibration
 from mos_perception.motion.gyroscope import AngularVelocity
+from mos_perception.motion.registration import Geometry
+from mos_perception.motion.transforms import Transform
 from mos_perception.recording import imu_messages, messages
 from mos_perception.recording.messages import (
     CAMERA_INFO,
+    COMPRESSED,
     EVENT_ARRAYS,
     EVENT_PACKET,
     IMAGE,
     IMU,
     INSTANCES,
+    TRANSFORMS,
     EventArray,
 )
 from mos_perception.recording.results import (
@@ -71,10 +75,11 @@ class TruthTable(Mapping[int, GroundTruth]):
         return len(self._rows)
 
 
-Item = (Frame | EventPacket | EventArray | AngularVelocity | Calibration | GroundTruth | NodeResult
+Item = (Frame | EventPacket | EventArray | AngularVelocity | Geometry | GroundTruth | NodeResult
         | Skip)
-_BAD_BYTES = {IMAGE: SkipReason.BAD_FRAME, IMU: SkipReason.BAD_IMU,
-              CAMERA_INFO: SkipReason.BAD_CAMERA_INFO}  # others: BAD_PACKET
+_BAD_BYTES = {IMAGE: SkipReason.BAD_FRAME, COMPRESSED: SkipReason.BAD_FRAME,
+              IMU: SkipReason.BAD_IMU, CAMERA_INFO: SkipReason.BAD_CAMERA_INFO,
+              TRANSFORMS: SkipReason.BAD_CAMERA_INFO}  # others: BAD_PACKET
 
 
 class Bag:
@@ -137,6 +142,11 @@ class Bag:
         kind = next((item.msgtype for item in self.topics if item.name == topic), '')
         return 'event_array' if kind in EVENT_ARRAYS else 'event_packet'
 
+    def image_type(self, topic: str) -> str:
+        """The parameter `image_type` that fits a topic of `pick`."""
+        kind = next((item.msgtype for item in self.topics if item.name == topic), '')
+        return 'compressed' if kind == COMPRESSED else 'raw'
+
     def listing(self) -> str:
         """Topics with type and number of messages, on one line."""
         return (
@@ -156,6 +166,11 @@ class Bag:
         The two ground-truth topics give one GroundTruth per stamp, when its second half arrives.
         Raises BagError for a topic whose type holds none of the values.
         """
+        for _, receive_ns, value in self.labelled(topics):
+            yield receive_ns, value
+
+    def labelled(self, topics: Collection[str]) -> Iterator[tuple[str, int, Item]]:
+        """`items` with the topic of each first."""
         for name in topics:
             self._require(name)
         halves: dict[int, GroundTruth] = {}
@@ -168,7 +183,7 @@ class Bag:
                 reason = _BAD_BYTES.get(item.msgtype, SkipReason.BAD_PACKET)
                 value = Skip(reason, item.receive_ns, f'{item.topic}: {error}')
             if value is not None:
-                yield item.receive_ns, value
+                yield item.topic, item.receive_ns, value
 
     def truth(self) -> TruthTable:
         """All ground truth by frame stamp. Raises BagError where the bag has none."""
@@ -194,8 +209,9 @@ class Bag:
         kinds = {topic.msgtype for topic in self.topics if topic.name == name}
         if not kinds:
             raise BagError(f'{self.path} has no topic {name}; its topics: {self.listing()}')
-        right = {'image': {IMAGE}, 'events': {EVENT_PACKET, *EVENT_ARRAYS}}.get(
-            role, {IMAGE, EVENT_PACKET, *EVENT_ARRAYS, IMU, CAMERA_INFO, INSTANCES})
+        right = {'image': {IMAGE, COMPRESSED}, 'events': {EVENT_PACKET, *EVENT_ARRAYS}}.get(
+            role, {IMAGE, COMPRESSED, EVENT_PACKET, *EVENT_ARRAYS, IMU, CAMERA_INFO, TRANSFORMS,
+                   INSTANCES})
         if not kinds <= right:
             raise BagError(f'{self.path}: topic {name} holds {", ".join(sorted(kinds))}: '
                            f'must be {" or ".join(sorted(right))}')
@@ -214,6 +230,10 @@ def _read_camera_info(cdr: bytes) -> Calibration:
     return imu_messages.calibration(messages.deserialize(CAMERA_INFO, cdr))
 
 
+def _read_transforms(cdr: bytes) -> tuple[Transform, ...]:
+    return imu_messages.transforms(messages.deserialize(TRANSFORMS, cdr))
+
+
 def _value(item: Recorded, halves: dict[int, GroundTruth]) -> Item | None:
     """The value in a message; None for half of a ground truth. Raises BagError, FrameError."""
     if item.topic == TRUTH_IMAGE:
@@ -225,9 +245,11 @@ def _value(item: Recorded, halves: dict[int, GroundTruth]) -> Item | None:
     else:
         read = {
             IMAGE: messages.read_frame,
+            COMPRESSED: messages.read_compressed,
             EVENT_PACKET: messages.read_packet,
             IMU: _read_imu,
             CAMERA_INFO: _read_camera_info,
+            TRANSFORMS: _read_transforms,
             INSTANCES: read_result,
         }
         return read.get(item.msgtype, messages.read_event_array)(item.data)

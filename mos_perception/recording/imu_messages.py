@@ -1,4 +1,6 @@
-"""What a gyroscope and a camera's calibration say, from messages of rclpy and of bags alike."""
+"""What a gyroscope, a camera's calibration and `/tf_static` say, from messages of rclpy and of bags
+alike.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,8 @@ import numpy as np
 
 from mos_perception.errors import ImuError
 from mos_perception.motion.calibration import Calibration
-from mos_perception.motion.gyroscope import AngularVelocity
+from mos_perception.motion.gyroscope import UNIT_TOLERANCE, AngularVelocity
+from mos_perception.motion.transforms import Transform, rotation_matrix
 
 # distortion models of sensor_msgs that OpenCV's functions take -> how many coefficients
 MODELS = {'plumb_bob': (4, 5), 'rational_polynomial': (8,), '': (0,)}
@@ -48,4 +51,23 @@ def calibration(message: Any) -> Calibration:
         raise ImuError('camera info is of a region of interest or of binned pixels: publish that '
                        'of the whole sensor')
     return Calibration(size, (float(fx), float(fy), float(cx), float(cy)),
-                       tuple(distortion.tolist()))
+                       tuple(distortion.tolist()), message.header.frame_id.lstrip('/'))
+
+
+def transforms(message: Any) -> tuple[Transform, ...]:
+    """Of a tf2_msgs/TFMessage. Raises ImuError where one is no rigid transform."""
+    found = []
+    for item in message.transforms:
+        rotation, shift = item.transform.rotation, item.transform.translation
+        turn = np.array([rotation.x, rotation.y, rotation.z, rotation.w])
+        matrix, length = np.eye(4), float(np.linalg.norm(turn))
+        matrix[:3, 3] = shift.x, shift.y, shift.z
+        if not (np.isfinite(matrix).all() and abs(length - 1) <= UNIT_TOLERANCE):
+            raise ImuError(
+                f'transform of {item.child_frame_id!r} to {item.header.frame_id!r} has rotation '
+                f'{turn.tolist()}, translation {matrix[:3, 3].tolist()}: must be a quaternion of '
+                'length 1 and finite metres; correct its publisher')
+        matrix[:3, :3] = rotation_matrix(*(turn / length))
+        found.append(Transform(item.header.frame_id.lstrip('/'), item.child_frame_id.lstrip('/'),
+                               matrix))
+    return tuple(found)

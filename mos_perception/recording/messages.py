@@ -21,11 +21,13 @@ from rosbags.typesys.store import Typestore
 
 from mos_perception.datatypes import EventPacket, Events, Frame
 from mos_perception.errors import BagError
-from mos_perception.image_encodings import from_ids, from_rgb, to_ids, to_rgb
+from mos_perception.image_encodings import compressed_to_rgb, from_ids, from_rgb, to_ids, to_rgb
 
 IMAGE = 'sensor_msgs/msg/Image'
+COMPRESSED = 'sensor_msgs/msg/CompressedImage'
 IMU = 'sensor_msgs/msg/Imu'
 CAMERA_INFO = 'sensor_msgs/msg/CameraInfo'
+TRANSFORMS = 'tf2_msgs/msg/TFMessage'
 EVENT_PACKET = 'event_camera_msgs/msg/EventPacket'
 EVENT_ARRAY = 'dvs_msgs/msg/EventArray'
 EVENT_ARRAYS = (EVENT_ARRAY, 'prophesee_event_msgs/msg/EventArray')  # the same layout
@@ -136,6 +138,15 @@ def read_frame(cdr: bytes) -> Frame:
         message.data,
     )
     return Frame(stamp_ns(message.header), image, message.header.frame_id)
+
+
+def read_compressed(cdr: bytes) -> Frame:
+    """Frame of a sensor_msgs/CompressedImage. Raises FrameError for its picture, BagError for its
+    bytes.
+    """
+    message = deserialize(COMPRESSED, cdr)
+    return Frame(stamp_ns(message.header), compressed_to_rgb(message.format, message.data),
+                 message.header.frame_id)
 
 
 def read_ids(cdr: bytes) -> tuple[int, np.ndarray]:

@@ -19,7 +19,13 @@ from mcap.stream_reader import StreamReader
 from rosbags.rosbag2 import Reader
 
 from mos_perception.errors import BagError
-from mos_perception.recording.messages import EVENT_ARRAYS, EVENT_PACKET, IMAGE, INSTANCES
+from mos_perception.recording.messages import (
+    COMPRESSED,
+    EVENT_ARRAYS,
+    EVENT_PACKET,
+    IMAGE,
+    INSTANCES,
+)
 
 TRUTH_IMAGE = '/ground_truth/instance_image'
 TRUTH_INSTANCES = '/ground_truth/instances'
@@ -45,7 +51,8 @@ class Topic:
             return 'results'
         if self.msgtype == EVENT_PACKET or self.msgtype in EVENT_ARRAYS:
             return 'events'
-        return 'image' if self.msgtype == IMAGE and not self.name.endswith(_NODE_IMAGES) else ''
+        ours = self.name.removesuffix('/compressed').endswith(_NODE_IMAGES)
+        return 'image' if self.msgtype in (IMAGE, COMPRESSED) and not ours else ''
 
 
 @dataclass(frozen=True)

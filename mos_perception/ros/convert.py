@@ -11,15 +11,23 @@ from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Time
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from mos_msgs.msg import Instance, Instances, Motion, StageTime, Track, Tracks
 from mos_perception.config import Config
 from mos_perception.datatypes import EventPacket, Events, Frame, Result, SyncedInput
 from mos_perception.errors import DecodeError, FrameError
-from mos_perception.image_encodings import ENCODINGS, check_image_size, from_ids, from_rgb, to_rgb
+from mos_perception.image_encodings import (
+    ENCODINGS,
+    check_image_size,
+    compressed_to_rgb,
+    from_ids,
+    from_rgb,
+    to_rgb,
+)
 from mos_perception.recording.instances_message import message_fields
+from mos_perception.ros.detections import detections_message
 
 _ID_LIMIT = 65535  # largest mono16 pixel
 
@@ -57,6 +65,12 @@ def frame(message: Image) -> Frame:
         bool(message.is_bigendian),
         np.frombuffer(message.data, np.uint8),
     )
+    return Frame(to_ns(message.header.stamp), image, message.header.frame_id)
+
+
+def compressed_frame(message: CompressedImage) -> Frame:
+    """A Frame from sensor_msgs/CompressedImage. Raises FrameError."""
+    image = compressed_to_rgb(message.format, np.frombuffer(message.data, np.uint8))
     return Frame(to_ns(message.header.stamp), image, message.header.frame_id)
 
 
@@ -212,6 +226,8 @@ def output_message(name: str, result: Result, sample: SyncedInput, config: Confi
         return instances_message(result, config.publish_masks, config.publish_digest)
     if name == 'overlay':
         return overlay_message(result, sample)
+    if name == 'detections':
+        return detections_message(header(result), result)
     return {
         'instance_image': instance_image_message,
         'motion': motion_message,

@@ -27,7 +27,7 @@ FAULTS_IN_A_ROW = 3    # failed inferences before the state is FAULT
 _REFUSALS = (SkipReason.BAD_FRAME, SkipReason.BAD_PACKET, SkipReason.SIZE_CHANGED,
              SkipReason.ENCODING_CHANGED, SkipReason.OUT_OF_ORDER)
 # inputs that results can be made without
-_SIDE_REFUSALS = (SkipReason.BAD_IMU, SkipReason.BAD_CAMERA_INFO)
+_SIDE_REFUSALS = (SkipReason.BAD_IMU, SkipReason.BAD_CAMERA_INFO, SkipReason.UNREGISTERED)
 
 
 class State(str, Enum):

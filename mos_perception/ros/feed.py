@@ -24,7 +24,9 @@ from mos_perception.ros.worker import Worker
 Push = Callable[[Pipeline, int], tuple[list[Skip], list[SyncedInput]]]
 # what comes in, by role -> how it is counted where it is refused
 _REFUSED = {'frames': SkipReason.BAD_FRAME, 'events': SkipReason.BAD_PACKET,
-            'imu': SkipReason.BAD_IMU, 'camera_info': SkipReason.BAD_CAMERA_INFO}
+            'imu': SkipReason.BAD_IMU, 'camera_info': SkipReason.BAD_CAMERA_INFO,
+            'image_camera_info': SkipReason.BAD_CAMERA_INFO,
+            'tf_static': SkipReason.BAD_CAMERA_INFO}
 
 
 def one_line(error: Exception) -> str:

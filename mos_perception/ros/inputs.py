@@ -11,11 +11,11 @@ from typing import Any
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.subscription import Subscription
-from sensor_msgs.msg import CameraInfo, Image, Imu
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, Imu
 
 from mos_perception.config import Config
 from mos_perception.errors import ConfigError
-from mos_perception.recording.imu_messages import angular_velocity, calibration
+from mos_perception.recording.imu_messages import angular_velocity, calibration, transforms
 from mos_perception.ros import convert, qos
 from mos_perception.ros.feed import Feed
 
@@ -24,6 +24,7 @@ _TYPES = {
     'event_packet': ('event_camera_msgs', 'EventPacket'),
     'event_array': ('dvs_msgs', 'EventArray'),
 }
+_TRANSFORMS = ('tf2_msgs', 'TFMessage')
 # rclpy hands a callback of two arguments the message and its info since 3.4; Humble's 3.3 calls
 # every callback with the message alone
 GIVES_INFO = hasattr(Subscription, 'CallbackType')
@@ -50,6 +51,9 @@ def check_inputs(config: Config) -> None:
                 'sync_policy is approximate: it joins two topics, so name image_topic and '
                 'events_topic'
             )
+        if config.image_type != 'raw':
+            raise ConfigError('sync_policy is approximate: it takes raw images; set image_type to '
+                              'raw, or use sync_policy: event_time')
         try:
             importlib.import_module('message_filters')
         except ImportError as error:
@@ -60,6 +64,8 @@ def check_inputs(config: Config) -> None:
             ) from error
     elif config.events_topic:
         message_class(*_TYPES[config.events_type])
+    if 'tf_static' in config.side_topics():
+        message_class(*_TRANSFORMS)
 
 
 class Inputs:
@@ -80,8 +86,10 @@ class Inputs:
             self._subscriptions = approximate.join(self._node, config, self._feed)
             return
         if config.image_topic:
+            kind, handler = ((Image, self._on_frame) if config.image_type == 'raw' else
+                             (CompressedImage, self._on_compressed))
             self._subscribe(
-                'frames', Image, config.image_topic, self._on_frame, qos.image_input(config)
+                'frames', kind, config.image_topic, handler, qos.image_input(config)
             )
         if config.events_topic:
             kind, raw = (
@@ -92,10 +100,19 @@ class Inputs:
             self._subscribe(
                 'events', kind, config.events_topic, handler, qos.events_input(config), raw
             )
-        if config.imu_topic:
-            self._subscribe('imu', Imu, config.imu_topic, self._on_imu, qos.imu_input(config))
-            self._subscribe('camera_info', CameraInfo, config.camera_info_topic,
-                            self._on_camera_info, qos.image_input(config))
+        self._open_sides(config)
+
+    def _open_sides(self, config: Config) -> None:
+        """What is known of the cameras beside what they see."""
+        ways = {
+            'imu': (Imu, self._on_imu, qos.imu_input(config)),
+            'camera_info': (CameraInfo, self._on_camera_info, qos.image_input(config)),
+            'image_camera_info': (CameraInfo, self._on_image_camera_info, qos.image_input(config)),
+        }
+        for role, topic in config.side_topics().items():
+            kind, handler, profile = ways.get(role) or (
+                message_class(*_TRANSFORMS), self._on_transforms, qos.latched())
+            self._subscribe(role, kind, topic, handler, profile)
 
     def _subscribe(
         self,
@@ -132,6 +149,10 @@ class Inputs:
         self._feed.take('frames', lambda pipeline, now: (
             pipeline.push_frame(convert.frame(message), now), pipeline.ready(now)))
 
+    def _on_compressed(self, message: CompressedImage) -> None:
+        self._feed.take('frames', lambda pipeline, now: (
+            pipeline.push_frame(convert.compressed_frame(message), now), pipeline.ready(now)))
+
     def _on_packet(self, message: Any) -> None:
         self._feed.take('events', lambda pipeline, now: (
             pipeline.push_packet(convert.packet(message)), pipeline.ready(now)))
@@ -143,6 +164,14 @@ class Inputs:
     def _on_camera_info(self, message: CameraInfo) -> None:
         self._feed.take('camera_info', lambda pipeline, now: (
             pipeline.push_calibration(calibration(message)), pipeline.ready(now)))
+
+    def _on_image_camera_info(self, message: CameraInfo) -> None:
+        self._feed.take('image_camera_info', lambda pipeline, now: (
+            pipeline.push_calibration(calibration(message), 'frames'), pipeline.ready(now)))
+
+    def _on_transforms(self, message: Any) -> None:
+        self._feed.take('tf_static', lambda pipeline, now: (
+            pipeline.push_calibration(transforms(message)), pipeline.ready(now)))
 
     def _on_event_array(self, raw: bytes) -> None:
         self._feed.take('events', lambda pipeline, now: (

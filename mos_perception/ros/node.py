@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -26,7 +27,7 @@ from mos_perception import events
 from mos_perception.config import Config
 from mos_perception.datatypes import Result, SyncedInput
 from mos_perception.pipeline import Pipeline
-from mos_perception.ros import convert, params, qos
+from mos_perception.ros import convert, detections, params, qos
 from mos_perception.ros.diagnostics import Monitor
 from mos_perception.ros.feed import Feed, one_line
 from mos_perception.ros.inputs import Inputs, check_inputs
@@ -70,16 +71,15 @@ class MosNode(LifecycleNode):
             self.pipeline = None
             self.get_logger().error(f'cannot configure: {one_line(error)}')
             return TransitionCallbackReturn.FAILURE
-        for name, kind in OUTPUTS.items():
+        for name, kind in (OUTPUTS | detections.outputs()).items():
             publisher = self.create_lifecycle_publisher(kind, f'~/{name}', qos.output(),
                                                         qos_overriding_options=qos.overridable())
             self._outputs[name] = publisher
-            self._undo_configure.append(
-                lambda publisher=publisher: self.destroy_lifecycle_publisher(publisher))
+            self._undo_configure.append(partial(self.destroy_lifecycle_publisher, publisher))
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', qos.output())
         service = self.create_service(Reset, '~/reset', self._on_reset)
-        self._undo_configure += [lambda: self.destroy_publisher(self._diagnostics),
-                                 lambda: self.destroy_service(service)]
+        self._undo_configure += [partial(self.destroy_publisher, self._diagnostics),
+                                 partial(self.destroy_service, service), *detections.announce(self)]
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:

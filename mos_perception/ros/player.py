@@ -25,6 +25,7 @@ from rclpy.serialization import serialize_message
 from rclpy.utilities import remove_ros_args
 from rosgraph_msgs.msg import Clock
 
+from mos_perception.config import TF_STATIC
 from mos_perception.errors import BagError, ConfigError, MosError
 from mos_perception.recording.bag import Bag, open_bag
 from mos_perception.recording.storage import Recorded
@@ -105,7 +106,8 @@ class Player:
                 )
                 continue
             self._publishers[topic.name] = node.create_publisher(
-                kind, topic.name, qos.playback(DEPTH), qos_overriding_options=qos.overridable()
+                kind, topic.name, qos.playback(DEPTH, latched=topic.name == TF_STATIC),
+                qos_overriding_options=qos.overridable()
             )
         if not self._publishers:
             raise BagError(

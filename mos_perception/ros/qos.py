@@ -14,6 +14,7 @@ from mos_perception.config import Config
 # the node itself keeps the newest and counts the rest; DDS would drop them without a word
 FRAME_DEPTH = 10
 OUTPUT_DEPTH = 5
+LATCHED_DEPTH = 100
 
 
 def image_input(config: Config) -> QoSProfile:
@@ -31,14 +32,19 @@ def imu_input(config: Config) -> QoSProfile:
     return _profile(config.input_reliable, config.input_depth)
 
 
+def latched() -> QoSProfile:
+    """`/tf_static` and what else is published once: kept for those who come later."""
+    return recording(True, True, LATCHED_DEPTH)
+
+
 def output() -> QoSProfile:
     """Results: reliable."""
     return _profile(True, OUTPUT_DEPTH)
 
 
-def playback(depth: int) -> QoSProfile:
+def playback(depth: int, latched: bool = False) -> QoSProfile:
     """What the player offers: reliable, deep enough that nothing is lost on the way out."""
-    return _profile(True, depth)
+    return recording(True, latched, depth)
 
 
 def recording(reliable: bool, latched: bool, depth: int = 1000) -> QoSProfile:

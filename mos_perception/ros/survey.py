@@ -14,7 +14,8 @@ from rclpy.qos import QoSCompatibility, qos_check_compatible
 from rclpy.serialization import deserialize_message, serialize_message
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 
-TYPES = ('sensor_msgs/msg/Image', 'event_camera_msgs/msg/EventPacket', 'dvs_msgs/msg/EventArray')
+TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage',
+         'event_camera_msgs/msg/EventPacket', 'dvs_msgs/msg/EventArray')
 PREFIX = 'mos_msgs/'
 DISCOVERY_S = 2.0
 # message package -> a message of it, and what the node is without
@@ -29,6 +30,8 @@ OPTIONAL = {
     'cv_bridge': 'image encodings that we do not convert',
     'event_camera_py': 'event_decoder: event_camera_py',
     'message_filters': 'sync_policy: approximate',
+    'tf2_msgs': 'registration: camera_info',
+    'vision_msgs': '~/detections and ~/label_info',
 }
 
 

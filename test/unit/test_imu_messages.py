@@ -38,7 +38,8 @@ def imu(stamp_ns: int, rad_s=(0.0, 0.0, 0.0), covariance=0.0) -> bytes:
 
 
 def camera_info(**changes) -> SimpleNamespace:
-    values = {'height': 48, 'width': 64, 'distortion_model': 'plumb_bob', 'd': [.1, 0, 0, 0, 0.],
+    values = {'header': SimpleNamespace(frame_id='camera'), 'height': 48, 'width': 64,
+              'distortion_model': 'plumb_bob', 'd': [.1, 0, 0, 0, 0.],
               'k': [60.0, 0, 31.5, 0, 60.0, 23.5, 0, 0, 1], 'binning_x': 0, 'binning_y': 0,
               'roi': SimpleNamespace(x_offset=0, y_offset=0, height=0, width=0, do_rectify=False)}
     return SimpleNamespace(**{**values, **changes})
@@ -131,7 +132,8 @@ def test_bad_messages_are_counted(tmp_path):
     assert [value.reason for value in values if isinstance(value, Skip)] == [
         *[SkipReason.BAD_IMU] * 3, SkipReason.BAD_CAMERA_INFO]
     assert values[3] == AngularVelocity(4, (1.0, 2.0, 3.0))
-    assert values[5] == Calibration((48, 64), (60.0, 60.0, 31.5, 23.5), (.1, 0.0, 0.0, 0.0, 0.0))
+    assert values[5] == Calibration((48, 64), (60.0, 60.0, 31.5, 23.5), (.1, 0.0, 0.0, 0.0, 0.0),
+                                    'camera')
     assert 'covariance' in values[0].detail and 'finite' in values[1].detail
 
 
@@ -157,7 +159,7 @@ def test_calibrations_that_are_one_are_taken():
                     {'d': [0.1] * 4}, {'distortion_model': 'rational_polynomial', 'd': [0.0] * 8}):
         found = calibration(camera_info(**changes))
         assert found.distortion == tuple(changes.get('d', camera_info().d))
-        assert dataclasses.replace(found, distortion=()) == Calibration(
+        assert dataclasses.replace(found, distortion=(), frame_id='') == Calibration(
             (48, 64), (60.0, 60.0, 31.5, 23.5))
 
 

@@ -19,8 +19,9 @@ from mos_perception.recording.messages import EVENT_ARRAY
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = {path.name.split('.')[0]: path for path in sorted((ROOT / 'launch').glob('*.launch.py'))}
-NODE_ARGUMENTS = {'namespace', 'model', 'backend', 'image_topic', 'events_topic', 'events_type',
-                  'imu_topic', 'camera_info_topic', 'params_file', 'use_sim_time',
+NODE_ARGUMENTS = {'namespace', 'model', 'backend', 'image_topic', 'image_type', 'events_topic',
+                  'events_type', 'imu_topic', 'camera_info_topic', 'image_camera_info_topic',
+                  'registration', 'homography_file', 'params_file', 'use_sim_time',
                   'autostart', 'respawn', 'rviz', 'log_level'}
 
 

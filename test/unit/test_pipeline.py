@@ -115,9 +115,9 @@ def test_size_changes_are_refused_and_the_next_good_input_works(pipeline):
     assert [type(outcome) for outcome in run(pipeline)] == [Result]
 
 
-def test_sizes_that_differ_need_same_view(bright_model):
-    for same_view, kind in ((False, Fault), (True, Result)):
-        pipeline = Pipeline(Config(same_view=same_view), bright_model)
+def test_sizes_that_differ_need_scale(bright_model):
+    for registration, kind in (('same_pixels', Fault), ('scale', Result)):
+        pipeline = Pipeline(Config(registration=registration), bright_model)
         pipeline.push_packet(packet(100))
         pipeline.push_frame(frame(90, (96, 128)), 0)
         (outcome,) = run(pipeline)

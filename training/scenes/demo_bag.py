@@ -25,12 +25,13 @@ IMAGE_TOPIC, EVENTS_TOPIC, FRAME_ID = '/camera/image_raw', '/event_camera/events
 PACKET_NS = 5_000_000
 
 
-def event_packets(clip: Clip, length_ns: int = PACKET_NS) -> list[tuple[int, EventPacket]]:
+def event_packets(clip: Clip, length_ns: int = PACKET_NS,
+                  size: tuple[int, int] | None = None) -> list[tuple[int, EventPacket]]:
     """(receive time ns, evt3 packet) of consecutive spans of `length_ns`; time words reach each
     span's end.
 
     Sensor time 0 is the first span's start; a packet's stamp is its first event's, or its span's
-    where it has none.
+    where it has none. `size` (height, width) of the event camera, default: the frames'.
     """
     zero = int(clip.stamps_ns[0]) - clip.period_ns
     packets = []
@@ -42,14 +43,17 @@ def event_packets(clip: Clip, length_ns: int = PACKET_NS) -> list[tuple[int, Eve
                                 np.uint8)
         stamp = int(events.t[0]) if len(events) else start
         packets.append(
-            (start + length_ns, EventPacket(stamp, 'evt3', *clip.size, seq, 0, payload, FRAME_ID))
+            (start + length_ns,
+             EventPacket(stamp, 'evt3', *(size or clip.size), seq, 0, payload, FRAME_ID))
         )
     return packets
 
 
-def write_clip(clip: Clip, path: Path, encoding: str = 'rgb8') -> None:
+def write_clip(clip: Clip, path: Path, encoding: str = 'rgb8',
+               event_size: tuple[int, int] | None = None) -> None:
     """Write the clip as a rosbag2 folder (mcap, zstd). Raises BagError where it cannot."""
-    timed: list[tuple[int, int, object]] = [(at, 0, packet) for at, packet in event_packets(clip)]
+    packets = event_packets(clip, size=event_size)
+    timed: list[tuple[int, int, object]] = [(at, 0, packet) for at, packet in packets]
     for index in range(len(clip)):
         stamp = int(clip.stamps_ns[index])
         moving = {number: bool(clip.moving[index, number])

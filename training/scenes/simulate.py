@@ -41,7 +41,7 @@ def render_clip_3d(preset: Preset | str, seed: int, split: str = 'train',
     stamps = stamps_ns(offsets_s)
     with torch.inference_mode():
         frames = _expose(renderer, offsets_s, preset, seed, split)
-        events = (_events(renderer, offsets_s, preset, seed, split) if preset.events else
+        events = (render_events(renderer, offsets_s, preset, seed, split) if preset.events else
                   esim.unpack(np.empty(0, np.int64), FIRST_STAMP_NS))
         ids = renderer.ids(offsets_s)
     return Clip(frames, stamps, events, ids, moving(world, offsets_s, 1 / preset.fps), seed,
@@ -162,8 +162,8 @@ def _rows(pixels: esim.Pixels, rows: slice) -> esim.Pixels:
                               if isinstance(value, np.ndarray) and value.ndim == 2})
 
 
-def _events(renderer: Renderer, offsets_s: np.ndarray, preset: Preset, seed: int,
-            split: str) -> Events:
+def render_events(renderer: Renderer, offsets_s: np.ndarray, preset: Preset, seed: int,
+                  split: str) -> Events:
     """Events from one frame period before the first frame until after the last; sampled by the
     known speed."""
     rng = generator(seed, split, 4)
