@@ -105,9 +105,17 @@ def _replay(parser: argparse.ArgumentParser) -> None:
 
 
 def _evaluate(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('bag', type=Path, metavar='BAG', help='rosbag2 folder, .mcap or .db3')
     parser.add_argument(
-        '--ground-truth', type=Path, metavar='BAG', help='bag with the ground truth; default: BAG'
+        'bag', type=Path, metavar='BAG',
+        help='rosbag2 folder, .mcap or .db3; or a folder of masks, SEQUENCE/00000.png',
+    )
+    parser.add_argument(
+        '--ground-truth', type=Path, metavar='BAG',
+        help='bag with the ground truth; default: BAG; for masks the data set (docs/formats.md)',
+    )
+    parser.add_argument(
+        '--sequence', action='append', default=[], metavar='NAME',
+        help='of the data set; may be repeated; default: all',
     )
     parser.add_argument(
         '--results', type=Path, metavar='BAG', help='score these recorded results, run no model'

@@ -20,6 +20,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from mos_perception.errors import ConfigError
+from mos_perception.evaluation.metrics import Overlaps, overlaps
 
 CHANNELS = 20
 THRESHOLDS = np.arange(10) * 0.05 + 0.5
@@ -90,6 +91,36 @@ def count_cells(truth: Iterable[np.ndarray], found: Iterable[np.ndarray], moving
     stack = np.array(tables, np.int64).reshape(-1, channels + 1, channels + 1)
     return CellCounts(stack[:, 1:, 1:], stack[:, 1:].sum(2), stack[:, :, 1:].sum(1),
                       np.asarray(moving[:len(tables)], bool))
+
+
+class CellCounter:
+    """Counts a recording frame by frame, whose ids may be any numbers: a channel for each."""
+
+    MOST_CELLS = 50_000_000  # 200 MB
+
+    def __init__(self) -> None:
+        self._frames: list[Overlaps] = []
+
+    def add(self, truth: np.ndarray, found: np.ndarray) -> None:
+        """One frame: (H, W) ids of what moves and is seen, and of what was found to move."""
+        self._frames.append(overlaps(truth, found))
+
+    def cells(self) -> CellCounts | None:
+        """Of all frames, with at least 20 channels; None where that would take too much memory."""
+        truth, found = ({int(name): n for n, name in enumerate(dict.fromkeys(
+            name for frame in self._frames for name in getattr(frame, kind)))}
+            for kind in ('gt_ids', 'pred_ids'))
+        count, side = len(self._frames), max(CHANNELS, len(truth), len(found))
+        if count * side * side > self.MOST_CELLS:
+            return None
+        common = np.zeros((count, side, side), np.int32)
+        areas = np.zeros((2, count, side), np.int64)
+        for n, frame in enumerate(self._frames):
+            rows = [found[int(name)] for name in frame.pred_ids]
+            columns = [truth[int(name)] for name in frame.gt_ids]
+            common[n][np.ix_(rows, columns)] = frame.common.T
+            areas[0, n, rows], areas[1, n, columns] = frame.pred_area, frame.gt_area
+        return CellCounts(common, areas[0], areas[1], areas[1] > 0)
 
 
 def score_cells(cells: CellCounts, matching: str = 'sequence', mode: str = 'parity') -> MosIScores:
