@@ -188,19 +188,27 @@ def _build(parser: argparse.ArgumentParser) -> None:
 
 
 def _import(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('what', choices=('gmos',), help='GMOS or GMOS-S, with Pi3 and SAM 2.1')
-    parser.add_argument('--checkpoint', type=Path, required=True, metavar='FILE')
-    parser.add_argument('--pi3', type=Path, required=True, metavar='FILE')
-    parser.add_argument('--sam2', type=Path, required=True, metavar='FILE')
-    parser.add_argument(
-        '--size', choices=('tiny', 'small', 'base_plus', 'large'), default='large',
-        help="SAM 2.1's; the published GMOS was trained with large",
-    )
-    parser.add_argument(
+    kinds = parser.add_subparsers(dest='what', required=True, metavar='WHAT')
+    gmos = kinds.add_parser('gmos', help='GMOS or GMOS-S, with Pi3 and SAM 2.1')
+    sam2 = kinds.add_parser('sam2', help='SAM 2.1: image encoder and video memory')
+    for kind in (gmos, sam2):
+        kind.add_argument('--checkpoint', type=Path, required=True, metavar='FILE')
+        kind.add_argument(
+            '--size', choices=('tiny', 'small', 'base_plus', 'large'), default='large',
+            help="SAM 2.1's; the published GMOS was trained with large",
+        )
+        kind.add_argument('--out', type=Path, default=Path('models'), metavar='DIR')
+    dimos = kinds.add_parser('dimos', help='DIMOS as released: frames and events')
+    dimos.add_argument('--checkpoint', type=Path, required=True, metavar='FILE')
+    dimos.add_argument('--data', choices=('mousesis', 'sevd'), default='mousesis',
+                       help='what it was trained on: its size of input')
+    dimos.add_argument('--out', type=Path, default=Path('models'), metavar='DIR')
+    gmos.add_argument('--pi3', type=Path, required=True, metavar='FILE')
+    gmos.add_argument('--sam2', type=Path, required=True, metavar='FILE')
+    gmos.add_argument(
         '--image-size', type=int, nargs=2, default=(378, 672), metavar=('H', 'W'),
         help="Pi3's input in px, multiples of 14",
     )
-    parser.add_argument('--out', type=Path, default=Path('models'), metavar='DIR')
 
 
 def _doctor(parser: argparse.ArgumentParser) -> None:
