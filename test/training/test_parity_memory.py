@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip(
     'transformers', reason='SAM 2.1 needs transformers: pip install -r requirements/gmos.txt')
 
+from mos_perception.propagation.sam2_memory import POINTERS, RECENT  # noqa: E402
 from training import parity_memory  # noqa: E402
 from training.parity import TOLERANCE  # noqa: E402
 from training.parity_sam2 import official_state  # noqa: E402
@@ -35,4 +36,9 @@ def test_numbers_are_the_official_predictors(propagator):
             np.testing.assert_allclose(found[key], wanted[key], rtol=0, atol=TOLERANCE + 1e-5,
                                        err_msg=name)
         names.append(name)
+        for item in propagator._objects.values():  # bounded however long the film is
+            kept = item.tracked.values()
+            assert len(kept) <= 2 * POINTERS + 1
+            assert sum(memory.features is not None for memory in kept) <= 2 * RECENT + 1
+            assert sum(memory.logits is not None for memory in kept) <= 1
     assert names == list(golden)
