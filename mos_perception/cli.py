@@ -112,10 +112,10 @@ def _replay(parser: argparse.ArgumentParser) -> None:
     _inputs(parser)
 
 
-def _bags(parser: argparse.ArgumentParser) -> None:
+def _bags(parser: argparse.ArgumentParser, other: str = '') -> None:
     parser.add_argument('bag', type=Path, nargs='+', metavar='BAG',
-                        help='rosbag2 folder, .mcap or .db3; several: one table over all, which '
-                        'the same command finishes where it was stopped')
+                        help=f'rosbag2 folder, .mcap or .db3{other}; several: one table over all, '
+                        'which the same command finishes where it was stopped')
     parser.add_argument('--jobs', type=int, default=0, metavar='N',
                         help='worker processes for several bags; default: one per core')
     parser.add_argument('--ray', metavar='ADDRESS',
@@ -123,11 +123,16 @@ def _bags(parser: argparse.ArgumentParser) -> None:
 
 
 def _evaluate(parser: argparse.ArgumentParser) -> None:
-    _bags(parser)
+    _bags(parser, ', or a folder of masks, SEQUENCE/00000.png')
     parser.add_argument('--out', type=Path, metavar='DIR',
                         help='of several bags: rows/, table.csv, table.json; default: out/evaluate')
     parser.add_argument(
-        '--ground-truth', type=Path, metavar='BAG', help='bag with the ground truth; default: BAG'
+        '--ground-truth', type=Path, metavar='BAG',
+        help='bag with the ground truth; default: BAG; for masks the data set (docs/formats.md)',
+    )
+    parser.add_argument(
+        '--sequence', action='append', default=[], metavar='NAME',
+        help='of the data set; may be repeated; default: all',
     )
     parser.add_argument(
         '--results', type=Path, metavar='BAG', help='score these recorded results, run no model'
@@ -217,19 +222,27 @@ def _register(parser: argparse.ArgumentParser) -> None:
 
 
 def _import(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('what', choices=('gmos',), help='GMOS or GMOS-S, with Pi3 and SAM 2.1')
-    parser.add_argument('--checkpoint', type=Path, required=True, metavar='FILE')
-    parser.add_argument('--pi3', type=Path, required=True, metavar='FILE')
-    parser.add_argument('--sam2', type=Path, required=True, metavar='FILE')
-    parser.add_argument(
-        '--size', choices=('tiny', 'small', 'base_plus', 'large'), default='large',
-        help="SAM 2.1's; the published GMOS was trained with large",
-    )
-    parser.add_argument(
+    kinds = parser.add_subparsers(dest='what', required=True, metavar='WHAT')
+    gmos = kinds.add_parser('gmos', help='GMOS or GMOS-S, with Pi3 and SAM 2.1')
+    sam2 = kinds.add_parser('sam2', help='SAM 2.1: image encoder and video memory')
+    for kind in (gmos, sam2):
+        kind.add_argument('--checkpoint', type=Path, required=True, metavar='FILE')
+        kind.add_argument(
+            '--size', choices=('tiny', 'small', 'base_plus', 'large'), default='large',
+            help="SAM 2.1's; the published GMOS was trained with large",
+        )
+        kind.add_argument('--out', type=Path, default=Path('models'), metavar='DIR')
+    dimos = kinds.add_parser('dimos', help='DIMOS as released: frames and events')
+    dimos.add_argument('--checkpoint', type=Path, required=True, metavar='FILE')
+    dimos.add_argument('--data', choices=('mousesis', 'sevd'), default='mousesis',
+                       help='what it was trained on: its size of input')
+    dimos.add_argument('--out', type=Path, default=Path('models'), metavar='DIR')
+    gmos.add_argument('--pi3', type=Path, required=True, metavar='FILE')
+    gmos.add_argument('--sam2', type=Path, required=True, metavar='FILE')
+    gmos.add_argument(
         '--image-size', type=int, nargs=2, default=(378, 672), metavar=('H', 'W'),
         help="Pi3's input in px, multiples of 14",
     )
-    parser.add_argument('--out', type=Path, default=Path('models'), metavar='DIR')
 
 
 def _doctor(parser: argparse.ArgumentParser) -> None:

@@ -23,7 +23,7 @@ from mos_perception import formats
 from mos_perception.config import Config
 from mos_perception.datatypes import Instances, SyncedInput
 from mos_perception.engine.card import find_model, save_card
-from mos_perception.errors import MosError
+from mos_perception.errors import ConfigError, MosError
 from mos_perception.evaluation.score import SIZES, Scorer
 from mos_perception.models import Model, load_model, model_name
 from mos_perception.pipeline import Pipeline
@@ -31,6 +31,7 @@ from training.answers import answers
 from training.baselines import BASELINES
 from training.baselines.scoring import add_frame
 from training.datasets.sequences import clip_of
+from training.evaluate_masks import evaluate_masks
 from training.evaluate_static import evaluate_static, report
 from training.evaluate_video import evaluate_videos
 from training.scenes import render_clip
@@ -236,6 +237,8 @@ def _parser() -> argparse.ArgumentParser:
     option(
         '--pictures', type=Path, help='with DAVIS folders: where pictures of the best and worst go'
     )
+    option('--masks', type=Path, metavar='FOLDER', help='with --data and --frames-only: what moves '
+           'as masks there, scored by the protocols of the data set: MOS-I, J and F, boxes')
     option('--factors', action='store_true',
            help='instead of --preset: every level, and mid with one difficulty factor changed')
     option('--knobs', action=_Renamed, nargs=0, const='--factors', help=argparse.SUPPRESS)
@@ -265,6 +268,10 @@ def main(arguments: list[str] | None = None) -> int:
         model = load_model(config)
         if args.events_static:
             return report(evaluate_static(Pipeline(config, model), args.events_static), args.json)
+        if args.masks:
+            if not (args.data and args.frames_only):
+                raise ConfigError('--masks needs --data and --frames-only')
+            return evaluate_masks(Pipeline(config, model), args.data, args.masks, args.json)
         if args.data and args.frames_only and formats.detect(args.data) == 'davis':
             return evaluate_videos(model, args.data, args.json, args.update_card, args.pictures)
         key, about, scores = evaluate_asked(model, args)

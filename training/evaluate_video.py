@@ -26,6 +26,7 @@ from mos_perception.evaluation.boundary import boundary_f, region_j
 from mos_perception.evaluation.metrics import match
 from mos_perception.formats import davis
 from mos_perception.formats.image_files import read_indexed, read_rgb
+from mos_perception.formats.layout import images
 from mos_perception.formats.sequence import regular_stamps
 from mos_perception.masks import masks_at_size
 from mos_perception.models import Model
@@ -83,7 +84,7 @@ def read_videos(folder: Path, fps: float = davis.FPS) -> Iterator[Video]:
         raise DatasetError(f'{folder} has no sequence with masks: it must hold JPEGImages and '
                            'Annotations, or frames/ and masks/ per sequence')
     for name in track(found, str(folder), console=Console(stderr=True)):
-        frames, masks = (davis.images(part) for part in found[name])
+        frames, masks = (images(part) for part in found[name])
         if len(frames) != len(masks):
             raise DatasetError(f'{found[name][1]} has {len(masks)} masks for {len(frames)} frames: '
                                'fetch it again')

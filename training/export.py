@@ -78,7 +78,16 @@ def difference(network: Dimos, path: Path) -> dict[str, float]:
 
 def card(state: State, recipe: Recipe, path: Path, about: dict) -> ModelCard:
     """The card of an exported run."""
-    engine, voxel, network = OrtEngine(path, 1), recipe.voxel, state.network
+    about = {'recipe': recipe.name, 'steps': state.step, 'seconds': round(state.seconds),
+             'machine': f'{platform.machine()}, {os.cpu_count()} cores, CPU', **about}
+    window = WindowSpec('before', round(recipe.window_ns / 1e6, 6))
+    return card_of(state.network, recipe, path, about, window, LICENCE)
+
+
+def card_of(network: Dimos, recipe: Recipe, path: Path, about: dict, window: WindowSpec,
+            licence: str) -> ModelCard:
+    """The card of an exported network with the voxels of a recipe."""
+    engine, voxel = OrtEngine(path, 1), recipe.voxel
     return ModelCard(
         id=path.stem,
         architecture='dimos',
@@ -89,21 +98,17 @@ def card(state: State, recipe: Recipe, path: Path, about: dict) -> ModelCard:
         image=ImageSpec(_rounded(MEAN), _rounded(STD)),
         voxel=VoxelSpec(voxel.formulation, voxel.bins, voxel.normalise, voxel.norm_floor,
                         voxel.resize, recipe.compensated),
-        window=WindowSpec('before', round(recipe.window_ns / 1e6, 6)),
+        window=window,
         # the background query takes one of the Q x 2 slots
         postprocess=PostprocessSpec(top_k=recipe.net.queries, score_threshold=0.1),
         training={
-            'recipe': recipe.name,
-            'steps': state.step,
-            'seconds': round(state.seconds),
             'parameters': sum(p.numel() for p in network.parameters()),
             'macs': count_macs(network),
-            'machine': f'{platform.machine()}, {os.cpu_count()} cores, CPU',
             'torch': torch.__version__,
             **about,
         },
         scores={},
-        licence=LICENCE,
+        licence=licence,
         evidence=recipe.evidence,
     )
 

@@ -18,7 +18,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -26,20 +26,20 @@ from torch import Tensor, nn
 from mos_perception.engine.card import ImageSpec
 from mos_perception.errors import MosError
 from training.checkpoints import keep, read_state, take
+from training.import_sam2 import LICENCE as SAM2_LICENCE
+from training.import_sam2 import appearance_graph, example_levels, load_sam2, memory_graphs
 from training.nets.gmos import GmosProposer
 from training.nets.gmos_fusion import GmosConfig
 from training.nets.gmos_s import GmosS
 from training.nets.gmos_whole import GEOMETRY_LICENCES, TARGET, WholeGmos
 from training.nets.pi3 import MEAN, STD, Pi3Config, Pi3Trunk
-from training.nets.sam2 import SIZES, AppearanceEncoder, from_official, make_sam2, sam2_config
-from training.nets.sam2_memory import MaskFromMemory, MaskPrompt, MemoryEncoder
-from training.static_graphs import Graph, move_in, write_card, write_graph
+from training.nets.sam2 import SIZES, AppearanceEncoder, sam2_config
+from training.static_graphs import Graph, card_of_import, move_in, write_graph
 
 if TYPE_CHECKING:
     from transformers import Sam2VideoConfig, Sam2VideoModel
 
 PI3_LICENCE = f"Pi3's published weights: {GEOMETRY_LICENCES['pi3']}"
-SAM2_LICENCE = "SAM 2.1's weights are Apache-2.0"
 GMOS_LICENCE = "GMOS' weights: see the terms of github.com/Jyxarthur/gmos (its code is Apache-2.0)"
 FRAMES = 5
 # parts of Pi3 and Pi3X that a GMOS does not use
@@ -104,13 +104,6 @@ def load_pi3(path: Path, config: Pi3Config) -> Pi3Trunk:
     return network
 
 
-def load_sam2(path: Path, config: Sam2VideoConfig) -> Sam2VideoModel:
-    """SAM 2.1 from an official checkpoint. Raises MosError."""
-    network = make_sam2(config)
-    take(network, from_official(read_state(path)), str(path))
-    return network
-
-
 def load_whole(files: dict[str, Path], networks: Networks) -> WholeGmos:
     """All three checkpoints as one network, in evaluation mode. Raises MosError."""
     head = load_head(files['gmos'], networks.gmos)
@@ -122,47 +115,24 @@ def load_whole(files: dict[str, Path], networks: Networks) -> WholeGmos:
 def graphs(head: GmosProposer | GmosS, trunk: Pi3Trunk, sam2: Sam2VideoModel) -> dict[str, Graph]:
     """What is exported, by name, with inputs that look like data."""
     config, rng = head.config, torch.Generator().manual_seed(0)
-    grid, width, patches = config.grid, config.width, trunk.config.grid
-    normalised, plain = ImageSpec(MEAN, STD), ImageSpec((0.0,) * 3, (1.0,) * 3)
-
-    def random(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=rng)
-
-    levels = {'appearance': random(1, config.appearance_width, grid, grid),
-              'middle': random(1, width // 4, 2 * grid, 2 * grid),
-              'fine': random(1, width // 8, 4 * grid, 4 * grid)}
-    side = 16 * grid
+    patches, plain = trunk.config.grid, ImageSpec((0.0,) * 3, (1.0,) * 3)
+    levels = example_levels(sam2, rng)
     found = {
-        'tokens': Graph(_Tokens(trunk), {'image': random(1, 3, *trunk.config.size)}, ('tokens',),
-                        normalised),
+        'tokens': Graph(_Tokens(trunk),
+                        {'image': torch.randn(1, 3, *trunk.config.size, generator=rng)},
+                        ('tokens',), ImageSpec(MEAN, STD)),
         'geometry': Graph(
             _Geometry(trunk),
-            {'tokens': random(1, FRAMES, patches[0] * patches[1], trunk.config.width)},
-            ('geometry',), plain),
-        'appearance': Graph(AppearanceEncoder(sam2), {'image': random(1, 3, side, side)},
-                            tuple(levels), normalised)}
-    geometry = {'geometry': random(1, *patches, config.geometry_width)}
+            {'tokens': torch.randn(1, FRAMES, patches[0] * patches[1], trunk.config.width,
+                                   generator=rng)}, ('geometry',), plain),
+        'appearance': appearance_graph(sam2, rng)}
+    geometry = {'geometry': torch.randn(1, *patches, config.geometry_width, generator=rng)}
     if isinstance(head, GmosS):
         outputs = ('foreground_logits', 'foreground_quality')
         return found | {'head': Graph(_Head(head), geometry | levels, outputs, plain)}
     outputs = ('mask_logits', 'motion_logits', 'quality', 'embeddings')
-    mask = (random(1, 1, side // 8, side // 8) > 0).float().repeat_interleave(8, 2)
-    mask = mask.repeat_interleave(8, 3)
-    slots, channels = sam2.config.max_object_pointers_in_encoder, sam2.mem_dim
-    used = (torch.arange(slots) < 5).float()
-    memory = {'memory': random(sam2.num_maskmem, grid * grid, channels),
-              'memory_valid': (torch.arange(sam2.num_maskmem) < 3).float(),
-              'pointers': random(slots, sam2.hidden_dim),
-              'pointer_age': torch.arange(slots).float(), 'pointer_valid': used}
-    return found | {
-        'head': Graph(_Head(head), geometry | levels, outputs, plain),
-        'memory_encoder': Graph(
-            MemoryEncoder(sam2), {'appearance': levels['appearance'], 'mask_logits': 20 * mask - 10,
-                                  'object_score': torch.ones(1, 1)}, ('memory',), plain),
-        'mask_prompt': Graph(MaskPrompt(sam2), levels | {'mask': mask},
-                             ('pointer', 'object_score'), plain),
-        'mask_from_memory': Graph(MaskFromMemory(sam2), levels | memory,
-                                  ('mask_logits', 'iou', 'object_score', 'pointer'), plain)}
+    return found | {'head': Graph(_Head(head), geometry | levels, outputs, plain),
+                    **memory_graphs(sam2, levels, rng)}
 
 
 _SOURCES = {'tokens': ('pi3',), 'geometry': ('pi3',), 'head': ('gmos',)}
@@ -187,16 +157,10 @@ def import_gmos(files: dict[str, Path], networks: Networks, out: Path) -> list[P
                  {'licence': _LICENCES[part], 'source': files[part].name})
         for part, graph in graphs(head, trunk, sam2).items():
             path = staged / f'{name}_{part}.onnx'
-            differences = write_graph(graph, path)
             sources = _SOURCES.get(part, ('sam2',))
-            about: dict[str, Any] = {
-                'command': 'mos import gmos', 'sources': [files[key].name for key in sources],
-                'onnx_difference': differences}
-            if 'image' in graph.inputs:
-                about['image_size'] = list(graph.inputs['image'].shape[2:])
-            write_card(graph, path, '; '.join(_LICENCES[key] for key in sources), about)
-            print(f'{path.name}: ' + ', '.join(f'{key} {value:.1e}'
-                                               for key, value in differences.items()), flush=True)
+            card_of_import(graph, path, write_graph(graph, path),
+                           '; '.join(_LICENCES[key] for key in sources), 'mos import gmos',
+                           [files[key].name for key in sources])
         return move_in(staged, out)
 
 

@@ -81,6 +81,18 @@ def write_card(graph: Graph, path: Path, licence: str, about: dict[str, Any]) ->
         data_sha256=sha256_of(data) if data.exists() else None), path)
 
 
+def card_of_import(graph: Graph, path: Path, differences: dict[str, float], licence: str,
+                   command: str, sources: list[str]) -> None:
+    """The card of an imported graph; prints how near ONNX Runtime is to torch."""
+    about: dict[str, Any] = {'command': command, 'sources': sources,
+                             'onnx_difference': differences}
+    if 'image' in graph.inputs:
+        about['image_size'] = list(graph.inputs['image'].shape[2:])
+    write_card(graph, path, licence, about)
+    print(f'{path.name}: ' + ', '.join(f'{key} {value:.1e}' for key, value in differences.items()),
+          flush=True)
+
+
 def move_in(staged: Path, out: Path) -> list[Path]:
     """Everything of a finished folder into `out`, graphs after what they need; returns the paths.
     """

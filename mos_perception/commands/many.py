@@ -80,7 +80,8 @@ def run_task(task: argparse.Namespace) -> Row:
 def _tasks(args: argparse.Namespace, config: Config, run_bag: RunBag,
            out: Path) -> dict[str, argparse.Namespace]:
     """One task per bag, by key, in the order given."""
-    single = {'out_bag': '--out-bag', 'rrd': '--rrd', 'ground_truth': '--ground-truth', 'results': '--results'}
+    single = {'out_bag': '--out-bag', 'rrd': '--rrd', 'ground_truth': '--ground-truth',
+              'results': '--results'}
     if named := [option for name, option in single.items() if getattr(args, name, None)]:
         raise ConfigError(f'{", ".join(named)} with several bags: only for one at a time')
     threads = [] if any(text.startswith('threads=') for text in args.set) else ['threads=1']

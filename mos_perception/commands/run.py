@@ -16,6 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from mos_perception.commands.many import RunBag, is_many, many_command
+from mos_perception.commands.masks import evaluate_masks, is_data_set
 from mos_perception.config import FIELDS, Config, from_dict
 from mos_perception.datatypes import Fault, Result, Skip
 from mos_perception.errors import ConfigError
@@ -24,6 +25,7 @@ from mos_perception.evaluation.score import Scorer
 from mos_perception.recording.bag import BagWriter, open_bag
 from mos_perception.recording.results import result_digest
 from mos_perception.replay import Replay, Step, with_topics
+from mos_perception.reports.protocol_tables import mos_i_table
 from mos_perception.reports.run_statistics import RunStatistics, motion_text, tables
 
 RESULTS_TOPIC = '/mos_perception/instances'
@@ -71,7 +73,16 @@ def replay_bag(args: argparse.Namespace) -> tuple[dict[str, Any], list[Path]]:
 
 
 def evaluate_command(args: argparse.Namespace) -> None:
-    """`mos evaluate`: score replays of bags, or recorded node output, against ground truth."""
+    """`mos evaluate`: score replays of bags, or recorded node output, against ground truth; or a
+    folder of masks against a data set.
+    """
+    if args.ground_truth is not None and is_data_set(args.ground_truth):
+        if len(args.bag) > 1:
+            raise ConfigError(f'{len(args.bag)} folders of masks: score one at a time')
+        evaluate_masks(args.bag[0], args.ground_truth, args.sequence, args.json)
+        return
+    if args.sequence:
+        raise ConfigError(f'--sequence {args.sequence[0]}: only where --ground-truth is a data set')
     if (one := _single(args, evaluate_bag)) is not None:
         summary, scorer = evaluate_bag(one)
         _report(summary, [], args.json, scorer)
@@ -284,6 +295,8 @@ def _report(
     console = Console()
     if scorer is not None:
         console.print(scorer.table())
+        if 'mos_i' in summary['score']:
+            console.print(mos_i_table(summary['score']['mos_i']))
         for name in ('truth_frames_without_result', 'results_without_truth'):
             if summary['score'][name]:
                 console.print(f'{name.replace("_", " ")}: {summary["score"][name]}')

@@ -7,6 +7,7 @@ Masks (H, W) bool. `void` pixels count for neither side.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -29,15 +30,32 @@ def boundary_f(found: np.ndarray, truth: np.ndarray, void: np.ndarray | None = N
     """
     if void is not None:
         found, truth = found & ~void, truth & ~void
-    reach = math.ceil(tolerance * math.hypot(*found.shape))
-    edges = [boundary(mask) for mask in (found, truth)]
-    counts = [np.count_nonzero(edge) for edge in edges]
-    if not all(counts):
-        return float(not any(counts))
-    disk = _disk(reach)
-    near = [cv2.dilate(edge.view(np.uint8), disk).view(bool) for edge in edges]
-    precision = np.count_nonzero(edges[0] & near[1]) / counts[0]
-    recall = np.count_nonzero(edges[1] & near[0]) / counts[1]
+    return outlines_f(Outline.of(found, tolerance), Outline.of(truth, tolerance))
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A mask's boundary (H, W) bool, how many pixels it has, and what lies within the tolerance."""
+
+    edge: np.ndarray
+    count: int
+    near: np.ndarray
+
+    @staticmethod
+    def of(mask: np.ndarray, tolerance: float = TOLERANCE) -> Outline:
+        """The outline of an (H, W) bool mask; `tolerance` as in `boundary_f`."""
+        edge = boundary(mask)
+        reach = math.ceil(tolerance * math.hypot(*mask.shape))
+        near = cv2.dilate(edge.view(np.uint8), _disk(reach)).view(bool)
+        return Outline(edge, int(np.count_nonzero(edge)), near)
+
+
+def outlines_f(found: Outline, truth: Outline) -> float:
+    """F of two outlines of one tolerance, void pixels taken out of both; 1 where both are empty."""
+    if not found.count or not truth.count:
+        return float(found.count == truth.count)
+    precision = np.count_nonzero(found.edge & truth.near) / found.count
+    recall = np.count_nonzero(truth.edge & found.near) / truth.count
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 

@@ -20,7 +20,8 @@ from types import ModuleType
 from mos_perception.errors import DatasetError
 
 _MODULES = {'bag': 'rosbag', 'mousesis': 'mousesis', 'sevd': 'sevd', 'evimo': 'evimo',
-            'evimo2': 'evimo2', 'dimos': 'dimos_samples', 'ytvis': 'ytvis', 'davis': 'davis'}
+            'evimo2': 'evimo2', 'dimos': 'dimos_samples', 'ytvis': 'ytvis', 'davis': 'davis',
+            'gmos2k': 'gmos2k', 'moca': 'moca', 'fbms': 'fbms', 'segtrack': 'segtrack'}
 FORMATS = tuple(_MODULES)  # the order of guessing
 
 

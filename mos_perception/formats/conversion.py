@@ -18,7 +18,11 @@ LOSSES = {
     'evimo2': 'flow; depth below 1 mm; event times to float32 seconds',
     'dimos': 'events (kept as voxels), times, tracks, static objects',
     'ytvis': 'events, flow, depth; exact pixels (jpg)',
-    'davis': 'events, times, flow, depth, motion flags; exact pixels (jpg)'}
+    'davis': 'events, times, flow, depth, motion flags; exact pixels (jpg)',
+    'gmos2k': 'events, times, flow, depth, ids and objects at rest',
+    'moca': 'events, times, flow, depth, masks, all objects but the first',
+    'fbms': 'events, times, flow, depth, motion flags, ids (renumbered)',
+    'segtrack': 'events, times, flow, depth, motion flags'}
 
 
 def is_images(source: str | Path, form: str) -> bool:

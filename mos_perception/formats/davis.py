@@ -20,14 +20,13 @@ from mos_perception.errors import DatasetError
 from mos_perception.formats.files import naming
 from mos_perception.formats.findings import Report
 from mos_perception.formats.image_files import (
-    IMAGE_SUFFIXES,
     is_palette_png,
     read_indexed,
     read_rgb,
     write_indexed,
     write_rgb,
 )
-from mos_perception.formats.layout import chosen, refuse_existing
+from mos_perception.formats.layout import chosen, images, refuse_existing
 from mos_perception.formats.sequence import LazyArray, Sequence, regular_stamps
 
 FPS = 24.0
@@ -56,11 +55,6 @@ def find(path: str | Path) -> list[str]:
     return list(folders(path))
 
 
-def images(folder: Path) -> list[Path]:
-    """Image files in order of name."""
-    return sorted(file for file in folder.glob('*') if file.suffix.lower() in IMAGE_SUFFIXES)
-
-
 def read(path: str | Path, name: str = '', fps: float = FPS) -> Sequence:
     """One sequence. Raises DatasetError."""
     found = folders(path)
@@ -71,15 +65,16 @@ def read(path: str | Path, name: str = '', fps: float = FPS) -> Sequence:
     if masks and len(masks) != len(frames):
         raise DatasetError(f'{mask_folder} has {len(masks)} masks for {len(frames)} frames: '
                            'fetch it again')
-    size, ids, notes = read_rgb(frames[0]).shape[:2], None, []
+    size, ids, void, notes = read_rgb(frames[0]).shape[:2], None, None, []
     if masks:
         ids = LazyArray(len(frames), lambda n: ids_of(masks[n], size))
+        void = LazyArray(len(frames), lambda n: void_of(masks[n], size))
         mask_size = read_indexed(masks[0]).shape
         if mask_size != size:
             notes.append(f'masks brought from {mask_size} to {size} px, nearest pixel')
     return Sequence(name or next(iter(found)), size, regular_stamps(range(len(frames)), fps),
                     LazyArray(len(frames), lambda n: read_rgb(frames[n])), ids=ids,
-                    notes=tuple(notes))
+                    void=void, notes=tuple(notes))
 
 
 def ids_of(file: Path, size: tuple[int, int]) -> np.ndarray:
@@ -93,6 +88,15 @@ def ids_of(file: Path, size: tuple[int, int]) -> np.ndarray:
     if indices.shape != size:
         indices = cv2.resize(indices, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
     return np.where(indices == VOID, 0, indices).astype(np.uint16)
+
+
+def void_of(file: Path, size: tuple[int, int]) -> np.ndarray:
+    """(H, W) bool, which pixels of a mask file must not be scored. Raises DatasetError."""
+    indices = read_indexed(file)
+    if is_binary(file, indices):
+        return np.zeros(size, bool)
+    void = (indices == VOID).view(np.uint8)
+    return cv2.resize(void, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT).view(bool)
 
 
 def is_binary(file: Path, indices: np.ndarray) -> bool:

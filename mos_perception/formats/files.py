@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import pickle
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -21,9 +22,9 @@ from mos_perception.errors import DatasetError, MissingLibraryError, UnsafeFileE
 
 CHUNK = 4_000_000  # events taken together
 _LIBRARY_ERRORS = (
-    OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, EOFError, RuntimeError,
-    ArithmeticError, MemoryError, zipfile.BadZipFile, zlib.error, pickle.UnpicklingError,
-    struct.error, cv2.error)
+    csv.Error, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, EOFError,
+    RuntimeError, ArithmeticError, MemoryError, zipfile.BadZipFile, zlib.error,
+    pickle.UnpicklingError, struct.error, cv2.error)
 
 
 @contextmanager
@@ -66,6 +67,21 @@ def write_json(path: Path, value: Any) -> None:
     with naming(path, 'written'):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(value))
+
+
+def read_table(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
+    """(line number, row) of a CSV file with at least these columns. Raises DatasetError."""
+    with naming(path), path.open(newline='', encoding='utf-8') as lines:
+        reader = csv.DictReader(lines)
+        lacking = [name for name in columns if name not in (reader.fieldnames or ())]
+        if lacking:
+            raise DatasetError(f'{path} lacks the columns {", ".join(lacking)}: fetch it again')
+        rows = [(reader.line_num, row) for row in reader]
+    for number, row in rows:
+        if None in row or None in row.values():
+            raise DatasetError(f'{path} line {number} has not the columns of the first line: '
+                               'fetch it again')
+    return rows
 
 
 def read_npy(path: Path) -> np.ndarray:

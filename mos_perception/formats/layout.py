@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mos_perception.errors import DatasetError
+from mos_perception.formats.image_files import IMAGE_SUFFIXES
 
 Found = TypeVar('Found')
 
@@ -23,6 +24,26 @@ def by_relative_name(folders: Iterable[Path], path: Path) -> dict[str, Path]:
     """Folders at or under `path` by their path from there; `path` itself by its own name."""
     return {folder.name if folder == path else folder.relative_to(path).as_posix(): folder
             for folder in folders}
+
+
+def images(folder: Path) -> list[Path]:
+    """Image files of a folder in order of name."""
+    return sorted(file for file in folder.glob('*') if file.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def frames_of(masks: list[Path], frames: list[Path], place: Path) -> list[int]:
+    """For each mask the number of its frame: by equal names, else by order where all have one.
+
+    Raises DatasetError that names `place` where neither holds.
+    """
+    known = {file.stem: n for n, file in enumerate(frames)}
+    if all(file.stem in known for file in masks):
+        return [known[file.stem] for file in masks]
+    if len(masks) == len(frames):
+        return list(range(len(frames)))
+    lost = next(file.stem for file in masks if file.stem not in known)
+    raise DatasetError(f'{place} has {len(masks)} masks for {len(frames)} frames, and none of '
+                       f'them is called {lost}: fetch it again')
 
 
 def chosen(found: Mapping[str, Found], name: str, path: str | Path, what: str,

@@ -69,6 +69,7 @@ class Sequence:
     events      sorted by time, on the clock of the stamps
     event_size  (height, width) of the sensor of the events
     ids         (T, H, W) u16 id of the visible object, 0 background; stable over time
+    void        (T, H, W) bool pixels that must not be scored; background in `ids`
     moving      per frame: id -> moves
     boxes       per frame: id -> (x0, y0, x1, y1) px, far edges exclusive
     flow        (T - 1, H, W, 2) f32 px, x then y, to the next frame
@@ -86,6 +87,7 @@ class Sequence:
     events: Events | None = None
     event_size: tuple[int, int] | None = None
     ids: Rows | None = None
+    void: Rows | None = None
     moving: Moving | None = None
     boxes: Boxes | None = None
     flow: Rows | None = None

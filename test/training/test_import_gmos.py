@@ -5,6 +5,7 @@
 
 import json
 import logging
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from mos_perception.engine.card import check, load_card
 from mos_perception.engine.ort import OrtEngine
 from mos_perception.errors import ConfigError, EngineError
+from mos_perception.propagation.sam2_memory import Sam2Propagator
 from training.nets.gmos import GmosProposer
 from training.nets.gmos_fusion import GmosConfig
 from training.nets.gmos_s import GmosS
@@ -23,7 +25,7 @@ from training.parity import TOLERANCE, digest, fill, summary
 pytest.importorskip(
     'transformers', reason='SAM 2.1 needs transformers: pip install -r requirements/gmos.txt')
 
-from training import import_gmos, parity_sam2  # noqa: E402
+from training import import_gmos, import_sam2, parity_memory, parity_sam2  # noqa: E402
 from training.nets.sam2 import make_sam2, sam2_config  # noqa: E402
 
 GOLDEN = json.loads((Path(__file__).parent / 'goldens' / 'sam2.json').read_text())
@@ -113,6 +115,35 @@ def test_official_files_become_graphs_with_cards(official_files, tmp_path, name,
     assert found.keys() == wanted.keys()
     for key, value in wanted.items():
         np.testing.assert_allclose(found[key], value.numpy(), atol=1e-4, rtol=1e-4, err_msg=key)
+
+
+def test_sam2_alone_carries_masks_over_its_graphs(official_files, tmp_path):
+    """From the official file to graphs on ONNX Runtime that have the official predictor's numbers.
+    """
+    written = import_sam2.import_sam2(official_files / 'sam2.pt', parity_sam2.tiny_config(),
+                                      tmp_path)
+    assert {path.stem for path in written if path.suffix == '.onnx'} == {
+        f'sam2_{part}' for part in MEMORY | {'appearance'}}
+    cards = {part: load_card(tmp_path / f'sam2_{part}.onnx') for part in MEMORY | {'appearance'}}
+    assert all(card.licence == import_sam2.LICENCE for card in cards.values())
+    engines = {part: OrtEngine(tmp_path / f'sam2_{part}.onnx', 1) for part in cards}
+    levels = [engines['appearance'].run({'image': image[None].numpy()})
+              for image in parity_memory.images()[:4]]
+    golden = json.loads((Path(__file__).parent / 'goldens' / 'memory.json').read_text())
+    propagator = Sam2Propagator(engines, levels.__getitem__, parity_memory.SIZE)
+    for name, carried in islice(parity_memory.film(propagator), 4):
+        found, wanted = parity_memory.samples(carried), golden[name]
+        for key in ('iou', 'logits'):
+            np.testing.assert_allclose(found[key], wanted[key], rtol=0, atol=2 * TOLERANCE,
+                                       err_msg=name)
+
+
+def test_a_wrong_sam2_is_refused_in_one_line(official_files, tmp_path, capsys):
+    code = import_sam2.main(['--checkpoint', str(official_files / 'gmos.pth'), '--size', 'tiny',
+                             '--out', str(tmp_path / 'out')])
+    told = capsys.readouterr().err
+    assert code == 1 and 'does not fit Sam2VideoModel' in told and told.count('\n') == 1
+    assert not (tmp_path / 'out').exists()
 
 
 def test_a_wrong_file_leaves_nothing_behind(official_files, tmp_path):

@@ -2,6 +2,7 @@
 without a network.
 """
 
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ import pytest
 from mos_perception.datatypes import EventPacket, Frame, GroundTruth, Instances
 from mos_perception.recording.bag import BagWriter
 
+sys.path.insert(0, str(Path(__file__).parent))  # for modules of made-up cases
 HEIGHT, WIDTH, PERIOD_NS, START_NS = 48, 64, 33_000_000, 1_000_000_000
 MOVING_FROM, MOVING_TO = 4, 10  # frames in which the square moves
 

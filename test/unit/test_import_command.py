@@ -28,6 +28,32 @@ def test_missing_libraries_are_named_with_their_remedies(monkeypatch, capsys):
     assert 'torch: pip install torch' in told and 'requirements/gmos.txt' in told
 
 
+def test_sam2_takes_no_files_of_others(every_library, monkeypatch):
+    seen = []
+
+    def run(command, check):
+        seen.append(command[2:])
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(imports.subprocess, 'run', run)
+    assert main(['import', 'sam2', '--checkpoint', 's.pt', '--size', 'tiny', '--out', 'x']) == 0
+    assert seen == [['training.import_sam2', '--checkpoint', 's.pt', '--size', 'tiny', '--out',
+                     'x']]
+    with pytest.raises(SystemExit):
+        main(['import', 'sam2', '--checkpoint', 's.pt', '--pi3', 'p'])
+
+
+def test_dimos_needs_no_transformers(monkeypatch):
+    seen = []
+    monkeypatch.setattr(imports.importlib.util, 'find_spec',
+                        lambda name: None if name == 'transformers' else name)
+    monkeypatch.setattr(imports.subprocess, 'run', lambda command, check: seen.append(
+        command[2:]) or subprocess.CompletedProcess(command, 0))
+    assert main(['import', 'dimos', '--checkpoint', 'd.pth', '--data', 'sevd']) == 0
+    assert seen == [['training.import_dimos', '--checkpoint', 'd.pth', '--data', 'sevd', '--out',
+                     'models']]
+
+
 def test_options_reach_the_importer_and_its_failure_is_ours(every_library, monkeypatch, capsys):
     seen = []
 

@@ -35,7 +35,8 @@ class Dimos(nn.Module):
         same = fused == config.width
         self.memory = nn.Identity() if same else nn.Conv2d(fused, config.width, 1)
         self.query_decoder = QueryDecoder(config.queries, config.width, config.attention_heads,
-                                          config.feed_forward, config.layers, config.dropout)
+                                          config.feed_forward, config.layers, config.dropout,
+                                          config.as_released)
         self.heads = QueryHeads(config.width, fused, config.as_released)
         self.flow = FlowHead(config.hidden, config.hidden, min(config.groups, 8),
                              config.as_released)

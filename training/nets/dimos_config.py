@@ -55,7 +55,7 @@ class DimosConfig:
     dropout: float = 0.0
     """In the query decoder."""
     as_released: bool = False
-    """Boxes in raw px, the wider flow head, attention temperatures that stay 1.
+    """Boxes in raw px, the wider flow head, mmdet's positions, attention temperatures that stay 1.
 
     And norms of the image encoders that never change.
     """

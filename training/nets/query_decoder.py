@@ -31,6 +31,22 @@ def grid_positions(height: int, width: int, channels: int) -> Tensor:
     return sine_positions(x.flatten(), y.flatten(), channels)
 
 
+def released_positions(height: int, width: int, channels: int) -> Tensor:
+    """(height * width, channels), row by row, as mmdet 3.3's SinePositionalEncoding normalises:
+    cells count from 1, sine and cosine alternate, y comes first.
+    """
+    half = channels // 2
+    period = 10000 ** (2 * (torch.arange(half) // 2) / half)
+    parts = []
+    for count in (height, width):
+        cells = torch.arange(1, count + 1) / (count + 1e-6) * 2 * math.pi
+        phases = cells[:, None] / period
+        parts.append(torch.stack([phases[:, 0::2].sin(), phases[:, 1::2].cos()], 2).flatten(1))
+    y, x = parts
+    return torch.cat([y[:, None].expand(-1, width, -1), x[None].expand(height, -1, -1)],
+                     2).flatten(0, 1)
+
+
 class Attention(nn.Module):
     """Multi-head attention with separate projections of query, key and value."""
 
@@ -74,8 +90,10 @@ class QueryDecoder(nn.Module):
     """Queries start at zero; each layer's output passes one shared layer norm."""
 
     def __init__(self, queries: int, width: int, heads: int, hidden: int, layers: int,
-                 dropout: float) -> None:
+                 dropout: float, as_released: bool = False) -> None:
+        """`as_released`: the memory's positions are mmdet's."""
         super().__init__()
+        self.as_released = as_released
         # starting on a grid of anchors, not at random, spreads the queries over the image from the
         # first step
         columns = math.ceil(math.sqrt(queries))
@@ -88,7 +106,11 @@ class QueryDecoder(nn.Module):
     def forward(self, memory: Tensor) -> Tensor:
         """Memory (B, d, h, w) -> (L, B, Q, d), one per layer."""
         batch, width, rows, columns = memory.shape
-        positions = F.layer_norm(grid_positions(rows, columns, width).to(memory), (width,))[None]
+        if self.as_released:
+            positions = released_positions(rows, columns, width).to(memory)[None]
+        else:
+            positions = F.layer_norm(grid_positions(rows, columns, width).to(memory),
+                                     (width,))[None]
         tokens = memory.flatten(2).transpose(1, 2)
         queries = self.query_positions.expand(batch, -1, -1)
         x, outputs = torch.zeros_like(queries), []
