@@ -21,7 +21,6 @@ from mos_perception.errors import DecodeError, FrameError
 from mos_perception.image_encodings import ENCODINGS, check_image_size, from_ids, from_rgb, to_rgb
 from mos_perception.recording.instances_message import message_fields
 
-_ID_LIMIT = 65535  # largest mono16 pixel
 
 
 def to_ns(stamp: Time) -> int:
@@ -135,7 +134,7 @@ def instances_message(result: Result, with_masks: bool = True,
 def instance_image_message(result: Result) -> Image:
     """sensor_msgs/Image mono16: pixel = track id, 0 = nothing. Ids above 65535 wrap around to 1."""
     ids = result.tracks.instance_ids(len(result.instances))
-    rows, big = from_ids(result.instances.id_image(np.where(ids > 0, (ids - 1) % _ID_LIMIT + 1, 0)))
+    rows, big = from_ids(result.instances.id_image(ids))
     return _image(header(result), rows, result.instances.size, 'mono16', big)
 
 
