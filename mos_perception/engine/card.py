@@ -223,6 +223,12 @@ def check(card: ModelCard, engine: Engine) -> None:
             )
 
 
+def embedding_channels(card: ModelCard) -> int:
+    """Size of the embeddings that a model gives with its instances; 0 = it gives none."""
+    sizes = [spec.shape[-1] for spec in card.outputs if spec.name == 'embeddings']
+    return sizes[0] or 0 if sizes else 0
+
+
 def find_model(name_or_path: str) -> Path:
     """The ONNX file of a model name (`dimos_nano`) or path.
 
