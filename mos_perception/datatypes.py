@@ -15,7 +15,6 @@ import numpy as np
 from mos_perception.errors import SyncError
 from mos_perception.motion.event_compensation import EventMotion
 
-
 IMAGE_IDS = 65535  # values of a mono16 image besides 0
 
 
@@ -291,8 +290,9 @@ class Instances:
         )
 
     def id_image(self, ids: np.ndarray) -> np.ndarray:
-        """(H, W) uint16: pixel = `image_number` of ids[n] where mask n is set, 0 elsewhere and where
-        the id is 0.
+        """(H, W) uint16: pixel = `image_number` of ids[n] where mask n is set, 0 elsewhere.
+
+        Id 0 stays 0.
         """
         image = np.zeros(self.size, np.uint16)
         for mask, object_id in zip(self.masks, ids):

@@ -22,7 +22,6 @@ from mos_perception.image_encodings import ENCODINGS, check_image_size, from_ids
 from mos_perception.recording.instances_message import message_fields
 
 
-
 def to_ns(stamp: Time) -> int:
     """Nanoseconds of a stamp."""
     return stamp.sec * 1_000_000_000 + stamp.nanosec

@@ -32,7 +32,8 @@ class Tracker(Protocol):
         """The frame's instances, after them those held at rest, and the tracks after this frame.
 
         `flow` (h, w, 2) and `flow_error` (h, w) as in `SyncedInput`; without them masks stay where
-        they are. `image` (H, W, 3) uint8 is the frame. Raises SyncError if `stamp_ns` is before the last one.
+        they are. `image` (H, W, 3) uint8 is the frame. Raises SyncError if `stamp_ns` is before
+        the last one.
         """
 
     def reset(self) -> None:
@@ -40,10 +41,10 @@ class Tracker(Protocol):
 
 
 def load_tracker(config: Config, card: ModelCard | None = None) -> Tracker:
-    """The tracker that the parameter `tracker` names, for the instances of the card's model (None: without
-    embeddings).
+    """The tracker that the parameter `tracker` names, for the instances of the card's model.
 
-    Raises EngineError where the tracker's network cannot run, or is for other embeddings.
+    Without a card they have no embeddings. Raises EngineError where the tracker's network cannot
+    run, or is for other embeddings.
     """
     if config.tracker == 'referring':
         from mos_perception.tracking.referring import load_referring

@@ -35,8 +35,9 @@ class HungarianTracker:
     def update(self, instances: Instances, stamp_ns: int, flow: np.ndarray | None = None,
                flow_error: np.ndarray | None = None,
                image: np.ndarray | None = None) -> tuple[Instances, Tracks]:
-        """The instances with those held, and the tracks; `image` is not looked at. Raises SyncError if `stamp_ns` is before
-        the last one.
+        """The instances with those held, and the tracks; `image` is not looked at.
+
+        Raises SyncError if `stamp_ns` is before the last one.
         """
         tracks = self.store.advance(stamp_ns, instances.size, flow, flow_error)
         matches = assign(similarity(tracks, instances, stamp_ns, self.min_iou, self.weight))

@@ -64,6 +64,12 @@ def tokens(found: Instances, image: np.ndarray | None) -> Tokens:
     return Tokens(unit(found.embeddings), looks, found.boxes / scale, found.scores)
 
 
+def joined(rows: list[Tokens]) -> Tokens:
+    """One after the other; at least one."""
+    return Tokens(*(np.concatenate([getattr(one, part.name) for one in rows])
+                    for part in fields(Tokens)))
+
+
 def looks_of(pixels: np.ndarray) -> np.ndarray:
     """(LOOKS,) of (P, 3) uint8 RGB: square roots of the colour histogram's shares (their dot
     product is the Bhattacharyya coefficient), then the mean colour in [-1, 1]. Zeros of no pixel.
