@@ -162,7 +162,7 @@ def _blinded(frames: list[Tokens], made: Curriculum, rng: np.random.Generator) -
 
 
 def _jumped(frames: list[Tokens], made: Curriculum, rng: np.random.Generator) -> list[Tokens]:
-    if rng.random() >= made.jumps:
+    if len(frames) < 2 or rng.random() >= made.jumps:
         return frames
     at, scale = int(rng.integers(1, len(frames))), rng.uniform(0.8, 1.25)
     shift = np.tile(rng.uniform(-0.3, 0.3, 2), 2)
