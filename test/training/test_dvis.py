@@ -186,6 +186,7 @@ def test_what_is_padding_counts_for_nothing():
 def test_a_refiner_takes_clips_of_any_length():
     network = randomised(TemporalRefiner(dataclasses.replace(SMALL, blocks=1)))
     for frames in (1, 2, 21):
-        slots, queries = (torch.from_numpy(x)[None] for x in tensors((frames, 2, 8), (frames, 4, 8)))
+        shapes = (frames, 2, 8), (frames, 4, 8)
+        slots, queries = (torch.from_numpy(x)[None] for x in tensors(*shapes))
         with torch.no_grad():
             assert network(slots, queries).shape == (1, 1, frames, 2, 8)

@@ -9,15 +9,7 @@ import torch
 from mos_perception.errors import DatasetError, EngineError
 from mos_perception.tracking.tokens import LOOKS, Tokens
 from training.scenes import render_clip
-from training.tracker_batches import (
-    IGNORED,
-    NOISES,
-    Curriculum,
-    batch,
-    disturbed,
-    harder,
-    sample,
-)
+from training.tracker_batches import IGNORED, NOISES, Curriculum, batch, disturbed, harder, sample
 from training.tracker_cache import (
     PRESET,
     Sequence,
