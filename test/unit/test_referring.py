@@ -98,8 +98,8 @@ def test_memory_stays_flat():
 
 
 def test_probabilities():
-    made = probabilities(np.array([[2.0, 0.0, -5.0], [0.0, 0.0, 9.0]]))
-    assert made[0, 0] == pytest.approx(0.88, abs=0.01)
+    made = probabilities(np.array([[3.0, 0.0, -5.0], [0.0, 0.0, 9.0]]))
+    assert made[0, 0] == pytest.approx(0.95, abs=0.01)
     assert made[0, 1] == -np.inf and (made[1] == -np.inf).all()
 
 
