@@ -29,6 +29,8 @@ setup(
         (f'share/{NAME}/config', glob('config/*.*')),
         (f'share/{NAME}/demo', glob('test/bags/demo/*')),
         (f'share/{NAME}/models', glob('models/*.onnx') + glob('models/*.json')),
+        (f'share/{NAME}/models/trackers',
+         glob('models/trackers/*.onnx') + glob('models/trackers/*.json')),
     ],
     zip_safe=False,
     entry_points={'console_scripts': [

@@ -185,8 +185,13 @@ class Config:
     tracker: str = parameter(
         'hungarian',
         'what decides which instance is which object; hungarian: overlap and '
-        'embeddings, one assignment per frame',
-        choices=('hungarian',),
+        'embeddings, one assignment per frame; referring: the network of tracker_model',
+        choices=('hungarian', 'referring'),
+    )
+    tracker_model: str = parameter(
+        'referring_nano',
+        'network of the tracker referring, made for models of one size of embeddings: a name under '
+        'models/trackers/, or a path to an .onnx file with its card beside it',
     )
 
     track_birth_score: float = parameter(

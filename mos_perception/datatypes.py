@@ -15,6 +15,16 @@ import numpy as np
 from mos_perception.errors import SyncError
 from mos_perception.motion.event_compensation import EventMotion
 
+IMAGE_IDS = 65535  # values of a mono16 image besides 0
+
+
+def image_number(track_id: int) -> int:
+    """The value of a track id >= 1 in the mono16 instance image, in [1, IMAGE_IDS].
+
+    Ids above it wrap around to 1; living tracks of one tracker never share a value.
+    """
+    return (track_id - 1) % IMAGE_IDS + 1
+
 
 class WindowStatus(str, Enum):
     """How complete the events of a window are."""
@@ -204,6 +214,11 @@ class SyncedInput:
         return self.frame or self.drawn
 
     @property
+    def image(self) -> np.ndarray | None:
+        """(H, W, 3) of the frame, None without one."""
+        return None if self.frame is None else self.frame.image
+
+    @property
     def modality(self) -> Modality:
         """Which inputs there are."""
         if self.frame is None:
@@ -283,10 +298,13 @@ class Instances:
         )
 
     def id_image(self, ids: np.ndarray) -> np.ndarray:
-        """(H, W) uint16: pixel = ids[n] where mask n is set, 0 elsewhere."""
+        """(H, W) uint16: pixel = `image_number` of ids[n] where mask n is set, 0 elsewhere.
+
+        Id 0 stays 0.
+        """
         image = np.zeros(self.size, np.uint16)
         for mask, object_id in zip(self.masks, ids):
-            image[mask] = object_id
+            image[mask] = image_number(int(object_id)) if object_id else 0
         return image
 
 

@@ -34,14 +34,13 @@ class Pipeline:
     def __init__(self, config: Config, model: Model | None = None) -> None:
         self.config = config
         self.model = model if model is not None else load_model(config)
-        card = self.model.card
         self.gyroscope = Gyroscope.of(config)
         self.registration = Registration(config, self.gyroscope)
-        self.sync = Synchronizer.of(config, card.window, self.gyroscope)
-        self.neighbours = Neighbours(card.evidence)
+        self.sync = Synchronizer.of(config, self.model.card.window, self.gyroscope)
+        self.neighbours = Neighbours(self.model.card.evidence)
         self.stream = EventStream(config.event_decoder)
         self.flow = BackwardFlow()
-        self.tracker = load_tracker(config)
+        self.tracker = load_tracker(config, self.model.card)
         self._lock = threading.Lock()
 
     @property
@@ -98,8 +97,10 @@ class Pipeline:
                     return void
                 with stages.timed('track'):
                     instances, tracks = self.tracker.update(
-                        instances, sample.stamp_ns, sample.flow, sample.flow_error)
+                        instances, sample.stamp_ns, sample.flow, sample.flow_error, sample.image)
                 self.flow.answered(sample)
+            if self.tracker.store.used_up:
+                self.reset()
         except MosError as error:
             return Fault(sample.stamp_ns, str(error), isinstance(error, DeviceLostError))
         return Result(sample.stamp_ns, sample.frame_id, instances, tracks, sample.window,
@@ -121,9 +122,8 @@ class Pipeline:
     def reset(self) -> int:
         """Forget everything that depends on the past; returns the new epoch."""
         with self._lock:
-            self.sync.reset()
-            self.neighbours.reset()
-            self.tracker.reset()
+            for part in (self.sync, self.neighbours, self.tracker):
+                part.reset()
         self.stream.reset()
         self.gyroscope.reset()
         return self.epoch
@@ -134,8 +134,8 @@ class Pipeline:
                 'model delay ms': self.neighbours.delay_ms,
                 'total events decoded': self.sync.events_in,
                 'event buffer bytes': self.sync.buffer.nbytes,
-                **self.stream.clock_report(),
-                **self.gyroscope.report(), **self.registration.report(),
+                **self.stream.clock_report(), **self.gyroscope.report(),
+                **self.registration.report(), **self.tracker.store.report(),
                 **{f'engine {key}': value for key, value in self.model.report().items()}}
 
     def _take_events(self, frame_id: str, size: tuple[int, int], decode: Any,

@@ -148,21 +148,8 @@ def load_card(onnx_path: Path) -> ModelCard:
     Raises EngineError.
     """
     onnx_path = Path(onnx_path)
-    path = onnx_path.with_suffix('.json')
-    try:
-        text = path.read_text(encoding='utf-8')
-    except (OSError, UnicodeDecodeError) as error:
-        raise EngineError(
-            f'model card {path} cannot be read ({error}): a model needs its card beside it; '
-            'training/export.py writes both'
-        ) from error
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise EngineError(
-            f'model card {path} is not JSON ({error}): export the model again'
-        ) from error
-    card = _build(ModelCard, values, str(path))
+    where, values = read_card(onnx_path)
+    card = build_card(ModelCard, values, where)
     wanted = {onnx_path: card.sha256}
     if card.data_sha256 is not None:
         wanted[data_file(onnx_path)] = card.data_sha256
@@ -174,6 +161,24 @@ def load_card(onnx_path: Path) -> ModelCard:
                 'the file is damaged or not the one described; restore it or export again'
             )
     return card
+
+
+def read_card(onnx_path: Path) -> tuple[str, Any]:
+    """(name, JSON) of the card beside an ONNX file. Raises EngineError."""
+    path = onnx_path.with_suffix('.json')
+    try:
+        text = path.read_text(encoding='utf-8')
+    except (OSError, UnicodeDecodeError) as error:
+        raise EngineError(
+            f'model card {path} cannot be read ({error}): a model needs its card beside it; '
+            'training/export.py writes both'
+        ) from error
+    try:
+        return str(path), json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise EngineError(
+            f'model card {path} is not JSON ({error}): export the model again'
+        ) from error
 
 
 def data_file(onnx_path: Path) -> Path:
@@ -223,10 +228,16 @@ def check(card: ModelCard, engine: Engine) -> None:
             )
 
 
-def find_model(name_or_path: str) -> Path:
+def embedding_channels(card: ModelCard) -> int:
+    """Size of the embeddings that a model gives with its instances; 0 = it gives none."""
+    sizes = [spec.shape[-1] for spec in card.outputs if spec.name == 'embeddings']
+    return sizes[0] or 0 if sizes else 0
+
+
+def find_model(name_or_path: str, kind: str = '') -> Path:
     """The ONNX file of a model name (`dimos_nano`) or path.
 
-    Raises EngineError naming where it looked.
+    `kind`: the folder of models/ that it is in. Raises EngineError naming where it looked.
     """
     given = Path(name_or_path).expanduser()
     if given.suffix == '.onnx' or len(given.parts) > 1:
@@ -235,7 +246,7 @@ def find_model(name_or_path: str) -> Path:
                 f'model file {given} does not exist: give the path of an .onnx file or a model name'
             )
         return given
-    folders = _model_folders()
+    folders = [folder / kind for folder in _model_folders()]
     for folder in folders:
         if name_or_path and (folder / f'{name_or_path}.onnx').is_file():
             return folder / f'{name_or_path}.onnx'
@@ -281,8 +292,11 @@ _SCALARS = {
 }
 
 
-def _build(kind: type, values: Any, where: str) -> Any:
-    """A dataclass from a JSON object with exactly its fields. Raises EngineError naming the key."""
+def build_card(kind: type, values: Any, where: str) -> Any:
+    """A dataclass from a card's JSON object with exactly its fields; `where` names the file.
+
+    Raises EngineError naming the key.
+    """
     if not isinstance(values, dict):
         raise EngineError(f'model card {where}: must be a JSON object, is {type(values).__name__}')
     fields = {spec.name: spec for spec in dataclasses.fields(kind)}
@@ -317,7 +331,7 @@ def _value(spec: dataclasses.Field, value: Any, where: str) -> Any:
     if value is None and spec.type.endswith('| None'):
         return None
     if spec.name in _NESTED:
-        return _build(_NESTED[spec.name], value, where)
+        return build_card(_NESTED[spec.name], value, where)
     if (scalar := spec.type.removesuffix(' | None')) in _SCALARS:
         kind, words = _SCALARS[scalar]
         if not isinstance(value, kind) or isinstance(value, bool) != (spec.type == 'bool'):
@@ -326,7 +340,7 @@ def _value(spec: dataclasses.Field, value: Any, where: str) -> Any:
     if not isinstance(value, list):
         raise EngineError(f'model card {where} is {value!r}: must be a list')
     if spec.type.startswith('tuple[TensorSpec'):
-        return tuple(_build(TensorSpec, item, f'{where}[{n}]') for n, item in enumerate(value))
+        return tuple(build_card(TensorSpec, item, f'{where}[{n}]') for n, item in enumerate(value))
     kinds, words = (
         ((int, type(None)), 'whole numbers') if 'int' in spec.type else ((int, float), 'numbers')
     )

@@ -29,8 +29,6 @@ from mos_perception.image_encodings import (
 from mos_perception.recording.instances_message import message_fields
 from mos_perception.ros.detections import detections_message
 
-_ID_LIMIT = 65535  # largest mono16 pixel
-
 
 def to_ns(stamp: Time) -> int:
     """Nanoseconds of a stamp."""
@@ -149,7 +147,7 @@ def instances_message(result: Result, with_masks: bool = True,
 def instance_image_message(result: Result) -> Image:
     """sensor_msgs/Image mono16: pixel = track id, 0 = nothing. Ids above 65535 wrap around to 1."""
     ids = result.tracks.instance_ids(len(result.instances))
-    rows, big = from_ids(result.instances.id_image(np.where(ids > 0, (ids - 1) % _ID_LIMIT + 1, 0)))
+    rows, big = from_ids(result.instances.id_image(ids))
     return _image(header(result), rows, result.instances.size, 'mono16', big)
 
 

@@ -11,6 +11,8 @@ import numpy as np
 
 from mos_perception.config import Config
 from mos_perception.datatypes import Instances, Tracks
+from mos_perception.engine.card import ModelCard
+from mos_perception.tracking.lifecycle import TrackStore
 
 
 class Tracker(Protocol):
@@ -19,22 +21,33 @@ class Tracker(Protocol):
     Seconds, never frame counts.
     """
 
+    store: TrackStore
+
     def configure(self, config: Config) -> None:
         """Take new `track_*` values; living tracks stay."""
 
     def update(self, instances: Instances, stamp_ns: int, flow: np.ndarray | None = None,
-               flow_error: np.ndarray | None = None) -> tuple[Instances, Tracks]:
+               flow_error: np.ndarray | None = None,
+               image: np.ndarray | None = None) -> tuple[Instances, Tracks]:
         """The frame's instances, after them those held at rest, and the tracks after this frame.
 
         `flow` (h, w, 2) and `flow_error` (h, w) as in `SyncedInput`; without them masks stay where
-        they are. Raises SyncError if `stamp_ns` is before the last one.
+        they are. `image` (H, W, 3) uint8 is the frame. Raises SyncError if `stamp_ns` is before
+        the last one.
         """
 
     def reset(self) -> None:
         """Forget everything; ids start at 1 again (a new epoch)."""
 
 
-def load_tracker(config: Config) -> Tracker:
-    """The tracker that the parameter `tracker` names."""
+def load_tracker(config: Config, card: ModelCard | None = None) -> Tracker:
+    """The tracker that the parameter `tracker` names, for the instances of the card's model.
+
+    Without a card they have no embeddings. Raises EngineError where the tracker's network cannot
+    run, or is for other embeddings.
+    """
+    if config.tracker == 'referring':
+        from mos_perception.tracking.referring import load_referring
+        return load_referring(config, card)
     from mos_perception.tracking.hungarian import HungarianTracker
-    return {'hungarian': HungarianTracker}[config.tracker](config)
+    return HungarianTracker(config)

@@ -33,9 +33,11 @@ class HungarianTracker:
         self.min_iou, self.weight = config.track_min_iou, config.track_embedding_weight
 
     def update(self, instances: Instances, stamp_ns: int, flow: np.ndarray | None = None,
-               flow_error: np.ndarray | None = None) -> tuple[Instances, Tracks]:
-        """The instances with those held, and the tracks. Raises SyncError if `stamp_ns` is before
-        the last one.
+               flow_error: np.ndarray | None = None,
+               image: np.ndarray | None = None) -> tuple[Instances, Tracks]:
+        """The instances with those held, and the tracks; `image` is not looked at.
+
+        Raises SyncError if `stamp_ns` is before the last one.
         """
         tracks = self.store.advance(stamp_ns, instances.size, flow, flow_error)
         matches = assign(similarity(tracks, instances, stamp_ns, self.min_iou, self.weight))

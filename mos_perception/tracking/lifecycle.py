@@ -11,21 +11,19 @@ right for a camera at rest.
 
 from __future__ import annotations
 
-import logging
 import math
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from mos_perception.config import Config
-from mos_perception.datatypes import Instances, Tracks, TrackState
+from mos_perception.datatypes import IMAGE_IDS, Instances, Tracks, TrackState, image_number
 from mos_perception.errors import SyncError
 from mos_perception.masks import mask_box
 from mos_perception.tracking.carry import CarriedMask, carry
 
-log = logging.getLogger(__name__)
-
-MAX_ID = 65535  # the mono16 instance image holds no more
+LAST_ID = 2 ** 32 - 1  # the messages' uint32 holds no more: then a new epoch begins
+MOST_TRACKS = 256  # living ones; the cost of matching grows with their square
 VELOCITY_TAU_S = 0.1  # time constant of the velocity's exponential smoothing
 # a track seen in the last frame outlives a gap this long even if track_lost_s is shorter
 PAUSE_S = 0.5
@@ -97,7 +95,17 @@ class TrackStore:
         """Forget everything; ids start at 1 again."""
         self.tracks: list[Track] = []
         self.stamp_ns: int | None = None
+        self.gave_way = 0
         self._last_id = 0
+
+    @property
+    def used_up(self) -> bool:
+        """Whether the ids left may not do for another frame: time for a reset, a new epoch."""
+        return self._last_id > LAST_ID - 2 * IMAGE_IDS
+
+    def report(self) -> dict[str, int]:
+        """For `/diagnostics`: tracks that ended for better ones where there were too many."""
+        return {'tracks that gave way': self.gave_way}
 
     def advance(self, stamp_ns: int, size: tuple[int, int], flow: np.ndarray | None,
                 error: np.ndarray | None) -> list[Track]:
@@ -137,11 +145,8 @@ class TrackStore:
         count = len(instances)
         instances = self._hold(instances)
         self.tracks = [track for track in self.tracks if track.instance >= 0 or self._lives(track)]
-        self.tracks += [
-            self._born(instances, row)
-            for row in range(count)
-            if row not in matched and instances.scores[row] >= self.birth_score and self._id_left()
-        ]
+        self._bear(instances, [row for row in range(count) if row not in matched
+                               and instances.scores[row] >= self.birth_score])
         return instances, self.snapshot()
 
     def snapshot(self) -> Tracks:
@@ -230,12 +235,27 @@ class TrackStore:
         change = np.count_nonzero(mask) - track.area
         track.area += change * -math.expm1(-self._step_s / MEMORY_TAU_S)
 
-    def _born(self, instances: Instances, row: int) -> Track:
-        self._last_id += 1
+    def _bear(self, instances: Instances, rows: list[int]) -> None:
+        """New tracks of some instances. An id is never one of before, and never has the number in
+        the mono16 image of another living track. If there are too many the lowest scores go.
+        """
+        taken = {image_number(track.id) for track in self.tracks}
+        for row in rows:
+            self._last_id += 1
+            while image_number(self._last_id) in taken:
+                self._last_id += 1
+            taken.add(image_number(self._last_id))
+            self.tracks.append(self._born(instances, row, self._last_id))
+        if (over := len(self.tracks) - MOST_TRACKS) > 0:
+            gone = {track.id for track in sorted(self.tracks, key=lambda one: one.score)[:over]}
+            self.tracks = [track for track in self.tracks if track.id not in gone]
+            self.gave_way += over
+
+    def _born(self, instances: Instances, row: int, number: int) -> Track:
         box, mask = instances.boxes[row], crop(instances, row)
         seen = CarriedMask.seen(mask, box)
         return Track(
-            self._last_id,
+            number,
             self.stamp_ns,
             self.stamp_ns,
             self.stamp_ns,
@@ -249,14 +269,6 @@ class TrackStore:
             confirmed=self.confirm_s == 0,
             instance=row,
         )
-
-    def _id_left(self) -> bool:
-        if self._last_id == MAX_ID - 1:
-            log.warning(
-                'track ids are used up at %d: new objects get none until the tracker is reset',
-                MAX_ID,
-            )
-        return self._last_id < MAX_ID
 
 
 def crop(instances: Instances, row: int) -> np.ndarray:

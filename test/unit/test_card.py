@@ -144,7 +144,7 @@ def test_unreadable_cards(model):
 )
 def test_any_json_is_refused_cleanly(values):
     with pytest.raises(EngineError):
-        cards._build(ModelCard, values, 'fuzz')
+        cards.build_card(ModelCard, values, 'fuzz')
 
 
 def test_check_lists_both_sides():

@@ -8,6 +8,7 @@ import pytest
 
 from mos_perception.config import Config
 from mos_perception.datatypes import (
+    IMAGE_IDS,
     EventPacket,
     Events,
     Fault,
@@ -20,6 +21,8 @@ from mos_perception.datatypes import (
 from mos_perception.errors import EngineError
 from mos_perception.models import model_name
 from mos_perception.pipeline import Pipeline
+from mos_perception.recording.results import result_digest
+from mos_perception.tracking.lifecycle import LAST_ID
 
 MS = 1_000_000
 HEIGHT, WIDTH = 48, 64
@@ -185,3 +188,38 @@ def test_live_parameters_reach_every_part(pipeline, bright_model):
 def test_auto_is_the_model_for_the_topics_there_are(topics, name):
     config = Config(**{'image_topic': '/image', 'events_topic': '/events', **topics})
     assert model_name(config) == name
+
+
+def test_before_the_ids_run_out_a_new_epoch_begins(pipeline):
+    pipeline.tracker.store._last_id = LAST_ID - 2 * IMAGE_IDS
+    results = []
+    for n, stamp in enumerate((60, 93)):
+        pipeline.push_packet(packet(stamp, seq=n))
+        pipeline.push_frame(frame(stamp), 0)
+        results += run(pipeline, now_ms=10_000)
+    assert [(result.epoch, result.tracks.ids.tolist()) for result in results] == [
+        (0, [LAST_ID - 2 * IMAGE_IDS + 1]), (1, [1])]
+
+
+def test_the_referring_tracker_takes_its_place():
+    """A square before a moving background, with the real network: one id; the same after a reset.
+    """
+    rng = np.random.default_rng(0)
+    wall = np.kron(rng.integers(0, 255, (16, 30, 3), np.uint8), np.ones((8, 8, 1), np.uint8))
+    pipeline = Pipeline(Config(tracker='referring', events_topic='', threads=1))
+    runs = []
+    for _ in range(2):
+        results = []
+        for n in range(14):
+            image = wall[:96, 2 * n:2 * n + 128].copy()
+            image[30:60, 20 + 5 * n:50 + 5 * n] = 250, 200, 20
+            pipeline.push_frame(Frame((1_000 + 40 * n) * MS, image), 0)
+            results += run(pipeline)
+        results += [pipeline.process(sample) for sample in pipeline.flush()]
+        assert all(isinstance(result, Result) for result in results)
+        runs.append([result_digest(result) for result in results])
+        ids = np.concatenate([result.tracks.ids for result in results])
+        assert len(ids) > 5 and ids.max() <= 2
+        assert pipeline.status()['tracks that gave way'] == 0
+        pipeline.reset()
+    assert runs[0] == runs[1]

@@ -192,13 +192,43 @@ def test_time_going_back_and_reset():
     assert tracks.ids.tolist() == [1] and tracks.ages_s.tolist() == [0]
 
 
-def test_ids_end_at_what_the_image_holds(monkeypatch):
-    monkeypatch.setattr(lifecycle, 'MAX_ID', 2)
+def test_70000_births_in_one_epoch():
+    """A track that outlives all the values of the mono16 image still shares none of them."""
+    store = lifecycle.TrackStore(Config(track_lost_s=0.001))
+    places = [(x, y) for y in range(10, 110, 10) for x in range(10, 150, 10)]
+    frame = instances((0, 0, 9, 9), *[(x, y, x + 3, y + 3) for x, y in places])
+    born = 0
+    for n in range(500):  # the first stays, the others are new in every frame
+        store.advance(n * 33 * MS, SIZE, None, None)
+        _, tracks = store.apply([(0, 0)] if n else [], frame)
+        ids = tracks.instance_ids(len(frame))
+        assert ids[0] == 1 and ids[1:].min() > born and len(set(ids)) == len(ids)
+        if n % 25 == 24:
+            values = np.unique(frame.id_image(ids))
+            assert len(values) == len(ids) + 1 and values[1] == 1
+        born = int(ids.max())
+    assert born >= 70_000
+
+
+def test_before_the_messages_ids_end_a_new_epoch_is_due():
     tracker = HungarianTracker(Config())
-    tracks = update(tracker, instances((0, 0, 9, 9), (20, 0, 29, 9), (40, 0, 49, 9)), 0)
-    assert tracks.ids.tolist() == [1, 2] and tracks.of_instances(3).tolist() == [0, 1, -1]
+    tracker.store._last_id = lifecycle.LAST_ID - 2 * lifecycle.IMAGE_IDS
+    assert not tracker.store.used_up
+    ids = update(tracker, instances((0, 0, 9, 9)), 0).ids
+    assert ids.astype(np.uint32).tolist() == ids.tolist() and tracker.store.used_up
     tracker.reset()
+    assert not tracker.store.used_up
     assert update(tracker, instances((0, 0, 9, 9)), 0).ids.tolist() == [1]
+
+
+def test_where_there_are_too_many_the_lowest_score_gives_way(monkeypatch):
+    monkeypatch.setattr(lifecycle, 'MOST_TRACKS', 2)
+    tracker = HungarianTracker(Config())
+    frame = instances((0, 0, 9, 9), (20, 0, 29, 9), (40, 0, 49, 9))
+    frame = dataclasses.replace(frame, scores=np.array([0.9, 0.6, 0.8], np.float32))
+    tracks = update(tracker, frame, 0)
+    assert tracks.ids.tolist() == [1, 3] and tracks.of_instances(3).tolist() == [0, -1, 1]
+    assert tracker.store.report() == {'tracks that gave way': 1}
 
 
 def test_two_trackers_share_nothing():

@@ -1,0 +1,60 @@
+"""The card of a tracker's network, in JSON beside its ONNX file, as models have theirs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mos_perception.engine.card import build_card, read_card, sha256_of
+from mos_perception.engine.interface import Engine, TensorSpec
+from mos_perception.errors import EngineError
+from mos_perception.tracking.tokens import PAIR, PLACE, width
+
+
+@dataclass(frozen=True)
+class TrackerCard:
+    """What a tracker's file needs and is: `embeddings` channels of the models it is for, `width` of
+    a slot.
+    """
+
+    id: str
+    file: str
+    sha256: str
+    embeddings: int
+    width: int
+    training: dict[str, Any]
+    scores: dict[str, Any]
+    licence: str
+
+
+def load_tracker_card(path: Path) -> TrackerCard:
+    """The card beside an ONNX file, whose sha256 is verified. Raises EngineError."""
+    where, values = read_card(path)
+    card = build_card(TrackerCard, values, where)
+    if (actual := sha256_of(path)) != card.sha256:
+        raise EngineError(f'tracker file {path} has sha256 {actual}, its card says {card.sha256}: '
+                          'the file is damaged or not the one described; restore it or export '
+                          'again')
+    return card
+
+
+def tensors(embeddings: int, slot: int) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Inputs and outputs of a tracker for `embeddings` channels whose slots have `slot`."""
+    vector = width(embeddings)
+    inputs = (('frame', None, vector), ('initial', None, vector), ('reference', None, slot),
+              ('place', None, PLACE), ('pairs', None, None, PAIR))
+    outputs = (('queries', None, slot), ('slots', None, slot), ('logits', None, None))
+    return tuple(tuple(TensorSpec(name, (1, *shape), 'float32') for name, *shape in side)
+                 for side in (inputs, outputs))
+
+
+def check_tracker(card: TrackerCard, engine: Engine) -> None:
+    """Raise EngineError unless the graph has the tensors that the card stands for."""
+    for side, wanted in zip(('inputs', 'outputs'), tensors(card.embeddings, card.width)):
+        real = {spec.name: spec for spec in getattr(engine, side)}
+        if real.keys() != {spec.name for spec in wanted} or not all(
+                spec.accepts(real[spec.name]) for spec in wanted):
+            raise EngineError(
+                f'tracker {card.id}: {side} are {", ".join(map(str, real.values()))}; the card '
+                f'stands for {", ".join(map(str, wanted))}: export the tracker again')
