@@ -82,7 +82,7 @@ def assign(network: Yolo, boxes: list[Tensor]) -> Assignment:
                     inside = (at - torch.tensor([column, row])).clamp(0, 1)
                     ratio = (centre[2:] / anchors[anchor]).log()
                     found[image, place] = (torch.cat([inside, ratio]), box)
-    places = torch.tensor(list(found)).view(-1, 2)
+    places = torch.tensor(list(found), dtype=torch.int64).view(-1, 2)
     values = list(found.values())
     target, kept = (torch.stack([value[n] for value in values]) if values
                     else torch.zeros(0, 4) for n in (0, 1))

@@ -65,7 +65,7 @@ def paste(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
     """Masks (B, K, R, R) spread over their boxes (B, K, 4): (B, K, H, W), 0 outside.
 
     Bilinear by the inverse of the box' map, so the gradient reaches the boxes, which those of
-    torchvision's ROIAlign and pasting do not. Half a mask's cell fades to 0 at the box' edge.
+    torchvision's ROIAlign and pasting do not. At the box' edge the mask fades to 0 over one cell.
     """
     (height, width), (batch, count, side) = size, masks.shape[:3]
     rows, columns = (torch.arange(n, device=boxes.device, dtype=boxes.dtype) + 0.5 for n in size)
