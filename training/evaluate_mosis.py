@@ -12,7 +12,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -57,6 +57,8 @@ class Found:
 
 Finder = Callable[[Tensor], list[Found]]
 """Images (B, 3, H, W) -> what is in each."""
+Results = dict[str, list[dict[str, float]]]
+"""Per recipe the columns of each of its runs."""
 
 
 def detector_finder(detector: Yolo, nms_iou: float, least_score: float, top_k: int = 32) -> Finder:
@@ -130,11 +132,12 @@ def best_channel(network: Amd, val: PairSet) -> int:
 
 def load_network(folder: Path) -> tuple[nn.Module, MosisRecipe]:
     """The network of a run, in evaluation mode. Raises ConfigError for a run of another kind."""
-    name = read_metadata(folder, 'give folders of runs')['recipe']['name']
+    trained = read_metadata(folder, 'give folders of runs')['recipe']
+    name = trained['name']
     if name not in MOSIS_RECIPES:
         raise ConfigError(f'{folder} is a run of {name}: choose runs of '
                           f'{", ".join(MOSIS_RECIPES)}')
-    recipe = MOSIS_RECIPES[name]
+    recipe = replace(MOSIS_RECIPES[name], seed=trained['seed'])
     return load(folder, recipe).network.eval(), recipe
 
 
@@ -168,31 +171,38 @@ def _levels(images: Tensor) -> np.ndarray:
     return (255 * images).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
 
 
-def evaluate_runs(args: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
-    """Per recipe the scores of each of its runs; writes the pictures if asked."""
-    results: dict[str, list[dict[str, float]]] = {}
-    rows: dict[str, list[np.ndarray]] = {}
-    for folder in args.runs:
+def evaluate_runs(runs: list[Path], data: Path, val: Path | None, nms_iou: float = 0.5,
+                  least_score: float = 0.0) -> Results:
+    """The scores of folders of runs on the set `data`. Raises ConfigError, DatasetError."""
+    results: Results = {}
+    for folder in runs:
         network, recipe = load_network(folder)
-        data = PairSet(args.data, recipe)
-        val = PairSet(args.val, recipe) if args.val else None
-        values = score(network, data, val, args.nms_iou, args.least_score)
-        if args.pictures and recipe.name not in rows and not isinstance(network, PwcLite):
-            videos = range(min(args.columns, data.videos))
-            batch = data.batch(np.array([(video, 0) for video in videos]))
-            rows.setdefault('truth', [tinted(image, masks.numpy()) for image, masks in zip(
-                _levels(batch.first), batch.masks)])
-            find = finder(network, val, args.nms_iou, args.picture_score)
-            rows[recipe.name] = picture(find, batch.first)
+        values = score(network, PairSet(data, recipe), val and PairSet(val, recipe), nms_iou,
+                       least_score)
         results.setdefault(recipe.name, []).append(values)
-    if rows:
-        titles = [name for name, row in rows.items() for _ in row]
-        images = [image for row in rows.values() for image in row]
-        write_image(args.pictures, contact_sheet(images, len(rows['truth']), titles, 192))
     return results
 
 
-def as_markdown(results: dict[str, list[dict[str, float]]]) -> str:
+def sheet(runs: list[Path], data: Path, val: Path | None, columns: int = 6,
+          least_score: float = 0.4) -> np.ndarray:
+    """The first frames of `columns` videos: the truth, and what one run of each recipe finds."""
+    rows: dict[str, list[np.ndarray]] = {}
+    for folder in runs:
+        network, recipe = load_network(folder)
+        if recipe.name in rows or isinstance(network, PwcLite):
+            continue
+        frames = PairSet(data, recipe)
+        batch = frames.batch(np.array([(v, 0) for v in range(min(columns, frames.videos))]))
+        rows.setdefault('truth', [tinted(image, masks.numpy()) for image, masks in zip(
+            _levels(batch.first), batch.masks)])
+        find = finder(network, val and PairSet(val, recipe), 0.5, least_score)
+        rows[recipe.name] = picture(find, batch.first)
+    titles = [name for name, row in rows.items() for _ in row]
+    return contact_sheet([image for row in rows.values() for image in row],
+                         len(next(iter(rows.values()), [0])), titles, 192)
+
+
+def as_markdown(results: Results) -> str:
     """Mean and, of several runs, standard deviation; the thesis' figures beside them."""
     parts = []
     for columns in dict.fromkeys(tuple(runs[0]) for runs in results.values()):
@@ -229,7 +239,10 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)
     try:
-        results = evaluate_runs(args)
+        results = evaluate_runs(args.runs, args.data, args.val, args.nms_iou, args.least_score)
+        if args.pictures:
+            write_image(args.pictures, sheet(args.runs, args.data, args.val, args.columns,
+                                             args.picture_score))
     except MosError as error:
         print(f'evaluate_mosis: {error}', file=sys.stderr)
         return 1

@@ -130,7 +130,8 @@ class PairSet(Source):
         for (video, t), turned in zip(places, mirrored):
             flow = torch.from_numpy(self._flow[video, t].astype(np.float32))
             ids = torch.from_numpy(self._ids[video, t].copy())
-            pair = torch.from_numpy(self._frames[video, t:t + 2]).permute(0, 3, 1, 2) / 255
+            pair = torch.from_numpy(self._frames[video, t:t + 2].copy())
+            pair = pair.permute(0, 3, 1, 2) / 255
             axes = [-1 - axis for axis in range(2) if turned[axis]]
             flow = flow * (1 - 2 * torch.from_numpy(turned).float())[:, None, None]
             pair, ids, flow = (value.flip(axes) for value in (pair, ids, flow))

@@ -62,6 +62,18 @@ def correlation(first: Tensor, second: Tensor, search: int, circular: bool) -> T
     return band.permute(0, 2, 4, 1, 3).flatten(1, 2)
 
 
+def standardised(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Both frames' features (B, C, h, w) with mean 0 and deviation 1 over both, all channels.
+
+    Without it features that nobody supervises fade away, and the flow with them (Jonschkowski et
+    al., "What matters in unsupervised optical flow", ECCV 2020).
+    """
+    both = torch.stack([first, second])
+    spread, mean = torch.var_mean(both, (0, 2, 3, 4), keepdim=True)
+    both = (both - mean) / (spread + EPSILON).sqrt()
+    return both[0], both[1]
+
+
 def pool_segments(features: Tensor, partition: Tensor) -> Tensor:
     """(B, S, D): mean of features (B, D, h, w) under each segment (B, S, h, w) (thesis eq 6)."""
     total = torch.einsum('bshw,bdhw->bsd', partition, features)
@@ -93,6 +105,10 @@ class PwcLite(nn.Module):
         self.readout = nn.Sequential(nn.Linear(config.features, config.hidden), nn.LeakyReLU(0.1),
                                      nn.Linear(config.hidden, 2))
         self.upsample = nn.Conv2d(config.features, 9 * 16, 1) if config.dense else None
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):  # PyTorch's own halves the signal with every layer
+                nn.init.kaiming_normal_(layer.weight, 0.1, nonlinearity='leaky_relu')
+                nn.init.zeros_(layer.bias)
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """Per pixel, of frames (B, 3, H, W) in [0, 1]: (B, 2, H, W) px from first to second.
@@ -138,7 +154,8 @@ class PwcLite(nn.Module):
     def _features(self, first: Tensor, second: Tensor, reduce: nn.Module, flow: Tensor) -> Tensor:
         """(B, D, h, w) motion features of a level beyond the flow known so far (B, 2, h, w) px."""
         settings = self.config
-        volume = correlation(first, warp(second, flow), settings.search, settings.circular)
+        pair = standardised(first, warp(second, flow))
+        volume = correlation(*pair, settings.search, settings.circular)
         x = torch.cat([F.leaky_relu(volume, 0.1), reduce(first), flow], 1)
         outputs: list[Tensor] = []
         for layer in self.estimator:
