@@ -141,6 +141,8 @@ def test_top_k_keeps_logits_boxes_and_masks_together():
     network = Yolo(YOLO).eval()
     with torch.no_grad():
         proposals = network(torch.rand(2, 3, 64, 64))
+        # a fresh network's are all but equal
+        proposals = replace(proposals, logits=torch.randn_like(proposals.logits))
         found = network.detect(proposals)
         for n in range(2):
             order = proposals.logits[n].argsort(descending=True)[:6]

@@ -250,7 +250,7 @@ def test_the_table_of_two_seeds(folder, tmp_path, monkeypatch, capsys):
     assert compare(['--recipes', 'mosis_supervised_nano', '--steps', '1', '--seeds', '1',
                     *(f'--{name}={folder}' for name in ('data', 'val', 'test')),
                     '--out', str(tmp_path / 'table')]) == 0
-    assert (tmp_path / 'table/table.md').read_text().startswith('|  | mask AP50')
-    assert (tmp_path / 'table/sheet.jpg').stat().st_size > 1000
+    assert (tmp_path / 'table' / 'table.md').read_text().startswith('|  | mask AP50')
+    assert (tmp_path / 'table' / 'sheet.jpg').stat().st_size > 1000
     assert main(['--runs', str(tmp_path), '--data', str(folder)]) == 1
     assert 'give folders of runs' in capsys.readouterr().err
