@@ -200,6 +200,8 @@ def test_flow_shapes():
     frames = [torch.rand(2, 3, 64, 96) for _ in range(2)]
     with torch.no_grad():
         assert PwcLite(replace(FLOW, dense=True))(*frames).shape == (2, 2, 64, 96)
+        # a fresh network's is near zero, the thesis' first error that of no flow
+        assert PwcLite(replace(PwcConfig(), dense=True))(*frames).abs().mean() < 1
         levels = PwcLite(FLOW).segment_flows(*frames, partition(torch.rand(2, 3, 64, 96)))
     assert [tuple(flow.shape) for flow in levels] == [(2, 4, 2)] * 2
 

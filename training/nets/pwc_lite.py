@@ -109,6 +109,9 @@ class PwcLite(nn.Module):
             if isinstance(layer, nn.Conv2d):  # PyTorch's own halves the signal with every layer
                 nn.init.kaiming_normal_(layer.weight, 0.1, nonlinearity='leaky_relu')
                 nn.init.zeros_(layer.bias)
+        # flow begins near zero: far from it a photometric loss knows no direction
+        nn.init.normal_(self.readout[-1].weight, std=0.01)
+        nn.init.zeros_(self.readout[-1].bias)
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """Per pixel, of frames (B, 3, H, W) in [0, 1]: (B, 2, H, W) px from first to second.
