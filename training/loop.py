@@ -12,19 +12,21 @@ import time
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mos_perception.errors import MosError
+from training.datasets.frame_pairs import PairBatch
 from training.datasets.source import Batch, Source
 from training.distributed import average_gradients, broadcast, rank_and_world_size
 from training.losses.alignment import alignment_losses
 from training.losses.flow import flow_loss, true_flow_loss
 from training.losses.masks import foreground_loss, instance_losses
+from training.losses.pairs import pair_losses
 from training.metrics_logger import MetricsLogger, format_metrics
 from training.nets.alignment import Alignment
-from training.nets.dimos import Dimos
 from training.optimizer import one_cycle, set_learning_rate
-from training.recipes import Recipe
+from training.recipes import Training
+from training.recipes_mosis import MosisRecipe
 from training.state import State, save
 
 _REMEDY = 'resume from the last checkpoint with a lower learning rate'
@@ -34,13 +36,15 @@ class TrainingError(MosError):
     """A training step that must not be applied."""
 
 
-def losses(network: Dimos, batch: Batch, recipe: Recipe, alignment: Alignment | None = None,
-           progress: float = 0.0) -> dict[str, Tensor]:
+def losses(network: nn.Module, batch: Batch | PairBatch, recipe: Training,
+           alignment: Alignment | None = None, progress: float = 0.0) -> dict[str, Tensor]:
     """The weighted loss terms of a batch; their sum is minimised.
 
     `alignment`: the training-only parts, for recipes that use them; `progress` in [0, 1] of the
     run. Raises TrainingError if an output is not finite.
     """
+    if isinstance(recipe, MosisRecipe):
+        return pair_losses(network, batch, recipe)
     with torch.autocast(batch.image.device.type, torch.bfloat16, enabled=batch.image.is_cuda):
         outputs = network(batch.image, batch.voxel, batch.evidence)
     outputs = {name: value.float() for name, value in outputs.items()}
@@ -74,7 +78,7 @@ def has_both_inputs(batch: Batch) -> Tensor:
     return has_image & has_events
 
 
-def train_step(state: State, batch: Batch, recipe: Recipe, learning_rate: float,
+def train_step(state: State, batch: Batch | PairBatch, recipe: Training, learning_rate: float,
                progress: float = 0.0) -> dict[str, float]:
     """One update; returns the terms, the loss and the norm of the gradient.
 
@@ -101,7 +105,7 @@ def train_step(state: State, batch: Batch, recipe: Recipe, learning_rate: float,
     return metrics | {'gradient': float(norm)}
 
 
-def fit(state: State, data: Source, recipe: Recipe, folder: Path, *, steps: int = 0,
+def fit(state: State, data: Source, recipe: Training, folder: Path, *, steps: int = 0,
         minutes: float = 0.0, save_minutes: float = 5.0, log_seconds: float = 20.0,
         command: str = '') -> State:
     """Run to `steps` or `minutes` of training time (0 = no such limit); saves and logs.

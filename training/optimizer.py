@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from training.recipes import Recipe
+from training.recipes import Training
 
 _BETAS = (0.85, 0.95)  # OneCycleLR's defaults, as released
 
@@ -38,7 +38,7 @@ def momentum(progress: float, warmup: float) -> float:
     return _blend(low, high, (min(progress, 1.0) - warmup) / (1 - warmup))
 
 
-def make_optimizer(recipe: Recipe, modules: Mapping[str, nn.Module]) -> torch.optim.Optimizer:
+def make_optimizer(recipe: Training, modules: Mapping[str, nn.Module]) -> torch.optim.Optimizer:
     """Of all parameters that want gradients.
 
     Ours: AdamW, vectors (norms, biases, positions) not decayed. `released_optimizer`: Adam with eps
@@ -69,7 +69,7 @@ def make_optimizer(recipe: Recipe, modules: Mapping[str, nn.Module]) -> torch.op
                             eps=1e-7, fused=True)
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, recipe: Recipe, learning_rate: float,
+def set_learning_rate(optimizer: torch.optim.Optimizer, recipe: Training, learning_rate: float,
                       progress: float) -> None:
     """Set the learning rate, and the released beta at `progress` in [0, 1] of the run."""
     for group in optimizer.param_groups:

@@ -51,11 +51,35 @@ class Augmentation:
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """One training run."""
+class Training:
+    """What every run has, whatever it learns."""
 
     name: str
     """How it is asked for on the command line."""
+    batch: int = 8
+    """Samples in a step of one process."""
+    learning_rate: float = 1e-3
+    """The highest of the cycle."""
+    final_learning_rate_factor: float = 1e-3
+    """The last learning rate over the highest."""
+    weight_decay: float = 1e-4
+    """See `optimizer.make_optimizer` for what is decayed."""
+    warmup: float = 0.1
+    """Share of the run until the highest learning rate."""
+    clip_norm: float = 1.0
+    """Greatest norm of the gradient; 0 = not clipped."""
+    released_optimizer: bool = False
+    """As released: Adam as in `optimizer.make_optimizer`."""
+    discriminator_learning_rate: float = 5e-5
+    """Constant, for `released_optimizer`."""
+    seed: int = 1234
+    """Of weights, samples and augmentation."""
+
+
+@dataclass(frozen=True)
+class Recipe(Training):
+    """One training run of DIMOS."""
+
     net: DimosConfig = field(default_factory=DimosConfig)
     """The network."""
     weights: LossWeights = field(default_factory=LossWeights)
@@ -76,8 +100,6 @@ class Recipe:
     """Smaller moving objects belong to the background, px at the network's size."""
     mask_stride: int = 4
     """Mask losses are at 1 / mask_stride of the input; 2 `net.first_stride` = the logits' size."""
-    batch: int = 8
-    """Samples in a step of one process."""
     frames: int = 1
     """Frames of a sample, 1 or 2: the contrast needs two, and a batch then holds `batch` pairs."""
     sum_frames: bool = False
@@ -90,22 +112,6 @@ class Recipe:
 
     If its id is below that of another which is.
     """
-    learning_rate: float = 1e-3
-    """The highest of the cycle."""
-    final_learning_rate_factor: float = 1e-3
-    """The last learning rate over the highest."""
-    weight_decay: float = 1e-4
-    """See `optimizer.make_optimizer` for what is decayed."""
-    warmup: float = 0.1
-    """Share of the run until the highest learning rate."""
-    clip_norm: float = 1.0
-    """Greatest norm of the gradient; 0 = not clipped."""
-    released_optimizer: bool = False
-    """As released: Adam as in `optimizer.make_optimizer`."""
-    discriminator_learning_rate: float = 5e-5
-    """Constant, for `released_optimizer`."""
-    seed: int = 1234
-    """Of weights, samples and augmentation."""
 
 
 # foreground: see losses.masks.foreground_loss

@@ -1,29 +1,39 @@
-"""Does the whole chain run? Render, train, stop and resume, export, score: a little of each."""
+"""Does the whole chain run? Render, train, stop and resume, export, score: a little of each.
+
+What learns from pairs of frames is not exported.
+"""
 
 from __future__ import annotations
 
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from mos_perception.config import Config
 from mos_perception.models import load_model
+from training.datasets.frame_pairs import PairSet, pack_pairs
 from training.datasets.online import OnlineSet
 from training.evaluate import evaluate
+from training.evaluate_mosis import score
 from training.export import export
 from training.loop import fit
-from training.recipes import Recipe
+from training.recipes import Training
+from training.recipes_mosis import MosisRecipe
 from training.scenes import render_clip
+from training.scenes.moving_shapes import THESIS
 from training.state import load, start
 
 STEPS, CLIPS = 12, 2
 
 
-def smoke(recipe: Recipe) -> int:
+def smoke(recipe: Training) -> int:
     """Run every stage with `recipe` in a passing folder and print what each took, s.
 
     0 if all ran. The scores mean nothing.
     """
+    if isinstance(recipe, MosisRecipe):
+        return _smoke_pairs(recipe)
     begun = time.monotonic()
 
     def report(stage: str) -> None:
@@ -46,4 +56,18 @@ def smoke(recipe: Recipe) -> int:
         clips = [render_clip('easy', seed, 'test') for seed in range(CLIPS)]
         scores = evaluate(model, clips, recipe.min_pixels)
         report(f'scored {len(scores)} methods on {CLIPS} clips in')
+    return 0
+
+
+def _smoke_pairs(recipe: MosisRecipe) -> int:
+    with tempfile.TemporaryDirectory() as name:
+        data, run = Path(name) / 'data', Path(name) / 'run'
+        run.mkdir()
+        pack_pairs(replace(THESIS, size=recipe.size, frames=3), 2, data)
+        pairs = PairSet(data, recipe)
+        fit(start(recipe), pairs, recipe, run, steps=1, log_seconds=0)
+        state = fit(load(run, recipe), pairs, recipe, run, steps=2, log_seconds=0)
+        scores = score(state.network.eval(), pairs, pairs)
+        print(f'smoke {recipe.name}: rendered, trained, resumed to step {state.step}, scored '
+              f'{len(scores)} values', flush=True)
     return 0

@@ -10,22 +10,30 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from mos_perception.errors import ConfigError
 from training.nets.alignment import Alignment
+from training.nets.amd import Amd, AmdConfig
 from training.nets.dimos import Dimos
+from training.nets.dimos_config import DimosConfig
+from training.nets.mosis import Mosis, MosisConfig
+from training.nets.pwc_lite import PwcConfig, PwcLite
+from training.nets.yolo import Yolo, YoloConfig
 from training.optimizer import make_optimizer
-from training.recipes import Recipe
+from training.recipes import Recipe, Training
 
 METADATA = 'checkpoint.json'
+_NETWORKS = {DimosConfig: Dimos, MosisConfig: Mosis, AmdConfig: Amd, YoloConfig: Yolo,
+             PwcConfig: PwcLite}
+_DIMOS = Recipe('')
 
 
 @dataclass
 class State:
     """What a run carries from step to step."""
 
-    network: Dimos
+    network: nn.Module
     """What is exported in the end."""
     optimizer: torch.optim.Optimizer
     """Of the network and of the parts for the alignment."""
@@ -46,12 +54,12 @@ class State:
         return {'net': self.network} | ({'align': self.alignment} if self.alignment else {})
 
 
-def start(recipe: Recipe, device: torch.device | str = 'cpu') -> State:
+def start(recipe: Training, device: torch.device | str = 'cpu') -> State:
     """Fresh weights from the recipe's seed."""
     torch.manual_seed(recipe.seed)
-    network = Dimos(recipe.net).to(memory_format=torch.channels_last)
+    network = _NETWORKS[type(recipe.net)](recipe.net).to(memory_format=torch.channels_last)
     alignment = None
-    if recipe.alignment.any:
+    if isinstance(recipe, Recipe) and recipe.alignment.any:
         alignment = Alignment(network.channels, recipe.net.disentangled)
         alignment = alignment.to(device, memory_format=torch.channels_last)
     network = network.to(device)
@@ -59,7 +67,7 @@ def start(recipe: Recipe, device: torch.device | str = 'cpu') -> State:
     return State(network, make_optimizer(recipe, modules), alignment)
 
 
-def start_from(folder: Path, recipe: Recipe, device: torch.device | str = 'cpu') -> State:
+def start_from(folder: Path, recipe: Training, device: torch.device | str = 'cpu') -> State:
     """Fresh, but with the network of another run, whose layers have the same shapes.
 
     Raises ConfigError.
@@ -78,7 +86,7 @@ def start_from(folder: Path, recipe: Recipe, device: torch.device | str = 'cpu')
     return state
 
 
-def save(state: State, recipe: Recipe, folder: Path, about: dict) -> None:
+def save(state: State, recipe: Training, folder: Path, about: dict) -> None:
     """Weights and moments as step_*.safetensors, then the metadata that names them.
 
     Each is replaced atomically.
@@ -100,14 +108,14 @@ def save(state: State, recipe: Recipe, folder: Path, about: dict) -> None:
             old.unlink()
 
 
-def load(folder: Path, recipe: Recipe, data: str = '',
+def load(folder: Path, recipe: Training, data: str = '',
          device: torch.device | str = 'cpu') -> State:
     """The state `save` wrote. Raises ConfigError if there is none or another recipe made it.
 
     `data`: what a Source says of itself; a note is printed if the run so far had another.
     """
     metadata = read_metadata(folder, 'start without --resume')
-    if with_defaults(metadata['recipe']) != json.loads(json.dumps(asdict(recipe))):
+    if with_defaults(metadata['recipe'], recipe) != json.loads(json.dumps(asdict(recipe))):
         raise ConfigError(f'the checkpoint in {folder} was made with another recipe than '
                           f'{recipe.name} of this commit: restore that commit or start without '
                           '--resume')
@@ -141,13 +149,14 @@ def tensors_of(tensors: dict[str, Tensor], part: str) -> dict[str, Tensor]:
             if name.startswith(prefix)}
 
 
-def with_defaults(saved: dict) -> dict:
+def with_defaults(saved: dict, recipe: Training = _DIMOS) -> dict:
     """A checkpoint's recipe, with fields that later commits added at their defaults.
 
-    These must mean "as before".
+    These must mean "as before". `recipe` is of the same kind.
     """
+    plain = type(recipe)('', net=type(recipe.net)())
     completed = dict(saved)
-    for name, default in json.loads(json.dumps(asdict(Recipe('')))).items():
+    for name, default in json.loads(json.dumps(asdict(plain))).items():
         if isinstance(default, dict):
             completed[name] = default | saved.get(name, {})
         else:

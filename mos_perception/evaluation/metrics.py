@@ -193,6 +193,8 @@ class IdSwitches:
 
 class MaskAp:
     """AP@[.50:.05:.95] of masks by pycocotools: one category, all areas, 100 detections per image.
+
+    Of boxes too, where detections come with their own.
     """
 
     def __init__(self) -> None:
@@ -200,9 +202,13 @@ class MaskAp:
         self._gt: list[dict] = []
         self._detections: list[dict] = []
 
-    def add(self, gt_masks: list[np.ndarray], masks: list[np.ndarray], scores: np.ndarray) -> None:
+    def add(self, gt_masks: list[np.ndarray], masks: list[np.ndarray], scores: np.ndarray,
+            boxes: np.ndarray | None = None) -> None:
         """One image: (H, W) bool masks of the ground truth and of the predictions, with a score
         each.
+
+        `boxes` (N, 4) px corners, far edges exclusive: where the predictions' are not their masks'
+        extents.
         """
         image = len(self._images) + 1
         height, width = next((mask.shape for mask in [*gt_masks, *masks]), (0, 0))
@@ -220,19 +226,32 @@ class MaskAp:
                     'segmentation': code,
                 }
             )
-        for mask, score in zip(masks, scores):
+        for row, (mask, score) in enumerate(zip(masks, scores)):
+            code = rle.encode(np.asfortranarray(mask, np.uint8))
+            corners = rle.toBbox(code)
+            if boxes is not None:
+                corners = np.concatenate([boxes[row, :2], boxes[row, 2:] - boxes[row, :2]])
             self._detections.append({'image_id': image, 'category_id': 1, 'score': float(score),
-                                     'segmentation': rle.encode(np.asfortranarray(mask, np.uint8))})
+                                     'bbox': corners.tolist(), 'segmentation': code})
 
     def value(self, constant_score: bool = False) -> float | None:
         """AP in [0, 1]; None without ground truth.
 
         `constant_score`: all scores 1, as DIMOS' id maps force it to.
         """
+        found = self.values(constant_score=constant_score)
+        return None if found is None else found[0]
+
+    def values(self, kind: str = 'segm', constant_score: bool = False
+               ) -> tuple[float, float, float] | None:
+        """AP, AP50 and AP75 of masks ('segm') or boxes ('bbox'), each in [0, 1].
+
+        None without ground truth.
+        """
         if not self._gt:
             return None
         if not self._detections:
-            return 0.0
+            return 0.0, 0.0, 0.0
         found = [
             {**item, 'score': 1.0} if constant_score else dict(item) for item in self._detections
         ]
@@ -241,8 +260,8 @@ class MaskAp:
             truth.dataset = {'info': {}, 'images': self._images, 'annotations': self._gt,
                              'categories': [{'id': 1, 'name': 'moving'}]}
             truth.createIndex()
-            run = COCOeval(truth, truth.loadRes(found), 'segm')
+            run = COCOeval(truth, truth.loadRes(found), kind)
             run.evaluate()
             run.accumulate()
             run.summarize()
-        return float(run.stats[0])
+        return tuple(float(value) for value in run.stats[:3])

@@ -74,6 +74,14 @@ def overlay(
     return picture
 
 
+def tinted(image: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """The frame with masks (N, H, W) bool, none empty, each in a colour of its own."""
+    picture = image.copy()
+    for number, mask in enumerate(masks, 1):
+        _tint(picture, mask, colour(number), _scale(picture))
+    return picture
+
+
 def event_picture(events: Events, size: tuple[int, int], dark: bool = False) -> np.ndarray:
     """Events of a (height, width) sensor: brighter blue, darker red, on white or black; fuller
     where there are more.

@@ -24,7 +24,8 @@ class Residual(nn.Module):
     With `bottleneck` conv1x1 - conv3x3 - conv1x1 with four times the channels.
     """
 
-    def __init__(self, inputs: int, width: int, stride: int, bottleneck: bool) -> None:
+    def __init__(self, inputs: int, width: int, stride: int, bottleneck: bool,
+                 dilation: int = 1) -> None:
         super().__init__()
         outputs = width * (4 if bottleneck else 1)
         plan = [(inputs, width, 3, stride), (width, width, 3, 1)]
@@ -32,7 +33,8 @@ class Residual(nn.Module):
             plan = [(inputs, width, 1, 1), (width, width, 3, stride), (width, outputs, 1, 1)]
         self.depth = len(plan)
         for number, (before, after, kernel, step) in enumerate(plan, 1):
-            convolution = nn.Conv2d(before, after, kernel, step, kernel // 2, bias=False)
+            convolution = nn.Conv2d(before, after, kernel, step, dilation * (kernel // 2),
+                                    dilation if kernel > 1 else 1, bias=False)
             setattr(self, f'conv{number}', convolution)
             setattr(self, f'bn{number}', nn.BatchNorm2d(after))
         self.downsample = None
