@@ -88,6 +88,7 @@ SELECTIONS: dict[str, Callable[[Samples], Inputs]] = {
     'short gaps alone': lambda s: (s.image, _without(s.evidence, gaps=slice(1, None, 2)), s.voxel),
     'long gaps alone': lambda s: (s.image, _without(s.evidence, gaps=slice(0, None, 2)), s.voxel),
     'no forward-backward error': lambda s: (s.image, _without(s.evidence, channels=[3]), s.voxel),
+    'parallax left in': lambda s: (s.image, _without(s.evidence, channels=[7]), s.voxel),
     'no image': lambda s: (0 * s.image, s.evidence, s.voxel),
     'no events': lambda s: (s.image, s.evidence, 0 * s.voxel),
     'no flow': lambda s: (s.image, 0 * s.evidence, s.voxel),

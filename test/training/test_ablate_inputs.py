@@ -41,6 +41,7 @@ def test_selections_leave_out_what_their_names_say(samples):
         assert bool(image.any()) == (name != 'no image' and not name.startswith('events alone'))
         assert bool(voxel.any()) == (name not in ('no events',
                                                   'events alone, nothing but such images'))
+        assert bool(planes[:, :, 7].any()) == (name != 'parallax left in' and any(gaps))
         assert bool(planes[:, :, 3].any()) == (name != 'no forward-backward error' and any(gaps))
 
 
