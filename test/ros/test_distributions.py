@@ -59,7 +59,8 @@ def test_humble_calls_back_with_the_message_alone(humble, tiny_model, messages):
         if len(results) == 3:
             enough.set()
 
-    feed = Feed(pipeline, monitor, lambda: True, publish, lambda key, text: results.append(text))
+    feed = Feed(pipeline, monitor, lambda: True, publish, lambda key, text: results.append(text),
+                results.append)
     subscribed = Inputs(humble, feed)
     try:
         subscribed.open(config)

@@ -42,7 +42,8 @@ def test_whole_number_for_a_decimal(ros):
 @pytest.mark.parametrize('name, value, says', [
     ('score_threshold', 1.5, r'score_threshold is 1.5: must be within \[-1.0, 1.0\]'),
     ('score_threshold', 'high', 'must be float'),
-    ('backend', 'cuda', 'must be one of auto, onnxruntime, openvino, tensorrt, tensorrt_rtx'),
+    ('backend', 'cuda', 'must be one of auto, onnxruntime, onnxruntime_cuda, openvino, tensorrt, '
+     'tensorrt_rtx'),
 ])
 def test_bad_value_at_start(ros, name, value, says):
     with pytest.raises(ConfigError, match=says):
