@@ -69,7 +69,6 @@ class Sequence:
     events      sorted by time, on the clock of the stamps
     event_size  (height, width) of the sensor of the events
     ids         (T, H, W) u16 id of the visible object, 0 background; stable over time
-    void        (T, H, W) bool pixels that must not be scored; background in `ids`
     moving      per frame: id -> moves
     boxes       per frame: id -> (x0, y0, x1, y1) px, far edges exclusive
     flow        (T - 1, H, W, 2) f32 px, x then y, to the next frame
@@ -78,6 +77,7 @@ class Sequence:
     has_label   (T,) bool, which rows of `ids` are real; None: all
     split       of the data set: 'train', 'val', ...
     notes       what the reader had to change, for a person to read
+    void        (T, H, W) bool pixels that must not be scored; background in `ids`
     """
 
     name: str
@@ -87,7 +87,6 @@ class Sequence:
     events: Events | None = None
     event_size: tuple[int, int] | None = None
     ids: Rows | None = None
-    void: Rows | None = None
     moving: Moving | None = None
     boxes: Boxes | None = None
     flow: Rows | None = None
@@ -96,6 +95,7 @@ class Sequence:
     has_label: np.ndarray | None = None
     split: str = ''
     notes: tuple[str, ...] = ()
+    void: Rows | None = None
 
     def __len__(self) -> int:
         return len(self.stamps_ns)
