@@ -66,7 +66,7 @@ def one_end(model: str, after_s: float, number: signal.Signals, flooded: bool) -
     """
     process = subprocess.Popen(
         [sys.executable, '-m', 'mos_perception.ros.node', '--ros-args', '-p', f'model:={model}',
-         '-p', 'force_inference:=true', '-p', 'same_view:=true',
+         '-p', 'force_inference:=true', '-p', 'registration:=scale',
          '-r', 'image:=/camera/image_raw', '-r', 'events:=/event_camera/events'],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     told = ''

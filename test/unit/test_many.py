@@ -29,7 +29,7 @@ def bags(scene, tmp_path):
 
 def evaluate(bags, model, out, *more):
     return main(['evaluate', *bags, '--model', model, '--out', str(out),
-                 '--set', 'same_view=true', *more])
+                 '--set', 'registration=scale', *more])
 
 
 def table(out):
@@ -57,7 +57,7 @@ def test_a_row_is_what_the_single_command_says(bags, tmp_path):
     (first, second, *_), model = bags
     assert evaluate([first, second], model, tmp_path / 'out', '--jobs', '1') == 0
     single = tmp_path / 'single.json'
-    assert main(['evaluate', second, '--model', model, '--set', 'same_view=true',
+    assert main(['evaluate', second, '--model', model, '--set', 'registration=scale',
                  '--json', str(single)]) == 0
     score = json.loads(single.read_text())['score']
     row = json.loads(table(tmp_path / 'out')[1])['rows'][1]
@@ -84,7 +84,7 @@ def test_stopped_and_started_again(bags, tmp_path):
     paths, model = bags[0][:8], bags[1]
     out = tmp_path / 'out'
     command = [sys.executable, '-m', 'mos_perception.cli', 'evaluate', *paths, '--model', model,
-               '--out', str(out), '--set', 'same_view=true', '--jobs', '2']
+               '--out', str(out), '--set', 'registration=scale', '--jobs', '2']
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     line = process.stderr.readline()
     assert line.startswith('1 of 8: '), line
@@ -124,7 +124,7 @@ def test_replay_of_several(bags, tmp_path):
     (first, second, *_), model = bags
     out = tmp_path / 'out'
     assert main(['replay', first, second, '--model', model, '--out', str(out), '--jobs', '2',
-                 '--json', str(tmp_path / 'table.json'), '--set', 'same_view=true']) == 0
+                 '--json', str(tmp_path / 'table.json'), '--set', 'registration=scale']) == 0
     rows = json.loads((tmp_path / 'table.json').read_text())['rows']
     assert [len(row['digest']) for row in rows] == [64, 64]
     folders = sorted((out / 'bags').iterdir())
@@ -132,7 +132,7 @@ def test_replay_of_several(bags, tmp_path):
     assert all((folder / 'results.jsonl').exists() for folder in folders)
     single = tmp_path / 'single.json'
     assert main(['replay', first, '--model', model, '--json', str(single),
-                 '--set', 'same_view=true']) == 0
+                 '--set', 'registration=scale']) == 0
     assert json.loads(single.read_text())['digest'] == rows[0]['digest']
 
 
