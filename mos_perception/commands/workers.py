@@ -7,6 +7,7 @@ then the reason, a string.
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -33,8 +34,9 @@ def in_processes(run: Callable[[T], Any], tasks: Sequence[T],
 
     def in_own_process(task: T) -> tuple[T, Any]:
         """Each thread has a process, and a new one where it died."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until the process has begun
         if getattr(own, 'pool', None) is None:
-            own.pool = ProcessPoolExecutor(1, multiprocessing.get_context('spawn'))
+            own.pool = ProcessPoolExecutor(1, multiprocessing.get_context('spawn'), _begin)
             pools.append(own.pool)
         try:
             return task, own.pool.submit(run, task).result()
@@ -51,6 +53,13 @@ def in_processes(run: Callable[[T], Any], tasks: Sequence[T],
                 future.cancel()
             for pool in pools:
                 pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _begin() -> None:
+    """An interrupt ends this process at once and without a word: the parent says what is to say.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def on_ray(run: Callable[[T], Any], tasks: Sequence[T], address: str) -> Iterator[tuple[T, Any]]:
