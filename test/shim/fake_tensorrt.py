@@ -21,7 +21,7 @@ class Driver:
     name = 'fake'
 
     def __init__(self):
-        self.memory, self.activated, self.closed = {}, 0, 0
+        self.arrays, self.activated, self.closed = {}, 0, 0
 
     def activate(self):
         self.activated += 1
@@ -30,17 +30,17 @@ class Driver:
         return 1 << 30, 4 << 30
 
     def alloc(self, nbytes):
-        self.memory[len(self.memory) + 1] = np.zeros(nbytes, np.uint8)
-        return len(self.memory)
+        self.arrays[len(self.arrays) + 1] = np.zeros(nbytes, np.uint8)
+        return len(self.arrays)
 
     def pinned(self, shape, dtype):
         return np.zeros(shape, dtype)
 
     def h2d(self, target, source, stream):
-        self.memory[target][:] = source.view(np.uint8).ravel()
+        self.arrays[target][:] = source.view(np.uint8).ravel()
 
     def d2h(self, target, source, stream):
-        target[...] = self.memory[source].view(target.dtype).reshape(target.shape)
+        target[...] = self.arrays[source].view(target.dtype).reshape(target.shape)
 
     def stream(self):
         return 9
@@ -60,7 +60,7 @@ def fake_trt(driver, dtype='DataType.FLOAT', shape=(1, 3), takes=True):
     addresses = {}
 
     def execute(stream):
-        driver.memory[addresses['y']].view(np.float32)[:] = 2 * driver.memory[addresses['x']].view(
+        driver.arrays[addresses['y']].view(np.float32)[:] = 2 * driver.arrays[addresses['x']].view(
             np.float32
         )
         return True

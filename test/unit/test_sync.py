@@ -196,7 +196,7 @@ def test_windows_do_not_depend_on_how_arrivals_interleave(gaps, cuts, data):
 
     def run(order):
         sync, packet_iter, frame_iter, out = (
-            make(deadline_ns=1 << 60),
+            make(deadline_ns=1 << 60, stale_ns=1 << 60),
             iter(packets),
             iter(frames),
             {},
