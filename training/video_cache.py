@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -118,16 +119,16 @@ def moving_label(clip: Clip, at: int, size: tuple[int, int]) -> np.ndarray:
     return table[ids]
 
 
-def cache_shard(path: Path, out: Path, seed: int) -> int:
+def cache_shard(path: Path, out: Path, seed: int, of_video: EvidenceSpec = OF_VIDEO) -> int:
     """One sample of each clip of a shard; nothing where it is there already. Returns how many were
-    made.
+    made. `of_video`: the evidence of clips without events.
     """
     name = f'{path.stem}-{seed}'
     if (out / f'{name}.label.npy').exists():
         return 0
     clips = load_shard(path)
     rng = np.random.default_rng([seed, clips[0].seed])
-    spec = OF_EVENTS if len(clips[0].events) else OF_VIDEO
+    spec = OF_EVENTS if len(clips[0].events) else of_video
     samples = [sample(clip, spec, rng) for clip in clips]
     for part in (one for one in PARTS if one in samples[0]):
         scratch = out / f'{name}.{part}.part.npy'
@@ -143,9 +144,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument('--out', type=Path, required=True)
     parser.add_argument('--passes', type=int, default=1, help='samples per clip')
     parser.add_argument(
+        '--epipolar', action='store_true',
+        help='parallax as dimos_light sees it, which clips with events have anyway',
+    )
+    parser.add_argument(
         '--wait', type=float, default=0.0, help='seconds to wait for more clips before it ends'
     )
     given = parser.parse_args(arguments)
+    of_video = replace(OF_VIDEO, epipolar=given.epipolar)
     cv2.setNumThreads(1)
     given.out.mkdir(parents=True, exist_ok=True)
     quiet, total = time.monotonic(), 0
@@ -156,7 +162,7 @@ def main(arguments: list[str] | None = None) -> None:
             for index in range(max(map(len, lists), default=0)):
                 for paths in lists:
                     if index < len(paths):
-                        made += cache_shard(paths[index], given.out, seed)
+                        made += cache_shard(paths[index], given.out, seed, of_video)
                         print(f'\r{total + made} samples', end='', flush=True)
         total += made
         if made:

@@ -18,9 +18,11 @@ from training.datasets.evidence import STEP
 from training.losses.gmos import gmos_loss, mask_loss, match, overlap
 from training.nets.gmos_nano import MAX_CONFIDENCE, GmosNano, GmosNanoConfig, resized_to
 from training.scenes import render_clip
+from training.scenes.shards import save_clips
 from training.train_video import COLOURS_FROM, Run, learning_rate, main
 from training.video_batches import CROP, Batches
 from training.video_cache import OF_EVENTS, VOXEL, WINDOW_NS, sample
+from training.video_cache import main as cache_clips
 
 SMALL = GmosNanoConfig(stem=4, widths=(4, 6, 8, 8, 8), appearance=(4, 4, 4), queries=3, width=8)
 WITH_EVENTS = dataclasses.replace(SMALL, event_channels=10, events=4)
@@ -175,6 +177,18 @@ def test_samples_of_rendered_events_are_what_the_runtime_makes():
         seen |= same
         assert set(np.unique(found['label'])) <= set(range(10))
     assert seen == {'evidence', 'drawn'}
+
+
+def test_parallax_is_a_choice_for_clips_without_events(tmp_path):
+    save_clips(tmp_path / 'train-frames-train-00000000-1.npz',
+               [render_clip('train-frames', 0, 'train')])
+    found = []
+    for out, more in ((tmp_path / 'plain', []), (tmp_path / 'epipolar', ['--epipolar'])):
+        cache_clips(['--clips', str(tmp_path), '--out', str(out), *more])
+        (file,) = out.glob('*.evidence.npy')
+        found.append(np.load(file)[0].reshape(4, PER_GAP, -1))
+    np.testing.assert_array_equal(found[0][:, :7], found[1][:, :7])
+    assert (found[1][:, 7] >= 0).all() and not np.array_equal(found[0][:, 7], found[1][:, 7])
 
 
 def test_empty_folder_is_refused(tmp_path):
