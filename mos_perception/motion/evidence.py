@@ -54,6 +54,8 @@ class EvidenceSpec:
             or list(self.gaps_ms) != sorted(set(self.gaps_ms))
         ):
             raise ConfigError(f'evidence gaps_ms is {self.gaps_ms}: must be > 0, in rising order')
+        if self.fade_ms < 0:
+            raise ConfigError(f'evidence fade_ms is {self.fade_ms}: must be >= 0 ms, 0 for none')
 
     @property
     def signed_gaps_ms(self) -> tuple[float, ...]:

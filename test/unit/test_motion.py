@@ -159,7 +159,7 @@ def test_a_missing_gap_is_its_opposite_turned_round():
 
 
 @pytest.mark.parametrize('changes', [{'size': (8, 8)}, {'gaps_ms': (120.0, 40.0)},
-                                     {'gaps_ms': ()}, {'gaps_ms': (-40.0,)}])
+                                     {'gaps_ms': ()}, {'gaps_ms': (-40.0,)}, {'fade_ms': -1.0}])
 def test_spec_is_checked(changes):
     with pytest.raises(ConfigError, match='must be'):
         EvidenceSpec(**changes)
