@@ -11,13 +11,15 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from mos_perception.errors import ConfigError
 
 T = TypeVar('T')
+CHECK_S = 0.2  # how often an interrupt is looked for
 DIED = 'the process that worked on it died: was memory full? "--jobs 1" works on one at a time'
 
 
@@ -43,16 +45,36 @@ def in_processes(run: Callable[[T], Any], tasks: Sequence[T],
         except BrokenProcessPool:
             own.pool = None
             return task, DIED
-    with ThreadPoolExecutor(min(jobs, max(len(tasks), 1))) as threads:
+    with _interrupts() as interrupted, ThreadPoolExecutor(min(jobs, max(len(tasks), 1))) as threads:
         futures = [threads.submit(in_own_process, task) for task in tasks]
         try:
-            for future in as_completed(futures):
-                yield future.result()
+            left = set(futures)
+            while left:
+                done, left = wait(left, CHECK_S, FIRST_COMPLETED)
+                if interrupted.is_set():
+                    raise KeyboardInterrupt
+                yield from (future.result() for future in done)
         finally:  # an interrupt reaches the processes too
             for future in futures:
                 future.cancel()
             for pool in pools:
                 pool.shutdown(wait=False, cancel_futures=True)
+
+
+@contextmanager
+def _interrupts() -> Iterator[threading.Event]:
+    """Set by SIGINT, where this is the main thread: raised anywhere, as Python does, it may get lost
+    in a destructor, and the workers that it ended would count as failures.
+    """
+    interrupted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupted
+        return
+    before = signal.signal(signal.SIGINT, lambda *_: interrupted.set())
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _begin() -> None:

@@ -89,7 +89,8 @@ def test_stopped_and_started_again(bags, tmp_path):
     line = process.stderr.readline()
     assert line.startswith('1 of 8: '), line
     os.killpg(process.pid, signal.SIGINT)
-    assert process.wait(60) == 130 and 'Traceback' not in process.stderr.read()
+    told = process.stderr.read()
+    assert process.wait(60) == 130 and 'Traceback' not in told, told
     done = len(list((out / 'rows').glob('*.json')))
     assert 1 <= done < 8 and not (out / 'table.csv').exists()
     process = subprocess.run(command, capture_output=True, text=True, check=False)
