@@ -63,8 +63,8 @@ def in_processes(run: Callable[[T], Any], tasks: Sequence[T],
 
 @contextmanager
 def _interrupts() -> Iterator[threading.Event]:
-    """Set by SIGINT, where this is the main thread: raised anywhere, as Python does, it may get lost
-    in a destructor, and the workers that it ended would count as failures.
+    """Set by SIGINT, where this is the main thread: raised anywhere, as Python does, it may get
+    lost in a destructor, and the workers that it ended would count as failures.
     """
     interrupted = threading.Event()
     if threading.current_thread() is not threading.main_thread():

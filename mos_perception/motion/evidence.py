@@ -18,7 +18,7 @@ import numpy as np
 
 from mos_perception.errors import ConfigError
 from mos_perception.motion.camera_motion import CameraMotion, camera_flow, fit_homography
-from mos_perception.motion.flow import DenseFlow, FlowSettings, grey, pixel_grid, warp
+from mos_perception.motion.flow import DenseFlow, FlowSettings, grey, length, pixel_grid, warp
 from mos_perception.motion.parallax import find_epipole, off_epipolar, residual
 
 PER_GAP = 8
@@ -96,27 +96,20 @@ def pair_evidence(
     grid = pixel_grid(now.shape)
     camera = camera_flow(motion.matrix, grid)
     residual = forward - camera
-    length = _length(residual)
-    scale = max(
-        float(np.partition(length.ravel(), -length.size // 20)[-length.size // 20]), _LEAST_SCALE_PX
-    )
+    lengths = length(residual)
+    last = -lengths.size // 20
+    scale = max(float(np.partition(lengths.ravel(), last)[last]), _LEAST_SCALE_PX)
     level = now.astype(np.float32)
     planes = np.empty((PER_GAP, *now.shape), np.float32)
     planes[:2] = residual.transpose(2, 0, 1) / scale
-    planes[2] = np.log1p(length)
-    planes[3] = np.log1p(_length(warp(backward, forward, grid) + forward))
+    planes[2] = np.log1p(lengths)
+    planes[3] = np.log1p(length(warp(backward, forward, grid) + forward))
     for row, flow in ((4, camera), (5, forward)):
         planes[row] = np.abs(level - warp(other, flow, grid)) / 32
-    planes[6] = np.log1p(length / _noise(motion.spread_px))
+    planes[6] = np.log1p(lengths / _noise(motion.spread_px))
     along = residual[..., 0] * camera[..., 0] + residual[..., 1] * camera[..., 1]
-    planes[7] = along / (_length(camera) + 1.0) / scale
+    planes[7] = along / (length(camera) + 1.0) / scale
     return np.clip(planes, -_LIMIT, _LIMIT, out=planes)
-
-
-def _length(flow: np.ndarray) -> np.ndarray:
-    # cv2.magnitude's last bit hangs on where its memory lies: a bag would not equal live
-    x, y = flow[..., 0], flow[..., 1]
-    return np.sqrt(x * x + y * y)
 
 
 def mirrored(planes: np.ndarray) -> np.ndarray:

@@ -43,6 +43,13 @@ class FlowSettings:
             )
 
 
+def length(flow: np.ndarray) -> np.ndarray:
+    """(...) of vectors (..., 2)."""
+    # cv2.magnitude's last bit hangs on where its memory lies: a bag would not equal live
+    x, y = flow[..., 0], flow[..., 1]
+    return np.sqrt(x * x + y * y)
+
+
 class Flow(Protocol):
     """Any dense flow: DIS here, a network or a chip's own elsewhere. One thread at a time."""
 

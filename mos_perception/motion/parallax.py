@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from mos_perception.motion.camera_motion import CameraMotion
+from mos_perception.motion.flow import length
 
 GRID_PX = 8
 LEAST_PX = 0.4         # shorter residuals point anywhere
@@ -42,15 +43,15 @@ def find_epipole(residuals: Sequence[np.ndarray], spreads_px: Sequence[float],
     points, vectors, noise = [], [], []
     for field, spread_px in zip(residuals, spreads_px):
         vector = field[cells].reshape(-1, 2).astype(np.float64)
-        kept = _length(vector) > max(LEAST_PX, 4 * spread_px)
+        kept = length(vector) > max(LEAST_PX, 4 * spread_px)
         points.append(grid[cells].reshape(-1, 2)[kept].astype(np.float64))
         vectors.append(vector[kept])
         noise.append(np.full(int(kept.sum()), max(NOISE_PX, 2 * spread_px)))
     point, vector, tolerance = map(np.concatenate, (points, vectors, noise))
     if len(point) < LEAST_POINTS:
         return None
-    length = _length(vector)
-    tolerance = np.maximum(tolerance, ANGLE * length)
+    lengths = length(vector)
+    tolerance = np.maximum(tolerance, ANGLE * lengths)
     lines = np.column_stack([-vector[:, 1], vector[:, 0],
                              point[:, 0] * vector[:, 1] - point[:, 1] * vector[:, 0]])
     one, other = np.random.default_rng(0).integers(len(point), size=(2, _HYPOTHESES))
@@ -59,14 +60,14 @@ def find_epipole(residuals: Sequence[np.ndarray], spreads_px: Sequence[float],
     if not len(guesses):
         return None
     miss = _off_line(guesses[:, None], point[None], vector[None]) / tolerance
-    votes = (np.maximum(1 - miss * miss, 0) * np.minimum(length, MOST_PX)).sum(1)
+    votes = (np.maximum(1 - miss * miss, 0) * np.minimum(lengths, MOST_PX)).sum(1)
     return guesses[votes.argmax()]
 
 
 def off_epipolar(field: np.ndarray, epipole: np.ndarray | None, grid: np.ndarray) -> np.ndarray:
     """(H, W) px: the residual's part across the line to the epipole; all of it without one."""
     if epipole is None:
-        return _length(field)
+        return length(field)
     return _off_line(epipole, grid.astype(np.float64), field).astype(np.float32)
 
 
@@ -74,9 +75,4 @@ def _off_line(epipole: np.ndarray, point: np.ndarray, vector: np.ndarray) -> np.
     """|part of `vector` (..., 2) across the line from `point` (..., 2) to `epipole` (..., 3)|."""
     towards = epipole[..., :2] - epipole[..., 2:] * point
     across = towards[..., 0] * vector[..., 1] - towards[..., 1] * vector[..., 0]
-    return np.abs(across) / np.maximum(_length(towards), 1e-9)
-
-
-def _length(vector: np.ndarray) -> np.ndarray:
-    x, y = vector[..., 0], vector[..., 1]
-    return np.sqrt(x * x + y * y)
+    return np.abs(across) / np.maximum(length(towards), 1e-9)
