@@ -125,7 +125,7 @@ def mean_j(videos: Sequence[Video], masks: Iterator[np.ndarray], every: int) -> 
 def unions(model: GmosModel, builder: EvidenceBuilder,
            videos: Sequence[Video]) -> Iterator[np.ndarray]:
     """The union of the instances of each frame in turn."""
-    model.builder = builder
+    model.motion_input.builder = builder
     predict = model_predictor(model, builder.spec, StageTimes())
     for video in videos:
         for instances in predict(video):

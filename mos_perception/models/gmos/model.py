@@ -44,7 +44,7 @@ class GmosModel:
     def __init__(self, engine: Engine, card: ModelCard) -> None:
         """Raises EngineError where card, graph and GMOS disagree."""
         check(card, engine)
-        self._motion = MotionInput(card)
+        self.motion_input = MotionInput(card)
         _check_tensors(card)
         self.engine, self.card = engine, card
         self.size = card.evidence.size
@@ -69,7 +69,7 @@ class GmosModel:
 
     def reset(self) -> None:
         """Forget what was seen."""
-        self._motion.builder.reset()
+        self.motion_input.builder.reset()
         self.colours.reset()
         self._last = None
 
@@ -81,7 +81,7 @@ class GmosModel:
         if sample.epoch != self._epoch:
             self.reset()
             self._epoch = sample.epoch
-        evidence, moved = self._motion.of(sample, stages)
+        evidence, moved = self.motion_input.of(sample, stages)
         inputs = {'evidence': evidence[None]}
         if self.card.voxel is not None:
             with stages.timed('voxel'):
