@@ -24,7 +24,7 @@ from mos_perception.models.dimos.preprocess import voxel_tensor
 from mos_perception.models.gmos.model import half
 from mos_perception.motion.builder import EvidenceBuilder
 from mos_perception.motion.event_image import event_image
-from mos_perception.motion.evidence import EvidenceSpec, evidence
+from mos_perception.motion.evidence import EvidenceSpec
 from mos_perception.motion.flow import FlowSettings, at_size, pixel_grid, warp
 from mos_perception.motion.scene_motion import scene_motion
 from training.datasets.evidence import quantised
@@ -50,13 +50,20 @@ def sample(
     """
     if len(clip.events):
         return event_sample(clip, spec, rng)
-    short, long = GAPS[rng.integers(len(GAPS))]
+    gaps_frames = GAPS[rng.integers(len(GAPS))]
+    long = gaps_frames[-1]
     at = int(rng.integers(long, len(clip) - long))
-    gaps = (-short, -long, short, long)
-    frames = [clip.frames[at + gap] for gap in gaps]
+    offsets = tuple(offset for offset in range(-long, long + 1) if offset)
+    frames = [clip.frames[at + offset] for offset in offsets]
     if rng.random() < BENT:
-        frames = bent(frames, gaps, rng)
-    return _parts(clip, at, evidence(clip.frames[at], frames, spec))
+        frames = bent(frames, offsets, rng)
+    # whatever its speed, a gap is shown as the one the network knows
+    now_ns = clip.frame(at).stamp_ns
+    away_ms = np.interp(np.abs(offsets), (0, *gaps_frames), (0, *spec.gaps_ms)) * np.sign(offsets)
+    around = [Frame(now_ns + round(1e6 * away), image)
+              for away, image in zip(away_ms, frames, strict=True)]
+    found = EvidenceBuilder(spec, threads=1).build(Frame(now_ns, clip.frames[at]), around)
+    return _parts(clip, at, found.tensor)
 
 
 def event_sample(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -27,6 +27,11 @@ class CameraMotion:
     matrix: np.ndarray
     inliers: float
     spread_px: float
+
+    def turned(self) -> CameraMotion:
+        """From the other frame to now."""
+        matrix = np.linalg.inv(self.matrix)
+        return replace(self, matrix=matrix / matrix[2, 2])
 
 
 def fit_homography(flow: np.ndarray) -> CameraMotion:

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from mos_perception.errors import ConfigError
-from mos_perception.motion.camera_motion import CameraMotion, camera_flow, fit_homography
-from mos_perception.motion.flow import DenseFlow, FlowSettings, grey, length, pixel_grid, warp
+from mos_perception.motion.camera_motion import CameraMotion, camera_flow
+from mos_perception.motion.flow import FlowSettings, length, pixel_grid, warp
 from mos_perception.motion.parallax import find_epipole, off_epipolar, residual
 
 PER_GAP = 8
@@ -102,11 +102,11 @@ def pair_evidence(
     level = now.astype(np.float32)
     planes = np.empty((PER_GAP, *now.shape), np.float32)
     planes[:2] = residual.transpose(2, 0, 1) / scale
-    planes[2] = np.log1p(lengths)
-    planes[3] = np.log1p(length(warp(backward, forward, grid) + forward))
+    planes[2] = _log(lengths)
+    planes[3] = _log(length(warp(backward, forward, grid) + forward))
     for row, flow in ((4, camera), (5, forward)):
         planes[row] = np.abs(level - warp(other, flow, grid)) / 32
-    planes[6] = np.log1p(lengths / _noise(motion.spread_px))
+    planes[6] = _log(lengths / _noise(motion.spread_px))
     along = residual[..., 0] * camera[..., 0] + residual[..., 1] * camera[..., 1]
     planes[7] = along / (length(camera) + 1.0) / scale
     return np.clip(planes, -_LIMIT, _LIMIT, out=planes)
@@ -147,7 +147,7 @@ def _replace_along(tensor: np.ndarray, found: Sequence[Pair | None]) -> None:
     epipole = find_epipole(fields, spreads, grid) if fields else None
     for index, field, spread_px in zip(present, fields, spreads):
         off_px = off_epipolar(field, epipole, grid)
-        tensor[index, 7] = np.minimum(np.log1p(off_px / _noise(spread_px)), _LIMIT)
+        tensor[index, 7] = np.minimum(_log(off_px / _noise(spread_px)), _LIMIT)
 
 
 def _noise(spread_px: float) -> float:
@@ -155,26 +155,6 @@ def _noise(spread_px: float) -> float:
     return max(4 * spread_px, _LEAST_SCALE_PX / 4)
 
 
-def evidence(
-    now: np.ndarray, others: Sequence[np.ndarray | None], spec: EvidenceSpec
-) -> np.ndarray:
-    """(C, H, W) float32 of `now` (H', W', 3) uint8 RGB against `others`, one per gap in the spec's
-    order or None.
-
-    Raises ConfigError if there are not as many as gaps.
-    """
-    if len(others) != spec.gap_count:
-        raise ConfigError(f'evidence of {len(others)} frames: the spec has {spec.gap_count} gaps')
-    flow = DenseFlow(spec.flow)
-    level, fine = grey(now, spec.size), grey(now, spec.flow.size)
-    found: list[Pair | None] = []
-    for image in others:
-        if image is None:
-            found.append(None)
-            continue
-        other = grey(image, spec.flow.size)
-        flows = flow(fine, other, spec.size), flow(other, fine, spec.size)
-        motion = fit_homography(flows[0])
-        planes = pair_evidence(level, grey(image, spec.size), *flows, motion)
-        found.append(Pair(planes, flows[0], motion))
-    return assemble(found, spec)
+def _log(values: np.ndarray) -> np.ndarray:
+    """log(1 + values) of float32 >= 0; a third of log1p's time, 1e-7 off."""
+    return np.log(1 + values)

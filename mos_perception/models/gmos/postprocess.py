@@ -64,15 +64,25 @@ def _owned(outputs: dict[str, np.ndarray], foreground: np.ndarray,
     queries = np.argsort(-motion, kind='stable')[:top_k]
     queries = queries[motion[queries] > MOVES]
     least = max(1.0, MIN_AREA * foreground.size)
-    logits = {query: resized(masks_qhw[query], foreground.shape) for query in queries.tolist()}
+    logits = [resized(masks_qhw[query], foreground.shape)[foreground] for query in queries]
     while len(queries):
-        owner = np.argmax([logits[query] for query in queries.tolist()], 0)
-        areas = np.bincount(owner[foreground], minlength=len(queries))
+        owner = np.argmax(logits, 0)  # of each pixel of the foreground
+        areas = np.bincount(owner, minlength=len(queries))
         if (areas >= least).all():
-            parts = [_apart((owner == row) & foreground, least) for row in range(len(queries))]
+            parts = [_apart(_within(foreground, owner == row), least)
+                     for row in range(len(queries))]
             return sum(parts, []), np.repeat(queries, [len(masks) for masks in parts])
-        queries = np.delete(queries, np.argmin(areas))
+        given_up = int(np.argmin(areas))
+        queries = np.delete(queries, given_up)
+        del logits[given_up]
     return [], queries
+
+
+def _within(foreground: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """(H, W) bool: `values` at the pixels of `foreground` in their order, False elsewhere."""
+    mask = np.zeros_like(foreground)
+    mask[foreground] = values
+    return mask
 
 
 def _apart(mask: np.ndarray, least: float) -> list[np.ndarray]:
