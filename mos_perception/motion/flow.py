@@ -83,7 +83,9 @@ class DenseFlow:
 
 
 def at_size(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(H, W, 3) uint8 at `size` from (H', W', 3). Shrinks by area: no pixel is skipped."""
+    """(H, W) or (H, W, 3) uint8 at `size` from (H', W') or (H', W', 3). Shrinks by area: no pixel
+    is skipped.
+    """
     height, width = size
     if image.shape[:2] == size:
         return image
@@ -94,7 +96,7 @@ def at_size(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def grey(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """(H, W) uint8 at `size` from (H', W', 3) uint8 RGB."""
-    return cv2.cvtColor(at_size(image, size), cv2.COLOR_RGB2GRAY)
+    return at_size(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), size)
 
 
 def pixel_grid(size: tuple[int, int]) -> np.ndarray:
