@@ -17,7 +17,7 @@ from mos_perception.formats import FORMATS
 # subcommand -> the file of `commands/` that runs it
 ROOMS = {'replay': 'run', 'evaluate': 'run', 'show': 'run', 'demo': 'run', 'convert': 'data',
          'check-data': 'data', 'topics': 'data', 'build': 'machine', 'doctor': 'machine',
-         'import': 'imports', 'register': 'register'}
+         'import': 'imports', 'register': 'register', 'refine': 'refine'}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
     _replay(commands.add_parser('replay', help='run the pipeline on bags, without ROS'))
+    _refine(commands.add_parser('refine', help='a bag again, tracks mended from before and after'))
     _evaluate(commands.add_parser('evaluate', help='score bags that have ground truth'))
     _show(
         commands.add_parser(
@@ -109,6 +110,17 @@ def _replay(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--rrd', type=Path, metavar='FILE', help='the run for the Rerun viewer (needs rerun-sdk)'
     )
+    _inputs(parser)
+
+
+def _refine(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('bag', type=Path, metavar='BAG', help='rosbag2 folder, .mcap or .db3')
+    parser.add_argument('--out', type=Path, required=True, metavar='BAG2',
+                        help='new bag of instances, instance image and tracks')
+    parser.add_argument('--pictures', type=Path, metavar='DIR',
+                        help='overlay video and contact sheet; default: BAG2_pictures')
+    parser.add_argument('--refiner', default='refiner_nano', metavar='NAME',
+                        help='a name under models/trackers/ or a path to an .onnx file')
     _inputs(parser)
 
 

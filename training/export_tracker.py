@@ -11,25 +11,20 @@ import os
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-import onnx
-import onnxruntime
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
 from mos_perception.engine.card import sha256_of
-from mos_perception.errors import EngineError
 from mos_perception.tracking.tokens import PAIR, PLACE, width
 from mos_perception.tracking.tracker_card import TrackerCard
 from training.checkpoints import read_state, take
 from training.export import LICENCE
 from training.nets.instance_tracker import InstanceTracker
-from training.onnx_files import OPSET, without_traces
+from training.onnx_files import write_dynamic
 
 INPUTS = ('frame', 'initial', 'reference', 'place', 'pairs')
 OUTPUTS = ('queries', 'slots', 'logits')
-MAX_DIFFERENCE = 1e-4
 _SIZES = ((5, 3), (1, 1), (7, 12))  # instances and slots that are compared
 
 
@@ -60,32 +55,10 @@ def write_step(network: InstanceTracker, path: Path) -> float:
     """One ONNX file, replaced atomically. Returns the largest difference between torch and ONNX
     Runtime. Raises EngineError above 1e-4.
     """
-    step = Step(network.eval()).eval()
     instances, slots = torch.export.Dim('instances', min=1), torch.export.Dim('slots', min=1)
     shapes = ({1: instances}, {1: slots}, {1: slots}, {1: slots}, {1: slots, 2: instances})
-    part = path.with_suffix('.part.onnx')
-    program = torch.onnx.export(step, example(network, *_SIZES[0]), input_names=list(INPUTS),
-                                output_names=list(OUTPUTS), dynamic_shapes=shapes,
-                                opset_version=OPSET, dynamo=True, external_data=False,
-                                verbose=False)
-    program.save(part, external_data=False)
-    onnx.save(without_traces(onnx.load(part)), part)
-    onnx.checker.check_model(part, full_check=True)
-    session = onnxruntime.InferenceSession(part, providers=['CPUExecutionProvider'])
-    largest = 0.0
-    for sizes in _SIZES:
-        inputs = example(network, *sizes)
-        found = session.run(list(OUTPUTS), {name: value.numpy() for name, value
-                                            in zip(INPUTS, inputs, strict=True)})
-        with torch.no_grad():
-            expected = step(*inputs)
-        largest = max([largest, *(float(np.abs(a - b.numpy()).max())
-                                  for a, b in zip(found, expected, strict=True))])
-    if not largest <= MAX_DIFFERENCE:
-        raise EngineError(f'{path}: torch and ONNX Runtime differ by {largest}: must be <= '
-                          f'{MAX_DIFFERENCE}; do not ship this file')
-    os.replace(part, path)
-    return largest
+    return write_dynamic(Step(network.eval()).eval(), path, INPUTS, OUTPUTS, shapes,
+                         [example(network, *sizes) for sizes in _SIZES])
 
 
 def load_run(run: Path) -> tuple[InstanceTracker, dict[str, str]]:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx
+import onnxruntime
 import torch
 from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
@@ -13,6 +17,7 @@ from mos_perception.errors import EngineError
 from training.nets.dimos import Dimos, Inference
 
 OPSET = 18
+MAX_DIFFERENCE = 1e-4
 OUTPUTS = ('class_logits', 'mask_logits', 'boxes', 'embeddings')
 # their sums overflow at 65504 or lose the small terms
 _FLOAT32_OPERATIONS = ('LayerNormalization', 'InstanceNormalization', 'GroupNormalization',
@@ -51,6 +56,39 @@ def write_onnx(network: Dimos, path: Path) -> None:
         raise EngineError(f'{part} is not valid ONNX ({error}): the exporter of torch '
                           f'{torch.__version__} broke; try another version') from error
     os.replace(part, path)
+
+
+def write_dynamic(module: torch.nn.Module, path: Path, inputs: Sequence[str],
+                  outputs: Sequence[str], shapes: Any,
+                  examples: Sequence[tuple[torch.Tensor, ...]]) -> float:
+    """One file whose sizes are left open as `shapes` says (torch.export's dynamic shapes), traced
+    with the first of the examples and compared on all of them; replaced atomically.
+
+    Returns the largest difference between torch and ONNX Runtime. Raises EngineError above 1e-4.
+    """
+    part = path.with_suffix('.part.onnx')
+    program = torch.onnx.export(module, examples[0], input_names=list(inputs),
+                                output_names=list(outputs), dynamic_shapes=shapes,
+                                opset_version=OPSET, dynamo=True, external_data=False,
+                                verbose=False)
+    program.save(part, external_data=False)
+    onnx.save(without_traces(onnx.load(part)), part)
+    onnx.checker.check_model(part, full_check=True)
+    session = onnxruntime.InferenceSession(part, providers=['CPUExecutionProvider'])
+    largest = 0.0
+    for example_inputs in examples:
+        found = session.run(list(outputs), {name: value.numpy() for name, value
+                                            in zip(inputs, example_inputs, strict=True)})
+        with torch.no_grad():
+            expected = module(*example_inputs)
+        largest = max([largest, *(float(np.abs(a - b.numpy()).max())
+                                  for a, b in zip(found, expected, strict=True))])
+    if not largest <= MAX_DIFFERENCE:
+        part.unlink()
+        raise EngineError(f'{path}: torch and ONNX Runtime differ by {largest}: must be <= '
+                          f'{MAX_DIFFERENCE}; do not ship this file')
+    os.replace(part, path)
+    return largest
 
 
 def without_traces(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -35,7 +35,7 @@ def replay_command(args: argparse.Namespace) -> None:
     """`mos replay`: bags through the pipeline; results, pictures and a table."""
     if (one := _single(args, replay_bag)) is not None:
         summary, files = replay_bag(one)
-        _report(summary, files, args.json)
+        report(summary, files, args.json)
 
 
 def replay_bag(args: argparse.Namespace) -> tuple[dict[str, Any], list[Path]]:
@@ -55,7 +55,7 @@ def replay_bag(args: argparse.Namespace) -> tuple[dict[str, Any], list[Path]]:
             else None
         )
         bag_out = stack.enter_context(BagWriter(args.out_bag)) if args.out_bag is not None else None
-        steps = _booked(_with_progress(run, args), statistics, sha, jsonl, bag_out)
+        steps = _booked(with_progress(run, args), statistics, sha, jsonl, bag_out)
         if args.rrd is not None:
             from mos_perception.reports.rerun_file import RerunFile
             steps = stack.enter_context(RerunFile(args.rrd)).watch(steps)
@@ -85,7 +85,7 @@ def evaluate_command(args: argparse.Namespace) -> None:
         raise ConfigError(f'--sequence {args.sequence[0]}: only where --ground-truth is a data set')
     if (one := _single(args, evaluate_bag)) is not None:
         summary, scorer = evaluate_bag(one)
-        _report(summary, [], args.json, scorer)
+        report(summary, [], args.json, scorer)
 
 
 def evaluate_bag(args: argparse.Namespace) -> tuple[dict[str, Any], Scorer]:
@@ -114,7 +114,7 @@ def evaluate_bag(args: argparse.Namespace) -> tuple[dict[str, Any], Scorer]:
             play = Replay(
                 bag, with_topics(bag, config_from(args), args.image_topic, args.events_topic)
             )
-            for step in _with_progress(play, args):
+            for step in with_progress(play, args):
                 statistics.add(step.outcome)
                 if isinstance(step.outcome, Result):
                     evaluator.add(step.outcome)
@@ -140,7 +140,7 @@ def show_command(args: argparse.Namespace) -> None:
     summary, files, scorer = show(
         args.bag, args.results, args.out, args.image_topic, args.events_topic, args.results_topic
     )
-    _report(summary, files, args.json or args.out / 'summary.json', scorer)
+    report(summary, files, args.json or args.out / 'summary.json', scorer)
 
 
 def demo_command(args: argparse.Namespace) -> None:
@@ -160,7 +160,7 @@ def demo_command(args: argparse.Namespace) -> None:
         )
     )
     summary, files, scorer = show(args.bag, recorded, args.out, args.image_topic, args.events_topic)
-    _report(summary, files, args.json or args.out / 'summary.json', scorer)
+    report(summary, files, args.json or args.out / 'summary.json', scorer)
 
 
 def _booked(steps: Iterator[Step], statistics: RunStatistics, sha: Any, jsonl: Any,
@@ -247,7 +247,7 @@ def as_json(outcome: Result | Skip | Fault) -> dict[str, Any]:
     }
 
 
-def _with_progress(run: Replay, args: argparse.Namespace) -> Iterator[Step]:
+def with_progress(run: Replay, args: argparse.Namespace) -> Iterator[Step]:
     """The steps of a replay, with a bar on a terminal and a line per tenth otherwise (both on
     stderr); `args.quiet`: with neither.
     """
@@ -288,7 +288,7 @@ def _run(run: Replay, statistics: RunStatistics) -> dict[str, Any]:
     return summary
 
 
-def _report(
+def report(
     summary: dict[str, Any], files: list[Path], json_path: Path | None, scorer: Any = None
 ) -> None:
     """Tables and files to stdout, everything to the JSON file."""

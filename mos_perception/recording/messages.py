@@ -32,6 +32,7 @@ EVENT_PACKET = 'event_camera_msgs/msg/EventPacket'
 EVENT_ARRAY = 'dvs_msgs/msg/EventArray'
 EVENT_ARRAYS = (EVENT_ARRAY, 'prophesee_event_msgs/msg/EventArray')  # the same layout
 INSTANCES = 'mos_msgs/msg/Instances'
+TRACKS = 'mos_msgs/msg/Tracks'
 
 _PACKET_TEXT = """std_msgs/Header header
 uint32 height

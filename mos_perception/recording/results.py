@@ -18,6 +18,7 @@ from mos_perception.masks import COCO_RLE, mask_from_coco, object_boxes
 from mos_perception.recording.instances_message import MODALITIES, message_fields
 from mos_perception.recording.messages import (
     INSTANCES,
+    TRACKS,
     deserialize,
     header,
     make,
@@ -68,6 +69,17 @@ def write_result(result: Result) -> bytes:
     fields['instances'] = [make('mos_msgs/msg/Instance', **row) for row in fields['instances']]
     fields['stages'] = [make('mos_msgs/msg/StageTime', **row) for row in fields['stages']]
     return _message(result.stamp_ns, result.frame_id, **fields)
+
+
+def write_tracks(result: Result) -> bytes:
+    """CDR of a mos_msgs/Tracks, as the node publishes it."""
+    seen = result.tracks
+    tracks = [make('mos_msgs/msg/Track', id=int(seen.ids[m]), state=int(seen.states[m]),
+                   age=float(seen.ages_s[m]), box=seen.boxes[m].astype(np.float32),
+                   velocity=seen.velocities[m].astype(np.float32))
+              for m in np.argsort(seen.ids, kind='stable').tolist()]
+    return serialize(TRACKS, make(TRACKS, header=header(result.stamp_ns, result.frame_id),
+                                  epoch=result.epoch, tracks=tracks))
 
 
 def read_result(cdr: bytes) -> NodeResult:

@@ -26,6 +26,21 @@ from mos_perception.tracking.tracker_card import TrackerCard, check_tracker, loa
 LEAST = 0.1  # probability from which an instance may be a slot's; chosen on split `val`
 
 
+@dataclass(frozen=True)
+class Tracked:
+    """What became of a frame, as the refiner takes it: `found` its N instances, `queries` (N, C)
+    the network's vectors of them; of the M living tracks `ids` (M,), `slots` (M, C) and `instance`
+    (M,), the row in `found` or -1.
+    """
+
+    stamp_ns: int
+    found: Tokens
+    queries: np.ndarray
+    ids: np.ndarray
+    slots: np.ndarray
+    instance: np.ndarray
+
+
 @dataclass
 class _Slot:
     """What a living track carries: its vector (C,) and its instance as last seen (one row)."""
@@ -35,7 +50,10 @@ class _Slot:
 
 
 class ReferringTracker:
-    """Tracks by what the network remembers of each. All its memory is here; `reset` forgets it."""
+    """Tracks by what the network remembers of each. All its memory is here; `reset` forgets it.
+
+    `tracked` is the last frame's outcome, None after a reset.
+    """
 
     def __init__(self, config: Config, engine: Engine, card: TrackerCard, channels: int) -> None:
         """`channels` of the model's embeddings; a model without any (0) is tracked by looks.
@@ -78,12 +96,22 @@ class ReferringTracker:
                 row = track.instance
                 slots[track.id] = _Slot(outputs['queries'][0, row], now.take([row]))
         self._slots = {track.id: slots[track.id] for track in self.store.tracks}
+        self.tracked = self._tracked(now, outputs.get('queries', np.zeros((1, 0))), after)
         return instances, after
 
     def reset(self) -> None:
         """Forget everything; ids start at 1 again (a new epoch)."""
         self.store.reset()
         self._slots: dict[int, _Slot] = {}
+        self.tracked: Tracked | None = None
+
+    def _tracked(self, now: Tokens, queries: np.ndarray, after: Tracks) -> Tracked:
+        width = self.card.width
+        slots = np.array([self._slots[number].reference for number in after.ids.tolist()],
+                         np.float32).reshape(-1, width)
+        instance = np.where(after.instance < len(now), after.instance, -1)  # not what is held
+        return Tracked(self.store.stamp_ns, now, queries[0].reshape(-1, width), after.ids, slots,
+                       instance)
 
     def _tokens(self, instances: Instances, image: np.ndarray | None) -> Tokens:
         found = tokens(instances, image)
@@ -129,11 +157,11 @@ def expected(tracks: list[Track], size: tuple[int, int], stamp_ns: int) -> np.nd
     return np.array(boxes, np.float32).reshape(-1, 4) / scale
 
 
-def probabilities(logits: np.ndarray) -> np.ndarray:
-    """(M, N) of logits (M, N + 1), the last one "none"; -inf where below `LEAST`."""
+def probabilities(logits: np.ndarray, least: float = LEAST) -> np.ndarray:
+    """(M, N) of logits (M, N + 1), the last one "none"; -inf where below `least`."""
     powers = np.exp(logits - logits.max(1, keepdims=True))
     shares = (powers / powers.sum(1, keepdims=True))[:, :-1]
-    return np.where(shares >= LEAST, shares, -np.inf)
+    return np.where(shares >= least, shares, -np.inf)
 
 
 def load_referring(config: Config, card: ModelCard | None) -> ReferringTracker:

@@ -97,7 +97,7 @@ def places(boxes: np.ndarray, unseen_s: np.ndarray, known: np.ndarray) -> np.nda
     """(M, PLACE) float32 of slots: expected boxes (M, 4), seconds since seen (M,), and whether the
     flow says where they are (M,) bool.
     """
-    return np.concatenate([shape_of(boxes), _age(unseen_s)[:, None], known[:, None]],
+    return np.concatenate([shape_of(boxes), age(unseen_s)[:, None], known[:, None]],
                           1).astype(np.float32)
 
 
@@ -116,7 +116,7 @@ def pairs(seen: Tokens, boxes: np.ndarray, unseen_s: np.ndarray, now: Tokens) ->
               *np.moveaxis(apart[..., 2:].clip(-3, 3), -1, 0),
               seen.embeddings @ now.embeddings.T,
               seen.looks[:, :-3] @ now.looks[:, :-3].T,
-              np.broadcast_to(_age(unseen_s)[:, None], shape)]
+              np.broadcast_to(age(unseen_s)[:, None], shape)]
     return np.stack(planes, -1).astype(np.float32)
 
 
@@ -143,5 +143,6 @@ def box_iou(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return common / np.maximum(areas[0] + areas[1] - common, 1e-12)
 
 
-def _age(unseen_s: np.ndarray) -> np.ndarray:
+def age(unseen_s: np.ndarray) -> np.ndarray:
+    """Seconds as the networks take them."""
     return np.log1p(10 * unseen_s)

@@ -1,15 +1,19 @@
-"""The card of a tracker's network, in JSON beside its ONNX file, as models have theirs."""
+"""The cards of the tracker's and the refiner's network, in JSON beside their ONNX files, as models
+have theirs.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mos_perception.engine.card import build_card, read_card, sha256_of
 from mos_perception.engine.interface import Engine, TensorSpec
 from mos_perception.errors import EngineError
 from mos_perception.tracking.tokens import PAIR, PLACE, width
+
+Card = TypeVar('Card', 'TrackerCard', 'RefinerCard')
 
 
 @dataclass(frozen=True)
@@ -28,10 +32,35 @@ class TrackerCard:
     licence: str
 
 
+@dataclass(frozen=True)
+class RefinerCard:
+    """What a refiner's file needs and is: `tracker` is the sha256 of the file of the tracker that
+    it was trained behind, `width` that of a slot.
+    """
+
+    id: str
+    file: str
+    sha256: str
+    tracker: str
+    width: int
+    training: dict[str, Any]
+    scores: dict[str, Any]
+    licence: str
+
+
 def load_tracker_card(path: Path) -> TrackerCard:
     """The card beside an ONNX file, whose sha256 is verified. Raises EngineError."""
+    return _load(TrackerCard, path)
+
+
+def load_refiner_card(path: Path) -> RefinerCard:
+    """The same of a refiner."""
+    return _load(RefinerCard, path)
+
+
+def _load(kind: type[Card], path: Path) -> Card:
     where, values = read_card(path)
-    card = build_card(TrackerCard, values, where)
+    card = build_card(kind, values, where)
     if (actual := sha256_of(path)) != card.sha256:
         raise EngineError(f'tracker file {path} has sha256 {actual}, its card says {card.sha256}: '
                           'the file is damaged or not the one described; restore it or export '
@@ -51,10 +80,16 @@ def tensors(embeddings: int, slot: int) -> tuple[tuple[TensorSpec, ...], tuple[T
 
 def check_tracker(card: TrackerCard, engine: Engine) -> None:
     """Raise EngineError unless the graph has the tensors that the card stands for."""
-    for side, wanted in zip(('inputs', 'outputs'), tensors(card.embeddings, card.width)):
+    check_tensors(card.id, tensors(card.embeddings, card.width), engine)
+
+
+def check_tensors(name: str, expected: tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]],
+                  engine: Engine) -> None:
+    """Raise EngineError unless the graph has these inputs and outputs."""
+    for side, wanted in zip(('inputs', 'outputs'), expected):
         real = {spec.name: spec for spec in getattr(engine, side)}
         if real.keys() != {spec.name for spec in wanted} or not all(
                 spec.accepts(real[spec.name]) for spec in wanted):
             raise EngineError(
-                f'tracker {card.id}: {side} are {", ".join(map(str, real.values()))}; the card '
+                f'tracker {name}: {side} are {", ".join(map(str, real.values()))}; the card '
                 f'stands for {", ".join(map(str, wanted))}: export the tracker again')

@@ -165,15 +165,18 @@ class RefinerBlock(nn.Module):
         self.cross_attention = ReferringCrossAttention(config)
         self.feed_forward = FeedForward(config)
 
-    def forward(self, x: Tensor, queries: Tensor, padding: Tensor | None = None) -> Tensor:
-        """(B, T, Q, C), (B, T, N, C) -> (B, T, Q, C); `padding` (B, T, N) is True at no query."""
+    def forward(self, x: Tensor, queries: Tensor, padding: Tensor | None = None,
+                empty: Tensor | None = None) -> Tensor:
+        """(B, T, Q, C), (B, T, N, C) -> (B, T, Q, C); `padding` (B, T, N) is True at no query,
+        `empty` (B, Q) at no slot.
+        """
         batch, frames, slots, width = x.shape
         x = x.transpose(1, 2).reshape(batch * slots, frames, width)
         x = self.long(x)
         x = self.short_norm(x + self.short(x.transpose(1, 2)).transpose(1, 2))
         x = x.reshape(batch, slots, frames, width).transpose(1, 2)
         x = x.reshape(batch * frames, slots, width)
-        x = self.self_attention(x)
+        x = self.self_attention(x, None if empty is None else empty.repeat_interleave(frames, 0))
         x = self.cross_attention(x, x, queries.flatten(0, 1),
                                  None if padding is None else padding.flatten(0, 1))
         return self.feed_forward(x).reshape(batch, frames, slots, width)
@@ -189,15 +192,16 @@ class TemporalRefiner(nn.Module):
         self.heads = Heads(config)
         self.weight = nn.Linear(config.width, 1)
 
-    def forward(self, slots: Tensor, queries: Tensor, padding: Tensor | None = None) -> Tensor:
+    def forward(self, slots: Tensor, queries: Tensor, padding: Tensor | None = None,
+                empty: Tensor | None = None) -> Tensor:
         """Each block's slots (blocks, B, T, Q, C).
 
         `slots` (B, T, Q, C) of the tracker, `queries` (B, T, N, C) of the segmenter, with `padding`
-        (B, T, N) True at no query.
+        (B, T, N) True at no query and `empty` (B, Q) at no slot.
         """
         x, found = slots, []
         for block in self.blocks:
-            x = block(x, queries, padding)
+            x = block(x, queries, padding, empty)
             found.append(x)
         return torch.stack(found)
 
