@@ -249,6 +249,12 @@ def _import(parser: argparse.ArgumentParser) -> None:
     dimos.add_argument('--data', choices=('mousesis', 'sevd'), default='mousesis',
                        help='what it was trained on: its size of input')
     dimos.add_argument('--out', type=Path, default=Path('models'), metavar='DIR')
+    dvis = kinds.add_parser('dvis', help="DVIS' tracker and refiner, for queries of its segmenter")
+    dvis.add_argument('--checkpoint', type=Path, required=True, metavar='FILE')
+    dvis.add_argument('--queries', type=int, default=100, metavar='N',
+                      help="the segmenter's: 100 of ResNet-50, 200 of Swin-L")
+    dvis.add_argument('--frames', type=int, default=21, metavar='T', help='of a refined clip')
+    dvis.add_argument('--out', type=Path, default=Path('models'), metavar='DIR')
     gmos.add_argument('--pi3', type=Path, required=True, metavar='FILE')
     gmos.add_argument('--sam2', type=Path, required=True, metavar='FILE')
     gmos.add_argument(

@@ -21,14 +21,14 @@ import torch
 from torch import Tensor
 
 from mos_perception.engine.card import WindowSpec, save_card
-from mos_perception.errors import EngineError, MosError
+from mos_perception.errors import EngineError
 from training.checkpoints import keep, read_state, take
 from training.export import card_of, difference
 from training.nets.dimos import Dimos
 from training.nets.dimos_config import RELEASED, DimosConfig
 from training.onnx_files import write_onnx
 from training.recipes import RECIPES, VoxelSettings
-from training.static_graphs import TOLERANCE, move_in
+from training.static_graphs import TOLERANCE, move_in, run_import
 
 RELEASED_FLOOR = 1e-5  # the released divisor is the largest cell + this
 LICENCE = "DIMOS' weights: see the terms of its repository"
@@ -175,14 +175,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument('--out', type=Path, default=Path('models'))
     given = parser.parse_args(arguments)
     release = RELEASES[given.data]
-    try:
-        for path in import_dimos(given.checkpoint, release, replace(RELEASED, size=release.size),
-                                 given.out):
-            print(path)
-    except (MosError, OSError) as error:
-        print(f'mos import dimos: {error}', file=sys.stderr)
-        return 1
-    return 0
+    config = replace(RELEASED, size=release.size)
+    return run_import('dimos', lambda: import_dimos(given.checkpoint, release, config, given.out))
 
 
 if __name__ == '__main__':

@@ -24,7 +24,6 @@ import torch
 from torch import Tensor, nn
 
 from mos_perception.engine.card import ImageSpec
-from mos_perception.errors import MosError
 from training.checkpoints import keep, read_state, take
 from training.import_sam2 import LICENCE as SAM2_LICENCE
 from training.import_sam2 import appearance_graph, example_levels, load_sam2, memory_graphs
@@ -34,7 +33,7 @@ from training.nets.gmos_s import GmosS
 from training.nets.gmos_whole import GEOMETRY_LICENCES, TARGET, WholeGmos
 from training.nets.pi3 import MEAN, STD, Pi3Config, Pi3Trunk
 from training.nets.sam2 import SIZES, AppearanceEncoder, sam2_config
-from training.static_graphs import Graph, card_of_import, move_in, write_graph
+from training.static_graphs import Graph, card_of_import, move_in, run_import, write_graph
 
 if TYPE_CHECKING:
     from transformers import Sam2VideoConfig, Sam2VideoModel
@@ -177,16 +176,10 @@ def main(arguments: list[str] | None = None) -> int:
                         metavar=('H', 'W'), help="Pi3's input in px, multiples of 14")
     parser.add_argument('--out', type=Path, default=Path('models'))
     given = parser.parse_args(arguments)
-    try:
-        networks = Networks(GmosConfig(), Pi3Config(size=tuple(given.image_size)),
-                            sam2_config(given.size))
-        files = {'gmos': given.checkpoint, 'pi3': given.pi3, 'sam2': given.sam2}
-        for path in import_gmos(files, networks, given.out):
-            print(path)
-    except (MosError, OSError) as error:
-        print(f'mos import gmos: {error}', file=sys.stderr)
-        return 1
-    return 0
+    networks = Networks(GmosConfig(), Pi3Config(size=tuple(given.image_size)),
+                        sam2_config(given.size))
+    files = {'gmos': given.checkpoint, 'pi3': given.pi3, 'sam2': given.sam2}
+    return run_import('gmos', lambda: import_gmos(files, networks, given.out))
 
 
 if __name__ == '__main__':

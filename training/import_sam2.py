@@ -21,12 +21,11 @@ import torch
 from torch import Tensor
 
 from mos_perception.engine.card import ImageSpec
-from mos_perception.errors import MosError
 from training.checkpoints import keep, read_state, take
 from training.nets.pi3 import MEAN, STD
 from training.nets.sam2 import SIZES, AppearanceEncoder, from_official, make_sam2, sam2_config
 from training.nets.sam2_memory import MaskFromMemory, MaskPrompt, MemoryEncoder
-from training.static_graphs import Graph, card_of_import, move_in, write_graph
+from training.static_graphs import Graph, card_of_import, move_in, run_import, write_graph
 
 if TYPE_CHECKING:
     from transformers import Sam2VideoConfig, Sam2VideoModel
@@ -107,13 +106,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument('--size', choices=SIZES, default='large')
     parser.add_argument('--out', type=Path, default=Path('models'))
     given = parser.parse_args(arguments)
-    try:
-        for path in import_sam2(given.checkpoint, sam2_config(given.size), given.out):
-            print(path)
-    except (MosError, OSError) as error:
-        print(f'mos import sam2: {error}', file=sys.stderr)
-        return 1
-    return 0
+    return run_import('sam2', lambda: import_sam2(given.checkpoint, sam2_config(given.size),
+                                                  given.out))
 
 
 if __name__ == '__main__':

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from mos_perception.engine.card import (
 )
 from mos_perception.engine.interface import TensorSpec
 from mos_perception.engine.ort import OrtEngine
-from mos_perception.errors import EngineError
+from mos_perception.errors import EngineError, MosError
 from training.onnx_files import OPSET, without_traces
 
 TOLERANCE = 1e-4
@@ -39,6 +40,7 @@ class Graph:
     outputs: tuple[str, ...]
     image: ImageSpec
     """How the runtime must normalise an image input."""
+    architecture: str = 'gmos'
 
 
 def write_graph(graph: Graph, path: Path) -> dict[str, float]:
@@ -76,8 +78,8 @@ def write_card(graph: Graph, path: Path, licence: str, about: dict[str, Any]) ->
     inputs, outputs = (_specs(values) for values in (loaded.input, loaded.output))
     data = data_file(path)
     save_card(ModelCard(
-        path.stem, 'gmos', path.name, sha256_of(path), inputs, outputs, graph.image, None, None,
-        PostprocessSpec(20, 0.5), about, {}, licence,
+        path.stem, graph.architecture, path.name, sha256_of(path), inputs, outputs, graph.image,
+        None, None, PostprocessSpec(20, 0.5), about, {}, licence,
         data_sha256=sha256_of(data) if data.exists() else None), path)
 
 
@@ -101,6 +103,19 @@ def move_in(staged: Path, out: Path) -> list[Path]:
     for path in found:
         os.replace(path, out / path.name)
     return [out / path.name for path in found]
+
+
+def run_import(what: str, make: Callable[[], list[Path]]) -> int:
+    """The end of every `mos import`: print the paths it made, or one line of what is wrong; the
+    exit code.
+    """
+    try:
+        for path in make():
+            print(path)
+    except (MosError, OSError) as error:
+        print(f'mos import {what}: {error}', file=sys.stderr)
+        return 1
+    return 0
 
 
 def _specs(values: Sequence[onnx.ValueInfoProto]) -> tuple[TensorSpec, ...]:

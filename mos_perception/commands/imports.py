@@ -16,17 +16,18 @@ _NEEDS = {'training': 'a source checkout (run it there)', 'torch': 'pip install 
 
 
 _OPTIONS = {'gmos': ('checkpoint', 'pi3', 'sam2', 'size', 'out', 'image_size'),
-            'sam2': ('checkpoint', 'size', 'out'), 'dimos': ('checkpoint', 'data', 'out')}
+            'sam2': ('checkpoint', 'size', 'out'), 'dimos': ('checkpoint', 'data', 'out'),
+            'dvis': ('checkpoint', 'queries', 'frames', 'out')}
 
 
 def import_command(args: argparse.Namespace) -> None:
-    """`mos import gmos | sam2 | dimos`: see `training/import_*.py`.
+    """`mos import gmos | sam2 | dimos | dvis`: see `training/import_*.py`.
 
     Raises MissingLibraryError that names what is not installed, EngineError where it failed.
     """
     missing = [f'{name}: {remedy}' for name, remedy in _NEEDS.items()
                if importlib.util.find_spec(name) is None
-               and (name != 'transformers' or args.what != 'dimos')]
+               and (name != 'transformers' or args.what in ('gmos', 'sam2'))]
     if missing:
         raise MissingLibraryError(f'mos import needs what is not here: {"; ".join(missing)}')
     command = [sys.executable, '-m', f'training.import_{args.what}']
