@@ -38,7 +38,7 @@ def refine_command(args: argparse.Namespace) -> None:
             refinement = Refinement(run.pipeline.tracker,
                                     load_refiner(args.refiner, run.pipeline.tracker.card))
             statistics = RunStatistics()
-            results = refinement.over(_counted(with_progress(run, args), statistics))
+            results = refinement.over(_counted(with_progress(run, name='refine'), statistics))
             files = write_overlays(pictures, _written(results, run, statistics, out))
             if not files:
                 raise BagError(

@@ -55,7 +55,7 @@ def replay_bag(args: argparse.Namespace) -> tuple[dict[str, Any], list[Path]]:
             else None
         )
         bag_out = stack.enter_context(BagWriter(args.out_bag)) if args.out_bag is not None else None
-        steps = _booked(with_progress(run, args), statistics, sha, jsonl, bag_out)
+        steps = _booked(with_progress(run, args.quiet), statistics, sha, jsonl, bag_out)
         if args.rrd is not None:
             from mos_perception.reports.rerun_file import RerunFile
             steps = stack.enter_context(RerunFile(args.rrd)).watch(steps)
@@ -114,7 +114,7 @@ def evaluate_bag(args: argparse.Namespace) -> tuple[dict[str, Any], Scorer]:
             play = Replay(
                 bag, with_topics(bag, config_from(args), args.image_topic, args.events_topic)
             )
-            for step in with_progress(play, args):
+            for step in with_progress(play, args.quiet):
                 statistics.add(step.outcome)
                 if isinstance(step.outcome, Result):
                     evaluator.add(step.outcome)
@@ -247,18 +247,18 @@ def as_json(outcome: Result | Skip | Fault) -> dict[str, Any]:
     }
 
 
-def with_progress(run: Replay, args: argparse.Namespace) -> Iterator[Step]:
+def with_progress(run: Replay, quiet: bool = False, name: str = 'replay') -> Iterator[Step]:
     """The steps of a replay, with a bar on a terminal and a line per tenth otherwise (both on
-    stderr); `args.quiet`: with neither.
+    stderr); `quiet`: with neither.
     """
-    if args.quiet:
+    if quiet:
         yield from run
         return
     console = Console(stderr=True)
     if console.is_terminal:
         from rich.progress import Progress
         with Progress(console=console, transient=True) as bar:
-            task = bar.add_task('replay', total=run.total)
+            task = bar.add_task(name, total=run.total)
             for step in run:
                 bar.update(task, completed=run.messages)
                 yield step
@@ -268,7 +268,7 @@ def with_progress(run: Replay, args: argparse.Namespace) -> Iterator[Step]:
         tenth = 10 * run.messages // max(run.total, 1)
         if tenth > told:
             told = tenth
-            console.print(f'replay: {run.messages} of {run.total} messages', highlight=False)
+            console.print(f'{name}: {run.messages} of {run.total} messages', highlight=False)
         yield step
 
 

@@ -28,7 +28,7 @@ from mos_perception.tracking.windows import RELATION, STATE, window_inputs
 
 WINDOW = 80  # frames; from there on DVIS found semi-online as good as whole videos
 OVERLAP = 20
-LEAST = 0.3  # probability from which an instance may be a track's; chosen on split `val`
+LEAST = 0.1  # probability from which an instance may be a track's; chosen on split `val`
 
 
 @dataclass(frozen=True)
