@@ -33,6 +33,7 @@ from training.baselines.scoring import add_frame
 from training.datasets.sequences import clip_of
 from training.evaluate_masks import evaluate_masks
 from training.evaluate_static import evaluate_static, report
+from training.evaluate_tasks import TASKS, evaluate_task, report_task
 from training.evaluate_video import evaluate_videos
 from training.scenes import render_clip
 from training.scenes.catalog import scene_name
@@ -239,6 +240,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     option('--masks', type=Path, metavar='FOLDER', help='with --data and --frames-only: what moves '
            'as masks there, scored by the protocols of the data set: MOS-I, J and F, boxes')
+    option('--task', choices=TASKS, help='labelled video: --data is its truth, the JSON of vis and '
+           'vps, the folder of vss (mos_perception/evaluation/video_files.py)')
+    option('--predictions', type=Path, help='with --task: the results JSON of vis, else a folder; '
+           'default for vis: what the model finds moving, without classes')
     option('--factors', action='store_true',
            help='instead of --preset: every level, and mid with one difficulty factor changed')
     option('--knobs', action=_Renamed, nargs=0, const='--factors', help=argparse.SUPPRESS)
@@ -258,16 +263,26 @@ def main(arguments: list[str] | None = None) -> int:
     """Command line."""
     args = _parser().parse_args(arguments)
     try:
+        if args.task and args.data is None:
+            raise ConfigError(f'--task {args.task} needs --data')
+        if args.predictions and not args.task:
+            raise ConfigError('--predictions needs --task')
+        if args.task and (args.predictions or args.task != 'vis'):
+            return report_task(args.task, args.data, evaluate_task(
+                args.task, args.data, args.predictions, args.split), args.json)
         theta = -1.0 if args.score_threshold is None else args.score_threshold
         config = Config(model=args.model or 'auto', backend='onnxruntime', threads=args.threads,
                         score_threshold=theta, causal=args.causal)
-        if args.frames_only:
+        if args.frames_only or args.task:
             config = replace(config, events_topic='')
         if args.events_static:
             config = replace(config, image_topic='')
         model = load_model(config)
         if args.events_static:
             return report(evaluate_static(Pipeline(config, model), args.events_static), args.json)
+        if args.task:
+            return report_task(args.task, args.data, evaluate_task(
+                args.task, args.data, None, args.split, Pipeline(config, model)), args.json)
         if args.masks:
             if not (args.data and args.frames_only):
                 raise ConfigError('--masks needs --data and --frames-only')

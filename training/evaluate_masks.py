@@ -10,6 +10,7 @@ objects move, J and F, boxes.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from rich.console import Console
 from rich.progress import track
 
 from mos_perception import formats
-from mos_perception.datatypes import Fault, Skip, SyncedInput
+from mos_perception.datatypes import Fault, Result, Skip, SyncedInput
 from mos_perception.errors import ConfigError, EngineError
 from mos_perception.evaluation.davis_protocol import MAX_PROPOSALS
 from mos_perception.evaluation.mask_folders import FolderEvaluator
@@ -35,9 +36,25 @@ def moving_tracks(pipeline: Pipeline, sequence: Sequence) -> np.ndarray:
     Raises EngineError for a failed inference, DatasetError without frames.
     """
     sequence.require_frames('scoring')
-    pipeline.reset()
     labels = np.zeros((len(sequence), *sequence.size), np.uint16)
     row = {int(stamp): n for n, stamp in enumerate(sequence.stamps_ns)}
+    for outcome in outcomes(pipeline, sequence):
+        ids = outcome.tracks.instance_ids(len(outcome.instances)) * outcome.instances.moving
+        labels[row[outcome.stamp_ns]] = outcome.instances.id_image(ids)
+    areas = np.bincount(labels.ravel(), minlength=1)
+    areas[0] = 0
+    kept = sorted(number for number in np.argsort(-areas, kind='stable')[:MAX_PROPOSALS]
+                  if areas[number])
+    table = np.zeros(len(areas), np.uint8)
+    table[kept] = np.arange(1, len(kept) + 1)
+    return table[labels]
+
+
+def outcomes(pipeline: Pipeline, sequence: Sequence) -> Iterator[Result]:
+    """What the pipeline, begun anew, says of the frames of a sequence. Raises EngineError for a
+    failed inference.
+    """
+    pipeline.reset()
     waiting = (SyncedInput(int(sequence.stamps_ns[n]), '', sequence.frame(n), None, sequence.size,
                            epoch=pipeline.epoch)
                for n in range(len(sequence)) if sequence.frame_exists(n))
@@ -51,15 +68,7 @@ def moving_tracks(pipeline: Pipeline, sequence: Sequence) -> np.ndarray:
         outcome = pipeline.process(sample)
         if isinstance(outcome, (Skip, Fault)):
             raise EngineError(f'{sequence.name}, frame at {sample.stamp_ns} ns: {outcome}')
-        ids = outcome.tracks.instance_ids(len(outcome.instances)) * outcome.instances.moving
-        labels[row[sample.stamp_ns]] = outcome.instances.id_image(ids)
-    areas = np.bincount(labels.ravel(), minlength=1)
-    areas[0] = 0
-    kept = sorted(number for number in np.argsort(-areas, kind='stable')[:MAX_PROPOSALS]
-                  if areas[number])
-    table = np.zeros(len(areas), np.uint8)
-    table[kept] = np.arange(1, len(kept) + 1)
-    return table[labels]
+        yield outcome
 
 
 def evaluate_masks(pipeline: Pipeline, data_set: Path, out: Path, as_json: bool = False) -> int:

@@ -4,6 +4,8 @@ the same packets.
 
 from pathlib import Path
 
+import pytest
+
 from mos_perception.commands.demo import DemoOptions, run_demo
 from mos_perception.config import Config
 from mos_perception.datatypes import Result
@@ -15,14 +17,14 @@ from mos_perception.reports.run_report import node_results
 BAG = Path(__file__).resolve().parents[1] / 'bags' / 'demo'
 
 
-def live_results(out, count):
+def live_results(out, count, tracker):
     """What the node publishes, by stamp. Reliably, and slower until no frame is passed over.
 
     A skipped frame, which a loaded machine owes nobody, would change the tracks after it.
     """
     # causal: the last frames of a live stream wait for later ones, a bag's end is known
     settings = ('input_reliable=true', 'deadline_s=5.0', 'threads=1', 'publish_digest=true',
-                'causal=true')
+                'causal=true', f'tracker={tracker}')
     for rate in (0.35, 0.1, 0.03):
         recorded = run_demo(DemoOptions(bag=BAG, out=out / f'{rate}', rate=rate, settings=settings))
         with open_bag(recorded) as answers:
@@ -32,15 +34,17 @@ def live_results(out, count):
     return live
 
 
-def test_the_node_over_dds_gives_what_the_replay_gives(tmp_path):
+@pytest.mark.parametrize('tracker', ['hungarian', 'referring'])
+def test_the_node_over_dds_gives_what_the_replay_gives(tmp_path, tracker):
     with open_bag(BAG) as bag:
-        outcomes = list(replay(bag, with_topics(bag, Config(threads=1, causal=True))))
+        config = Config(threads=1, causal=True, tracker=tracker)
+        outcomes = list(replay(bag, with_topics(bag, config)))
     offline = {outcome.stamp_ns: outcome for outcome in outcomes if isinstance(outcome, Result)}
 
     assert len(offline) == 93
     degraded = [stamp for stamp in sorted(offline) if offline[stamp].degraded]
     assert degraded == sorted(offline)[:2]  # no frame is 40 or 120 ms before them yet
-    live = live_results(tmp_path, len(offline))
+    live = live_results(tmp_path, len(offline), tracker)
     assert live.keys() == offline.keys()
     assert [live[t].window_digest for t in sorted(live)] == [
         offline[t].window.digest() for t in sorted(offline)
