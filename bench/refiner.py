@@ -20,6 +20,7 @@ import numpy as np
 from bench.trackers import CLIPS, JUMP, LOST_S, Sums, masks_of, scored, show
 from mos_perception.config import Config
 from mos_perception.datatypes import Instances, SyncedInput
+from mos_perception.evaluation.track_metrics import TrackCounts, count_tracks
 from mos_perception.evaluation.video_ap import VideoAp, VideoTrack
 from mos_perception.masks import coco_codes
 from mos_perception.models import Model, load_model
@@ -40,8 +41,7 @@ class Method:
 
     def scores(self) -> dict[str, float]:
         """Of all clips."""
-        found = {name: value for name, value in self.sums.counts.scores().items()}
-        return {**{name: value for name, value in self.ap.scores().items()}, **found}
+        return {**self.ap.scores(), **self.sums.counts.scores()}
 
 
 def tracked(clip: Clip, found: list[Instances], kept: list[int], config: Config,
@@ -118,8 +118,7 @@ def run_clip(clip: Clip, kind: str, config: Config, refiner: str, model: Model |
 
 
 def _counts(clip: Clip, kept: list[int], shown: list[Instances],
-            named: list[tuple[np.ndarray, np.ndarray]]):
-    from mos_perception.evaluation.track_metrics import count_tracks
+            named: list[tuple[np.ndarray, np.ndarray]]) -> TrackCounts:
     return count_tracks([scored(clip, at, instances, names)
                          for at, instances, (names, _) in zip(kept, shown, named)])
 
