@@ -122,8 +122,8 @@ class Pipeline:
     def reset(self) -> int:
         """Forget everything that depends on the past; returns the new epoch."""
         with self._lock:
-            for part in (self.sync, self.neighbours, self.tracker):
-                part.reset()
+            self.sync.reset(self.neighbours.reset())
+            self.tracker.reset()
         self.stream.reset()
         self.gyroscope.reset()
         return self.epoch
@@ -132,8 +132,7 @@ class Pipeline:
         """What `/diagnostics` says of the pipeline itself."""
         return {'model': self.model.card.id, 'epoch': self.epoch,
                 'model delay ms': self.neighbours.delay_ms,
-                'total events decoded': self.sync.events_in,
-                'event buffer bytes': self.sync.buffer.nbytes,
+                **self.sync.report(),
                 **self.stream.clock_report(), **self.gyroscope.report(),
                 **self.registration.report(), **self.tracker.store.report(),
                 **{f'engine {key}': value for key, value in self.model.report().items()}}

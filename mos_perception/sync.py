@@ -71,6 +71,9 @@ class Synchronizer:
         self._other_camera = other_camera
         self.buffer = EventBuffer(max_bytes)
         self.events_in = 0  # since the start, over all epochs
+        self.ticks = 0      # inputs without a frame, likewise
+        self._forgotten = 0
+        self._waiting: deque[tuple[Frame, int]] = deque()
         self.epoch = -1
         self.reset()
 
@@ -79,11 +82,15 @@ class Synchronizer:
         self.deadline_ns = round(config.deadline_s * 1e9)
         self.stale_ns = round(config.stale_after_s * 1e9)
 
-    def reset(self) -> None:
-        """Forget frames, events and gaps; the epoch grows by one."""
+    def reset(self, held: int = 0) -> None:
+        """Forget frames, events and gaps; the epoch grows by one.
+
+        The frames that waited here, and `held` that waited elsewhere, are a Skip of the next push.
+        """
         self.epoch += 1
+        self._forgotten += len(self._waiting) + held
         self.buffer.reset()
-        self._waiting: deque[tuple[Frame, int]] = deque()
+        self._waiting.clear()
         self._gaps: deque[tuple[int, int, int]] = deque()
         self._watermark_ns: int | None = None
         self._last_frame_ns: int | None = None
@@ -125,6 +132,11 @@ class Synchronizer:
         """
         return self._waiting[0][1] + self.deadline_ns if self._waiting else None
 
+    def report(self) -> dict[str, int]:
+        """What `/diagnostics` says of it."""
+        return {'total events decoded': self.events_in, 'total inputs without frame': self.ticks,
+                'event buffer bytes': self.buffer.nbytes}
+
     def jumped_back(self, stamp_ns: int, last_ns: int | None) -> bool:
         """True when a stamp says that time started anew (bag loop, restarted driver)."""
         return last_ns is not None and stamp_ns < last_ns - JUMP_BACK_NS
@@ -162,7 +174,7 @@ class Synchronizer:
         self._trim()
         if dropped:
             self._kept_from_ns = max(self._kept_from_ns, self.buffer.oldest_ns)
-            return [
+            return self._said() + [
                 Skip(
                     SkipReason.BUFFER_FULL,
                     self._watermark_ns or 0,
@@ -170,14 +182,14 @@ class Synchronizer:
                     dropped,
                 )
             ]
-        return []
+        return self._said()
 
     def push_frame(self, frame: Frame, now_ns: int) -> list[Skip]:
         """Take one frame; refuses other sizes than the first, and stamps that do not move forward.
         """
         self._frame_size = self._frame_size or frame.size
         if frame.size != self._frame_size:
-            return [
+            return self._said() + [
                 Skip(
                     SkipReason.SIZE_CHANGED,
                     frame.stamp_ns,
@@ -188,11 +200,18 @@ class Synchronizer:
         last = self._last_frame_ns
         if last is not None and frame.stamp_ns <= last:
             reason = SkipReason.DUPLICATE if frame.stamp_ns == last else SkipReason.OUT_OF_ORDER
-            return [Skip(reason, frame.stamp_ns, f'frame stamp {frame.stamp_ns} after {last}')]
+            return self._said() + [
+                Skip(reason, frame.stamp_ns, f'frame stamp {frame.stamp_ns} after {last}')]
         self._last_frame_ns, self._frame_id = frame.stamp_ns, frame.frame_id
         self._next_tick_ns = None
         self._waiting.append((frame, now_ns))
-        return []
+        return self._said()
+
+    def _said(self) -> list[Skip]:
+        """The frames that a reset made void since the last push."""
+        count, self._forgotten = self._forgotten, 0
+        why = 'these waited for their events, or for later frames, when everything was reset'
+        return [Skip(SkipReason.RESET, 0, why, count)] if count else []
 
     def ready(self, now_ns: int) -> list[SyncedInput]:
         """The inputs whose window is complete or whose deadline has passed, oldest first."""
@@ -290,6 +309,7 @@ class Synchronizer:
         while (self.edges(self._next_tick_ns)[1] <= mark
                and not self._gyroscope_behind(self._next_tick_ns)):
             samples.append(self._join(self._next_tick_ns, None, WindowStatus.COMPLETE, 0.0))
+            self.ticks += 1
             self._last_frame_ns = self._next_tick_ns if self._frames else None
             self._next_tick_ns += self.tick_ns
         return samples

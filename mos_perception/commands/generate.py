@@ -1,13 +1,15 @@
 """`python -m mos_perception.commands.generate`: parameter file and reference pages, made from
-`config.py` and `mos_msgs/`.
+`config.py`, `mos_msgs/` and the fault tests.
 
 A test checks that the committed files equal what this makes.
 """
 
 from __future__ import annotations
 
+import ast
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from mos_perception.config import FIELDS
 
 ROOT = Path(__file__).resolve().parents[2]
 _NOTE = 'Made by `python -m mos_perception.commands.generate`; do not edit.'
+FAULT_ROWS = 32
 _TYPES = {bool: 'bool', int: 'int', float: 'double', str: 'string'}
 
 
@@ -68,6 +71,44 @@ def message_page() -> str:
     return '\n'.join(lines) + '\n'
 
 
+def fault_tests() -> list[tuple[int, str, str, Path, str]]:
+    """(row, injected, promised, file from the root, test) of every test marked `fault`, by row."""
+    found = []
+    for path in sorted((ROOT / 'test').rglob('test_*.py')):
+        for node in ast.parse(path.read_text()).body:
+            for row, injected, promised in map(ast.literal_eval, _fault_marks(node)):
+                found.append((row, injected, promised, path.relative_to(ROOT), node.name))
+    return sorted(found)
+
+
+def _fault_marks(node: ast.stmt) -> Iterator[ast.Tuple]:
+    for call in getattr(node, 'decorator_list', []):
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == 'pytest.mark.fault':
+            yield ast.Tuple(call.args, ast.Load())
+
+
+def fault_page() -> str:
+    """docs/faults.md: what is done to the node, what it promises then, and the test that proves it.
+    """
+    found = fault_tests()
+    lines = [
+        '# Faults',
+        '',
+        _NOTE,
+        '',
+        f'{len({row for row, *_ in found})} of {FAULT_ROWS} faults that a robot must survive are '
+        'tested, over real nodes, processes and DDS where the fault is one of those. '
+        '`python -m pytest -m fault` runs them. "Fake driver": the kernels\' source on the CPU '
+        'under a driver that fails as told; no GPU was used.',
+        '',
+        '| fault | what is done | what is promised | test |',
+        '|---|---|---|---|',
+    ]
+    lines += [f'| {row} | {injected} | {promised} | `{path}::{test}` |'
+              for row, injected, promised, path, test in found]
+    return '\n'.join(lines) + '\n'
+
+
 def files() -> dict[Path, str]:
     """Every generated file, path from the root -> content."""
     return {
@@ -75,6 +116,7 @@ def files() -> dict[Path, str]:
         Path('config/gmos.yaml'): parameter_file(model='gmos_nano', events_topic=''),
         Path('docs/parameters.md'): parameter_page(),
         Path('docs/messages.md'): message_page(),
+        Path('docs/faults.md'): fault_page(),
     }
 
 

@@ -11,6 +11,7 @@ import difflib
 import hashlib
 import json
 import os
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,7 +161,28 @@ def load_card(onnx_path: Path) -> ModelCard:
                 f'model file {file} has sha256 {actual}, its card says {digest}: '
                 'the file is damaged or not the one described; restore it or export again'
             )
+    check_external(onnx_path, card.data_sha256 is not None)
     return card
+
+
+def check_external(onnx_path: Path, has_data: bool = False) -> None:
+    """Raise EngineError where a graph asks for weights in any file but the `.data` beside it, whose
+    digest the card must have (`has_data`).
+
+    ONNX keeps such a path in a StringStringEntryProto: field 1 is 'location', field 2 the path.
+    """
+    graph = onnx_path.read_bytes()
+    allowed = {data_file(onnx_path).name.encode()} if has_data else set()
+    for found in re.finditer(rb'\x0a\x08location', graph):
+        after = graph[found.end():found.end() + 2]
+        end = found.end() + 2
+        path = graph[end:end + after[1]] if after[:1] == b'\x12' and len(after) == 2 else b''
+        if path not in allowed:
+            name = path.decode(errors='replace') or 'a place that cannot be read'
+            raise EngineError(
+                f'model file {onnx_path} wants weights from {name!r}: only {data_file(onnx_path)} '
+                'with its data_sha256 in the card is read; export the model again'
+            )
 
 
 def read_card(onnx_path: Path) -> tuple[str, Any]:

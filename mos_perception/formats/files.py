@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import pickle
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -24,7 +26,8 @@ CHUNK = 4_000_000  # events taken together
 _LIBRARY_ERRORS = (
     csv.Error, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, EOFError,
     RuntimeError, ArithmeticError, MemoryError, zipfile.BadZipFile, zlib.error,
-    pickle.UnpicklingError, struct.error, cv2.error)
+    pickle.UnpicklingError, struct.error, cv2.error,
+    SyntaxError, tokenize.TokenError)  # of NumPy, which reads a header as Python text
 
 
 @contextmanager
@@ -54,6 +57,15 @@ def h5py() -> ModuleType:
         raise MissingLibraryError('this format is stored as HDF5 and h5py is not installed: '
                                   'run "pip install h5py"') from error
     return library
+
+
+def below(folder: Path, name: str) -> Path:
+    """The file that a data set names, in its folder. Raises DatasetError for a path that leaves it.
+    """
+    if Path(name).is_absolute() or '..' in Path(name).parts:
+        raise DatasetError(f'{folder}: the data set names the file {name!r}: it must lie inside of '
+                           'the folder')
+    return folder / name
 
 
 def read_json(path: Path) -> Any:
@@ -107,6 +119,7 @@ def read_npz(path: Path, name: str) -> Any:
         if member not in archive.namelist():
             held = ', '.join(archive.namelist()) or 'nothing'
             raise DatasetError(f'{path} lacks {name!r}; it holds {held}')
+        _check_memory(path, archive.getinfo(member).file_size)
         with archive.open(member) as file:
             if _header_type(file).hasobject:
                 value = _Unpickler(file, encoding='latin1').load()
@@ -114,6 +127,14 @@ def read_npz(path: Path, name: str) -> Any:
                 return value.item() if is_scalar else value
         with archive.open(member) as file:
             return np.lib.format.read_array(io.BytesIO(file.read()), allow_pickle=False)
+
+
+def _check_memory(path: Path, size: int) -> None:
+    """Raise DatasetError where a member unpacks to more bytes than the machine has."""
+    there = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+    if size > there:
+        raise DatasetError(f'{path} claims to unpack to {size} bytes, the machine has {there}: it '
+                           'is damaged or made to fill the memory')
 
 
 def _header_type(file: Any) -> np.dtype:

@@ -18,7 +18,7 @@ import numpy as np
 
 from mos_perception.errors import DatasetError
 from mos_perception.formats import tracks
-from mos_perception.formats.files import naming, read_json, write_json
+from mos_perception.formats.files import below, naming, read_json, write_json
 from mos_perception.formats.findings import Report
 from mos_perception.formats.image_files import read_rgb, write_rgb
 from mos_perception.formats.layout import refuse_existing
@@ -71,7 +71,7 @@ def read(path: str | Path, name: str = '', fps: float = FPS) -> Sequence:
 
 def _read(file: Path, name: str, video: Video, fps: float) -> Sequence:
     with naming(file):
-        files = [images_folder(file) / picture for picture in video['file_names']]
+        files = [below(images_folder(file), picture) for picture in video['file_names']]
         size, count = (int(video['height']), int(video['width'])), len(files)
         records = _records(read_json(file), video)
         stamps = video.get('stamps_ns') or regular_stamps(range(count), fps)
@@ -133,7 +133,7 @@ def inspect(path: Path, report: Report) -> None:
 
 def _inspect_video(file: Path, annotations: dict[str, Any], video: Video, report: Report) -> None:
     where = f'{file} (video {video["id"]})'
-    pictures = [images_folder(file) / name for name in video['file_names']]
+    pictures = [below(images_folder(file), name) for name in video['file_names']]
     there = [picture for picture in pictures if picture.is_file()]
     gone = [picture for picture in pictures if not picture.is_file()]
     if gone:

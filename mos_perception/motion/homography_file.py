@@ -31,13 +31,13 @@ def read_homography(path: str | Path) -> Homography:
     """The homography in a file. Raises ConfigError naming the file and what is wrong with it."""
     try:
         found = json.loads(Path(path).read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f'homography_file {path} cannot be read: {error}; make one with '
                           '`mos register BAG`') from error
     try:
         matrix = np.array(found['homography'], np.float64)
         sizes = [_size(found[name]) for name in ('event_size', 'frame_size')]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ConfigError(
             f'homography_file {path}: {type(error).__name__}: {error}; it must hold event_size '
             'and frame_size, [height, width] each, and a homography of 3 x 3 numbers') from error

@@ -29,13 +29,16 @@ class Neighbours:
         """How much later than its frame an answer comes, at least."""
         return self._history.delay_ms if self._history is not None else 0.0
 
-    def reset(self) -> None:
-        """Forget the frames, and the inputs that wait for later ones."""
+    def reset(self) -> int:
+        """Forget the frames, and the inputs that wait for later ones: returns how many of frames.
+        """
+        held = sum(sample.frame is not None for sample in self._held)
         for history in (self._history, self._drawn):
             if history is not None:
                 history.reset()
         self._held.clear()
         self._settled.clear()
+        return held
 
     def push(self, samples: list[SyncedInput]) -> list[SyncedInput]:
         """The inputs that are complete now, oldest first."""

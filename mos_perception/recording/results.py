@@ -26,6 +26,8 @@ from mos_perception.recording.messages import (
     stamp_ns,
 )
 
+MAX_MASK_BYTES = 1 << 30  # a hundred masks of 10 megapixels
+
 
 @dataclass(frozen=True)
 class NodeResult:
@@ -91,9 +93,13 @@ def read_result(cdr: bytes) -> NodeResult:
             f'result is of a {size[0]} x {size[1]} px image: each side must be within [1, '
             f'{MAX_SIDE}]'
         )
+    if len(rows) * size[0] * size[1] > MAX_MASK_BYTES:
+        raise BagError(f'result has {len(rows)} masks of {size[0]} x {size[1]} px: at most '
+                       f'{MAX_MASK_BYTES} px in all are read')
     masks = np.zeros((len(rows), *size), bool)
     for n, row in enumerate(rows):
-        masks[n] = _decode(row, size)
+        if row.mask_encoding:  # else its pages stay untouched
+            masks[n] = _decode(row, size)
     boxes = np.array([row.box for row in rows], np.float32).reshape(-1, 4)
     instances = Instances(
         masks,
@@ -160,9 +166,7 @@ def _message(stamp: int, frame_id: str, **fields: Any) -> bytes:
 
 
 def _decode(row: Any, size: tuple[int, int]) -> np.ndarray:
-    """(H, W) bool mask of an instance message; empty where it carries none. Raises BagError."""
-    if row.mask_encoding == '':
-        return np.zeros(size, bool)
+    """(H, W) bool mask of an instance message that carries one. Raises BagError."""
     found = tuple(int(value) for value in row.mask_size)
     if row.mask_encoding != COCO_RLE or found != size:
         raise BagError(

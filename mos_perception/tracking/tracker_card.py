@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mos_perception.engine.card import build_card, read_card, sha256_of
+from mos_perception.engine.card import build_card, check_external, read_card, sha256_of
 from mos_perception.engine.interface import Engine, TensorSpec
 from mos_perception.errors import EngineError
 from mos_perception.tracking.tokens import PAIR, PLACE, width
@@ -65,6 +65,7 @@ def _load(kind: type[Card], path: Path) -> Card:
         raise EngineError(f'tracker file {path} has sha256 {actual}, its card says {card.sha256}: '
                           'the file is damaged or not the one described; restore it or export '
                           'again')
+    check_external(path)
     return card
 
 

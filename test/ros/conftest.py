@@ -1,11 +1,6 @@
 """Real nodes over real DDS, in a graph of their own."""
 
 import importlib.util
-import os
-import random
-import sys
-import tempfile
-from pathlib import Path
 
 if importlib.util.find_spec('rclpy') is None:
     collect_ignore_glob = ['test_*.py']
@@ -14,9 +9,5 @@ if importlib.util.find_spec('rclpy') is None:
         """Say what is left out."""
         return 'test/ros is left out: no ROS 2 here; `make test` builds one'
 else:
-    # Before rclpy is imported by any test.
-    os.environ['ROS_DOMAIN_ID'] = str(random.randint(1, 100))
-    os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
-    os.environ['ROS_LOG_DIR'] = tempfile.mkdtemp(prefix='mos_ros_log_')
-    sys.path.insert(0, str(Path(__file__).parent))
+    import ros_graph  # noqa: F401 (before rclpy is imported by any test)
     from ros_rig import messages, rig, ros, start, tiny_model  # noqa: F401 (fixtures)

@@ -105,24 +105,28 @@ class Rig:
     START_NS, FRAME_NS, HEIGHT, WIDTH = START_NS, FRAME_NS, HEIGHT, WIDTH
     image, packet, square, wait = map(staticmethod, (image, packet, square, wait_until))
 
-    def __init__(self, parameters: dict[str, Any], listen: tuple[str, ...]) -> None:
+    def __init__(self, parameters: dict[str, Any], listen: tuple[str, ...],
+                 namespace: str = '') -> None:
         overrides = [
             Parameter(name, value=value)
             for name, value in {'autostart': False, **parameters}.items()
         ]
-        self.node = MosNode(parameter_overrides=overrides)
-        self.client = rclpy.create_node('client')
+        self.node = MosNode(parameter_overrides=overrides, namespace=namespace)
+        self.client = rclpy.create_node('client', namespace=namespace)
+        self.prefix = f'/{namespace}' if namespace else ''
         self.got: dict[str, list] = {name: [] for name in listen}
         for name in listen:
             self.client.create_subscription(
-                OUTPUTS[name], f'/mos_perception/{name}', self.got[name].append, qos.output()
+                OUTPUTS[name], f'{self.prefix}/mos_perception/{name}', self.got[name].append,
+                qos.output()
             )
-        self.images = self.client.create_publisher(Image, '/image', qos.playback(50))
+        self.images = self.client.create_publisher(Image, f'{self.prefix}/image', qos.playback(50))
         # One process cannot have two types on one topic.
         config = self.node.config
         kind = Image if config.sync_policy == 'approximate' else {
             'event_array': EventArray, 'event_packet': EventPacket}[config.events_type]
-        self.packets = self.client.create_publisher(kind, '/events', qos.playback(200))
+        self.packets = self.client.create_publisher(
+            kind, f'{self.prefix}/events', qos.playback(200))
         self._threads = []
         for item in (self.node, self.client):
             executor = SingleThreadedExecutor()
@@ -155,8 +159,9 @@ class Rig:
                 and all(
                     item.get_publisher_count()
                     for node, names in (
-                        (self.node, [f'/{topic}' for _, topic in inputs]),
-                        (self.client, [f'/mos_perception/{name}' for name in self.got]),
+                        (self.node, [f'{self.prefix}/{topic}' for _, topic in inputs]),
+                        (self.client,
+                         [f'{self.prefix}/mos_perception/{name}' for name in self.got]),
                     )
                     for item in node.subscriptions
                     if item.topic_name in names
@@ -176,9 +181,20 @@ class Rig:
         """The node's counters."""
         return self.node.monitor.counts()
 
+    def state(self) -> tuple[str, str]:
+        """The node's state and the reason for it, as /diagnostics would say now."""
+        state, reason = self.node.monitor.state(time.monotonic_ns())
+        return state.value, reason
+
     def wait_results(self, count: int, timeout_s: float = LAST_S) -> bool:
         """Wait for so many instances messages."""
         return wait_until(lambda: len(self.got['instances']) >= count, timeout_s)
+
+    def works_after(self, n: int) -> bool:
+        """A good packet and frame number n give a result."""
+        before = len(self.got['instances'])
+        self.send(n)
+        return self.wait_results(before + 1)
 
     def close(self) -> None:
         """Stop both."""
@@ -211,9 +227,11 @@ def rig(ros: None, tiny_model: str) -> Iterator[Callable[..., Rig]]:
     made = []
 
     def make(
-        listen: tuple[str, ...] = ('instances',), activate: bool = True, **parameters: Any
+        listen: tuple[str, ...] = ('instances',), activate: bool = True, namespace: str = '',
+        **parameters: Any
     ) -> Rig:
-        made.append(Rig({'model': tiny_model, 'input_reliable': True, **parameters}, listen))
+        made.append(Rig({'model': tiny_model, 'input_reliable': True, **parameters}, listen,
+                        namespace))
         if activate:
             made[-1].activate()
         return made[-1]

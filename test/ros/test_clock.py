@@ -2,6 +2,7 @@
 
 import time
 
+import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from ros_rig import FRAME_NS, START_NS, image, packet
 
@@ -23,6 +24,8 @@ def answers_within(bench, count):
     return bench.wait(lambda: len(bench.got['instances']) >= count)
 
 
+@pytest.mark.fault(6, "the host's clock is set forward by 5 s",
+                   'frames alone for a second at most, then windows are whole again (`clock_step`)')
 def test_a_host_clock_set_forward(rig, capfd):
     bench = rig(deadline_s=0.02)
     for n in range(5):
@@ -42,6 +45,8 @@ def test_a_host_clock_set_forward(rig, capfd):
     assert len({message.epoch for message in bench.got['instances']}) == 1
 
 
+@pytest.mark.fault(7, '`use_sim_time` without anything on /clock',
+                   'a warning after 2 s; stamps are answered and the watchdog runs on steady time')
 def test_sim_time_without_a_clock(rig, capfd):
     bench, reports = rig(use_sim_time=True), []
     bench.client.create_subscription(DiagnosticArray, '/diagnostics', reports.append, 10)

@@ -64,6 +64,8 @@ def play(ros, library, tiny_model):
         process.wait()
 
 
+@pytest.mark.fault(22, 'an illegal address: the GPU is lost to the process (fake driver)',
+                   'FAULT, one line, exit code 70 for the supervisor; never tried again here')
 def test_a_lost_device_ends_the_process_with_its_exit_code(play):
     process, found = play('0,0,0,0,700', lambda process, _: process.poll() is not None)
     assert process.wait() == EXIT_DEVICE_LOST == 70
@@ -72,6 +74,8 @@ def test_a_lost_device_ends_the_process_with_its_exit_code(play):
     assert log.count('ends with exit code 70') == 1 and 'Traceback' not in log
 
 
+@pytest.mark.fault(21, 'a failed call and full GPU memory in a running node (fake driver)',
+                   'costs its frame, counted (`faults`); the next is tried; three in a row: FAULT')
 def test_one_failed_call_does_not(play):
     process, found = play('0,0,0,1,0,2', lambda _, found: len(found) >= 8)
     assert len(found) >= 8 and process.poll() is None

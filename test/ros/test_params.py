@@ -39,6 +39,8 @@ def test_whole_number_for_a_decimal(ros):
     node.destroy_node()
 
 
+@pytest.mark.fault(25, 'a parameter out of range or of another type at the start',
+                   'refused; says value and limits')
 @pytest.mark.parametrize('name, value, says', [
     ('score_threshold', 1.5, r'score_threshold is 1.5: must be within \[-1.0, 1.0\]'),
     ('score_threshold', 'high', 'must be float'),
@@ -50,6 +52,8 @@ def test_bad_value_at_start(ros, name, value, says):
         MosNode(parameter_overrides=[Parameter(name, value=value)])
 
 
+@pytest.mark.fault(25, 'a set of parameters with one out of range or read-only',
+                   'refused as a whole with the reason; nothing changes')
 def test_set_is_atomic(rig):
     node = rig().node
     good, bad = Parameter('track_lost_s', value=2.0), Parameter('score_threshold', value=7.0)
@@ -71,6 +75,8 @@ def test_live_threshold_changes_results(rig):
     assert bench.wait_results(2) and not bench.got['instances'][1].instances
 
 
+@pytest.mark.fault(32, 'a parameter nobody knows',
+                   'said, with the nearest that there is')
 def test_unknown_parameter_names_the_nearest(start, tiny_model):
     node = start('node', '--ros-args', '-p', f'model:={tiny_model}', '-p', 'score_treshold:=0.5')
     line = next(line for line in node.stdout if 'score_treshold' in line)
@@ -92,6 +98,8 @@ def test_missing_model_ends_with_one_line(start):
     ), text
 
 
+@pytest.mark.fault(32, 'a parameter file that is no YAML',
+                   'exit code 2, one line that names the file')
 def test_corrupt_parameter_file_ends_with_one_line(start, tmp_path):
     path = tmp_path / 'bad.yaml'
     path.write_text('/**:\n  ros__parameters: [unclosed\n')

@@ -133,6 +133,8 @@ def test_pass_through_is_byte_identical(tmp_path):
         ]
 
 
+@pytest.mark.fault(31, 'an mcap file cut short, without its index',
+                   'what lies before is read; file and byte offset are named')
 @pytest.mark.parametrize('compress', [False, True])
 @pytest.mark.parametrize('share', [0.5, 0.7, 0.999])
 def test_truncated_mcap_gives_what_lies_before(tmp_path, compress, share):
@@ -197,6 +199,8 @@ def test_missing_path_and_empty_folder(tmp_path):
         open_bag(tmp_path)
 
 
+@pytest.mark.fault(31, 'a topic that is missing or of another type',
+                   'the error names file and topic, and lists those there')
 def test_topics_that_are_not_there(tmp_path):
     with BagWriter(tmp_path / 'bag') as bag:
         text = messages.make('std_msgs/msg/String', data='hello')
@@ -269,6 +273,8 @@ def test_writer_is_atomic(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ['bag']
 
 
+@pytest.mark.fault(30, 'the disk is full while a bag is written or finished',
+                   'an error, and no half bag')
 @STORAGES
 @pytest.mark.parametrize('fails', ['write', 'close'])
 def test_full_disk_leaves_nothing(tmp_path, monkeypatch, storage, compress, fails):

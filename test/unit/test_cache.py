@@ -70,6 +70,8 @@ def test_any_other_key_is_a_miss_that_says_why(cache, field):
     assert isinstance(found, Miss) and f"{field} was {KEY[field]!r}, is 'new'" in found.reason
 
 
+@pytest.mark.fault(18, 'an engine file or its side-car cut, edited or gone',
+                   'never loaded: built again, or refused')
 @pytest.mark.parametrize(
     'harm', ['cut', 'flip', 'key', 'sha', 'not json', 'list', 'no plan', 'no side', 'empty']
 )
@@ -132,6 +134,8 @@ def test_build_once_then_use(machine):
     assert machine.build(force=True) == (path, True) and machine.built == 2
 
 
+@pytest.mark.fault(18, 'an engine built for another model, TensorRT, GPU or shape (fake driver)',
+                   'refused with what differs and the command to run')
 @pytest.mark.parametrize('change', ['onnx', 'version', 'device', 'shapes'])
 def test_a_changed_world_is_refused_with_the_command_then_rebuilt(machine, change):
     machine.build()
@@ -164,6 +168,8 @@ def test_an_empty_engine_is_not_stored(machine):
     assert list(machine.folder.glob('*.plan')) == []
 
 
+@pytest.mark.fault(30, 'killed while an engine is written',
+                   'whole or absent, never half')
 @pytest.mark.parametrize('delay_ms', [0, 3, 10, 30])
 def test_killed_while_writing(tmp_path, delay_ms):
     code = (

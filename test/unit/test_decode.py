@@ -83,14 +83,17 @@ def test_evt3_waits_for_high_then_low():
     assert rows(decoded) == [(4, 3, 1, ((2 << 12) + 7) * 1000)]
 
 
-def test_evt3_wrap_and_bit_noise():
+@pytest.mark.fault(8, 'EVT3 time that wraps four times, with noise in its high word',
+                   'int64 ns that go on past every wrap; noise is no wrap')
+def test_evt3_wraps_and_bit_noise():
     decoder = Decoder('evt3', 12, 40)
-    times = []
-    for high in (4095, 5, 3, 4090):  # wrap, noise, onward
-        decoded = decoder.decode(packet([HIGH | high, LOW | 1, ROW | 1, COLUMN | 1]))
-        times += decoded.t_sensor.tolist()
-    wrapped = [(1 << 24) + (high << 12) for high in (5, 3, 4090)]
-    assert times == [(us + 1) * 1000 for us in (4095 << 12, *wrapped)]
+    times, wanted = [], []
+    for wraps in range(5):
+        for high in (5, 3, 4090, 4095):  # wrap, noise, onward
+            decoded = decoder.decode(packet([HIGH | high, LOW | 1, ROW | 1, COLUMN | 1]))
+            times += decoded.t_sensor.tolist()
+            wanted.append(((wraps << 24) + (high << 12) + 1) * 1000)
+    assert times == wanted and decoded.t_sensor.dtype == np.int64
 
 
 def test_evt3_state_carries_over_every_cut():

@@ -144,6 +144,8 @@ def test_memory_full_at_load_is_freed_and_tried_once_more(cached):
     assert full.closed == 1 and free.closed == 0 and engine.driver is free
 
 
+@pytest.mark.fault(21, 'GPU memory is full when the engine is loaded, twice (fake driver)',
+                   'freed and tried once more, then refused with how much was free')
 def test_memory_full_twice_is_refused_with_figures(cached):
     drivers = [FullDriver(), FullDriver()]
     with pytest.raises(DeviceMemoryError, match=r'5 of 4096 MiB free.*\(tried twice\)'):

@@ -9,7 +9,7 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 import yaml
 
-from mos_perception.commands.generate import ROOT, files
+from mos_perception.commands.generate import FAULT_ROWS, ROOT, fault_tests, files
 from mos_perception.config import FIELDS, Config, from_dict
 
 ARGUMENTS = {
@@ -39,6 +39,15 @@ def test_generated_file_is_current(path):
     assert (ROOT / path).read_text() == files()[path], (
         'run: python -m mos_perception.commands.generate'
     )
+
+
+def test_every_fault_has_its_test():
+    assert {row for row, *_ in fault_tests()} == set(range(1, FAULT_ROWS + 1))
+    for row, _, _, path, test in fault_tests():
+        assert path.parts[1] != 'faults' or test.startswith(f'test_fault_{row:02}_')
+    here = {item for path in (ROOT / 'test/faults').glob('test_*.py')
+            for item in re.findall(r'^def (test_fault_\w+)', path.read_text(), re.M)}
+    assert here <= {test for *_, test in fault_tests()}
 
 
 def test_parameter_file_holds_every_default():

@@ -190,6 +190,8 @@ def test_auto_is_the_model_for_the_topics_there_are(topics, name):
     assert model_name(config) == name
 
 
+@pytest.mark.fault(26, 'track ids near the end of their 32 bits',
+                   'a new epoch begins; no id is used twice within one')
 def test_before_the_ids_run_out_a_new_epoch_begins(pipeline):
     pipeline.tracker.store._last_id = LAST_ID - 2 * IMAGE_IDS
     results = []

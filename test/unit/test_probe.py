@@ -69,6 +69,8 @@ def test_names_the_device(fake):
     assert str(found) == 'Fake Orin (sm_87, 14 SMs)'
 
 
+@pytest.mark.fault(20, 'a driver that fails, is too old or sees no device (fake driver)',
+                   'one message each, with the remedy')
 @needs_compiler
 @pytest.mark.parametrize(
     'arguments, words',

@@ -171,7 +171,11 @@ def test_reset_forgets_everything():
     sync.push_frame(frame(400 * MS), 0)
     sync.reset()
     assert sync.watermark_ns is None and not sync.waiting and sync.flush() == []
-    assert sync.push_frame(frame(1 * MS), 0) == []
+    (said,) = sync.push_frame(frame(1 * MS), 0)
+    assert said.reason is SkipReason.RESET and said.count == 1, 'the frame that waited is counted'
+    assert sync.push_frame(frame(2 * MS), 0) == []
+    sync.reset(3)
+    assert [skip.count for skip in feed(sync, 500 * MS) or sync.push_frame(frame(3 * MS), 0)] == [5]
 
 
 @settings(max_examples=60, deadline=None)

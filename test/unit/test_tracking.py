@@ -221,6 +221,8 @@ def test_before_the_messages_ids_end_a_new_epoch_is_due():
     assert update(tracker, instances((0, 0, 9, 9)), 0).ids.tolist() == [1]
 
 
+@pytest.mark.fault(26, 'more objects than tracks may live',
+                   'the lowest score gives way, counted')
 def test_where_there_are_too_many_the_lowest_score_gives_way(monkeypatch):
     monkeypatch.setattr(lifecycle, 'MOST_TRACKS', 2)
     tracker = HungarianTracker(Config())
