@@ -49,7 +49,7 @@ def test_stamps_delay_reset_and_bag_loop(rig, request, model, tracker):
              if stage.name == 'wait']
     assert len(waits) == len(first)
     assert all(0 <= wait - held * FRAME_NS / 1e6 < 5000 for wait in waits)
-    assert first[0].degraded and bool(first[-1].degraded) == (len(first) <= held)
+    assert first[0].degraded and not first[-1].degraded  # the past was missing
 
     client = bench.client.create_client(Reset, '/mos_perception/reset')
     assert client.wait_for_service(LAST_S)

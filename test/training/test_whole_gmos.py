@@ -69,7 +69,7 @@ def test_a_stream_gives_what_the_network_gives(tiny_gmos, name, causal):
     assert report['model'] == name
     for at in (0, 1, 14):
         wanted = in_torch(name, pipeline.model, frames, at, causal)
-        assert len(wanted) and bool(found[at].degraded) == (at < (12 if causal else 6))
+        assert len(wanted) and bool(found[at].degraded) == (at < 14)
         got = found[at].instances
         differ = (got.masks.any(0) != wanted.masks.any(0)).mean()
         assert differ < 1e-3 and len(got) == len(wanted)
