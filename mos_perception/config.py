@@ -185,8 +185,10 @@ class Config:
     tracker: str = parameter(
         'hungarian',
         'what decides which instance is which object; hungarian: overlap and '
-        'embeddings, one assignment per frame; referring: the network of tracker_model',
-        choices=('hungarian', 'referring'),
+        'embeddings, one assignment per frame; referring: the network of tracker_model; '
+        "propagation_flow, propagation_sam2: GMOS' propagator, which carries masks along the flow "
+        'or through the memory of SAM 2.1 (docs/gmos.md)',
+        choices=('hungarian', 'referring', 'propagation_flow', 'propagation_sam2'),
     )
     tracker_model: str = parameter(
         'referring_nano',

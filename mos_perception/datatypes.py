@@ -185,7 +185,7 @@ class SyncedInput:
     frame of the answer before; `flow_error` (h, w) float32 by how many grey levels the two places
     differ. None where there is no such frame. `event_motion` is how the static scene moves over the
     event sensor in the window, by a gyroscope; None where none knows it. `waited_ms` is the wait
-    for the events, `decode_ms` what decoding took since the input before.
+    for the events and for later frames, `decode_ms` what decoding took since the input before.
     """
 
     stamp_ns: int

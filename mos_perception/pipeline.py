@@ -37,10 +37,11 @@ class Pipeline:
         self.gyroscope = Gyroscope.of(config)
         self.registration = Registration(config, self.gyroscope)
         self.sync = Synchronizer.of(config, self.model.card.window, self.gyroscope)
-        self.neighbours = Neighbours(self.model.card.evidence)
+        self.neighbours = Neighbours(self.model.card.surroundings)
         self.stream = EventStream(config.event_decoder)
         self.flow = BackwardFlow()
-        self.tracker = load_tracker(config, self.model.card)
+        self.tracker = load_tracker(config, self.model.card,
+                                    getattr(self.model, 'appearance', None))
         self._lock = threading.Lock()
 
     @property
@@ -123,9 +124,8 @@ class Pipeline:
         """Forget everything that depends on the past; returns the new epoch."""
         with self._lock:
             self.sync.reset(self.neighbours.reset())
-            self.tracker.reset()
-        self.stream.reset()
-        self.gyroscope.reset()
+            for part in (self.tracker, self.stream, self.gyroscope):
+                part.reset()
         return self.epoch
 
     def status(self) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """Shared fixtures: where the real recordings are."""
 
+import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,14 @@ settings.register_profile('ci', derandomize=True, deadline=None)
 settings.load_profile('ci' if os.environ.get('CI') else 'local')
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope='session')
+def tiny_gmos(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Makes the graphs of a tiny 'gmos' or 'gmos_s' once; gives the path of the head."""
+    pytest.importorskip('torch', reason='torch makes the graphs')
+    from tiny_gmos import write_tiny_gmos
+    return functools.cache(lambda name: write_tiny_gmos(tmp_path_factory.mktemp(name), name))
 
 
 @pytest.fixture(scope='session')

@@ -9,7 +9,7 @@ from itertools import count
 from mos_perception.datatypes import Instances, SyncedInput
 from mos_perception.models import Model
 from mos_perception.motion.backward_flow import BackwardFlow
-from mos_perception.motion.evidence import EvidenceSpec
+from mos_perception.motion.history import Surroundings
 from mos_perception.motion.neighbours import Neighbours
 from mos_perception.stages import StageTimes
 
@@ -17,11 +17,11 @@ _EPOCHS = count(1)
 
 
 def answers(model: Model, samples: Iterable[SyncedInput],
-            spec: EvidenceSpec | None) -> Iterator[tuple[Instances, StageTimes]]:
+            spec: Surroundings | None) -> Iterator[tuple[Instances, StageTimes]]:
     """The model's instances of each sample, in order, and how long each stage took.
 
-    `spec` of the motion evidence that the model looks at, None where it looks at one frame: such a
-    model answers with nothing where there is no frame.
+    `spec` of what the model looks at around a frame, None where it looks at one frame: such a model
+    answers with nothing where there is no frame.
     """
     neighbours, epoch = Neighbours(spec), next(_EPOCHS)
 

@@ -107,7 +107,7 @@ def methods(model: Model, with_events: bool = True) -> dict[str, Method]:
             samples = (SyncedInput(int(clip.stamps_ns[i]), '', clip.frame(i) if frames else None,
                                    clip.window(i, length_ns) if events else None,
                                    clip.size) for i in range(len(clip)))
-            for found, stages in answers(model, samples, model.card.evidence):
+            for found, stages in answers(model, samples, model.card.surroundings):
                 yield found, 1e-3 * sum(stages.values())
         return run
 

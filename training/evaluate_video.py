@@ -30,7 +30,7 @@ from mos_perception.formats.layout import images
 from mos_perception.formats.sequence import regular_stamps
 from mos_perception.masks import masks_at_size
 from mos_perception.models import Model
-from mos_perception.motion.evidence import EvidenceSpec
+from mos_perception.motion.history import Surroundings
 from mos_perception.stages import StageTimes
 from training.answers import answers
 from training.baselines import BASELINES
@@ -99,7 +99,7 @@ def _ids(file: Path) -> np.ndarray:
     return (indices > 0).astype(np.uint8) if davis.is_binary(file, indices) else indices
 
 
-def model_predictor(model: Model, spec: EvidenceSpec | None, stages: StageTimes) -> Predictor:
+def model_predictor(model: Model, spec: Surroundings | None, stages: StageTimes) -> Predictor:
     """The model as the robot runs it: a frame is answered when its neighbours in time are there.
 
     `stages` gathers the summed milliseconds of each stage.
@@ -191,7 +191,7 @@ def evaluate_videos(model: Model, folder: Path, as_json: bool, update_card: bool
 
     `pictures`: folder for the best and worst sequences. Raises DatasetError.
     """
-    spec = model.card.evidence
+    spec = model.card.surroundings
     causal = spec is None or not spec.centred
     kept, stages = Pictures(), StageTimes()
     name = model.card.id

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from mos_perception.engine.card import ImageSpec
+from mos_perception.motion.history import FrameWindow
 from training.checkpoints import keep, read_state, take
 from training.import_sam2 import LICENCE as SAM2_LICENCE
 from training.import_sam2 import appearance_graph, example_levels, load_sam2, memory_graphs
@@ -111,27 +112,31 @@ def load_whole(files: dict[str, Path], networks: Networks) -> WholeGmos:
     return WholeGmos(trunk, AppearanceEncoder(sam2), head).eval()
 
 
-def graphs(head: GmosProposer | GmosS, trunk: Pi3Trunk, sam2: Sam2VideoModel) -> dict[str, Graph]:
-    """What is exported, by name, with inputs that look like data."""
-    config, rng = head.config, torch.Generator().manual_seed(0)
-    patches, plain = trunk.config.grid, ImageSpec((0.0,) * 3, (1.0,) * 3)
-    levels = example_levels(sam2, rng)
-    found = {
-        'tokens': Graph(_Tokens(trunk),
-                        {'image': torch.randn(1, 3, *trunk.config.size, generator=rng)},
-                        ('tokens',), ImageSpec(MEAN, STD)),
-        'geometry': Graph(
-            _Geometry(trunk),
-            {'tokens': torch.randn(1, FRAMES, patches[0] * patches[1], trunk.config.width,
-                                   generator=rng)}, ('geometry',), plain),
-        'appearance': appearance_graph(sam2, rng)}
-    geometry = {'geometry': torch.randn(1, *patches, config.geometry_width, generator=rng)}
+def network_graphs(head: GmosProposer | GmosS, trunk: Pi3Trunk,
+                   levels: dict[str, Tensor]) -> dict[str, Graph]:
+    """`tokens`, `geometry` and `head`, with inputs that look like data; `levels` are those of the
+    appearance encoder.
+    """
+    rng, plain = torch.Generator().manual_seed(0), ImageSpec((0.0,) * 3, (1.0,) * 3)
+    rows, columns = trunk.config.grid
+    outputs: tuple[str, ...] = ('mask_logits', 'motion_logits', 'quality', 'embeddings')
     if isinstance(head, GmosS):
         outputs = ('foreground_logits', 'foreground_quality')
-        return found | {'head': Graph(_Head(head), geometry | levels, outputs, plain)}
-    outputs = ('mask_logits', 'motion_logits', 'quality', 'embeddings')
-    return found | {'head': Graph(_Head(head), geometry | levels, outputs, plain),
-                    **memory_graphs(sam2, levels, rng)}
+    image = torch.randn(1, 3, *trunk.config.size, generator=rng)
+    tokens = torch.randn(1, FRAMES, rows * columns, trunk.config.width, generator=rng)
+    geometry = torch.randn(1, rows, columns, head.config.geometry_width, generator=rng)
+    return {
+        'tokens': Graph(_Tokens(trunk), {'image': image}, ('tokens',), ImageSpec(MEAN, STD)),
+        'geometry': Graph(_Geometry(trunk), {'tokens': tokens}, ('geometry',), plain),
+        'head': Graph(_Head(head), {'geometry': geometry} | levels, outputs, plain, FrameWindow())}
+
+
+def graphs(head: GmosProposer | GmosS, trunk: Pi3Trunk, sam2: Sam2VideoModel) -> dict[str, Graph]:
+    """What is exported, by name, with inputs that look like data."""
+    rng = torch.Generator().manual_seed(0)
+    levels = example_levels(sam2, rng)
+    found = network_graphs(head, trunk, levels) | {'appearance': appearance_graph(sam2, rng)}
+    return found if isinstance(head, GmosS) else found | memory_graphs(sam2, levels, rng)
 
 
 _SOURCES = {'tokens': ('pi3',), 'geometry': ('pi3',), 'head': ('gmos',)}

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mos_perception.engine.card import (
+    HEAD,
     ImageSpec,
     ModelCard,
     PostprocessSpec,
@@ -25,6 +26,7 @@ from mos_perception.engine.card import (
 from mos_perception.engine.interface import TensorSpec
 from mos_perception.engine.ort import OrtEngine
 from mos_perception.errors import EngineError, MosError
+from mos_perception.motion.history import FrameWindow
 from training.onnx_files import OPSET, without_traces
 
 TOLERANCE = 1e-4
@@ -41,6 +43,8 @@ class Graph:
     image: ImageSpec
     """How the runtime must normalise an image input."""
     architecture: str = 'gmos'
+    frames: FrameWindow | None = None
+    """Of the graph that stands for a model of several: the frames that the model sees."""
 
 
 def write_graph(graph: Graph, path: Path) -> dict[str, float]:
@@ -73,14 +77,16 @@ def write_graph(graph: Graph, path: Path) -> dict[str, float]:
 
 
 def write_card(graph: Graph, path: Path, licence: str, about: dict[str, Any]) -> None:
-    """The card beside a graph."""
+    """The card beside a graph; that of a model of several graphs has the model's name."""
     loaded = onnx.load(path, load_external_data=False).graph
     inputs, outputs = (_specs(values) for values in (loaded.input, loaded.output))
-    data = data_file(path)
+    data, whole = data_file(path), graph.frames is not None
     save_card(ModelCard(
-        path.stem, graph.architecture, path.name, sha256_of(path), inputs, outputs, graph.image,
-        None, None, PostprocessSpec(20, 0.5), about, {}, licence,
-        data_sha256=sha256_of(data) if data.exists() else None), path)
+        path.stem.removesuffix(HEAD) if whole else path.stem,
+        'gmos_whole' if whole else graph.architecture,
+        path.name, sha256_of(path), inputs, outputs, graph.image, None, None,
+        PostprocessSpec(20, 0.5), about, {}, licence,
+        data_sha256=sha256_of(data) if data.exists() else None, frames=graph.frames), path)
 
 
 def card_of_import(graph: Graph, path: Path, differences: dict[str, float], licence: str,

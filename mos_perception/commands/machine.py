@@ -11,13 +11,13 @@ from mos_perception.errors import EngineError
 
 
 def build_command(args: argparse.Namespace) -> None:
-    """`mos build`: the engine of a model for this machine's GPU, into the cache.
+    """`mos build`: the engine of each graph of a model for this machine's GPU, into the cache.
 
     Ctrl-C cancels, nothing is written.
     """
     from mos_perception.engine.build import build
     from mos_perception.engine.cache import Cache
-    from mos_perception.engine.card import find_model
+    from mos_perception.engine.card import find_model, graphs_of
     console = Console(stderr=True)
 
     def told(phase: str, step: int, steps: int) -> bool:
@@ -25,8 +25,9 @@ def build_command(args: argparse.Namespace) -> None:
             console.print(f'{phase}: done', highlight=False)
         return True
 
-    path, built = build(find_model(args.model), args.backend, Cache(), told, args.force)
-    print(f'{"wrote" if built else "already there:"} {path}')
+    for graph in graphs_of(find_model(args.model)):
+        path, built = build(graph, args.backend, Cache(), told, args.force)
+        print(f'{"wrote" if built else "already there:"} {path}')
 
 
 def doctor_command(args: argparse.Namespace) -> None:

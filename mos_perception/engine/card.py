@@ -21,6 +21,10 @@ from mos_perception.engine.interface import Engine, TensorSpec
 from mos_perception.errors import ConfigError, EngineError
 from mos_perception.motion.evidence import EvidenceSpec
 from mos_perception.motion.flow import FlowSettings
+from mos_perception.motion.history import FrameWindow
+
+HEAD = '_head'
+"""Ends the file's name of the graph that stands for a model of several."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,8 @@ class ModelCard:
     """Everything the runtime and a reader must know of a model file.
 
     `voxel` and `window` are None for models that take no events, `evidence` for those that take no
-    motion evidence. `data_sha256` is that of `file`.data, where the weights lie beside the graph.
+    motion evidence; `frames` of those that see whole frames around each. `data_sha256` is that of
+    `file`.data, where the weights lie beside the graph.
     """
 
     id: str
@@ -85,6 +90,12 @@ class ModelCard:
     licence: str
     evidence: EvidenceSpec | None = None
     data_sha256: str | None = None
+    frames: FrameWindow | None = None
+
+    @property
+    def surroundings(self) -> EvidenceSpec | FrameWindow | None:
+        """Which frames around each the model needs; None: no others."""
+        return self.evidence or self.frames
 
     def __post_init__(self) -> None:
         """Check the values. Raises EngineError."""
@@ -259,7 +270,8 @@ def embedding_channels(card: ModelCard) -> int:
 def find_model(name_or_path: str, kind: str = '') -> Path:
     """The ONNX file of a model name (`dimos_nano`) or path.
 
-    `kind`: the folder of models/ that it is in. Raises EngineError naming where it looked.
+    A model of several graphs (`gmos`) is its last one, gmos_head.onnx. `kind`: the folder of
+    models/ that it is in. Raises EngineError naming where it looked.
     """
     given = Path(name_or_path).expanduser()
     if given.suffix == '.onnx' or len(given.parts) > 1:
@@ -269,13 +281,31 @@ def find_model(name_or_path: str, kind: str = '') -> Path:
             )
         return given
     folders = [folder / kind for folder in _model_folders()]
-    for folder in folders:
-        if name_or_path and (folder / f'{name_or_path}.onnx').is_file():
-            return folder / f'{name_or_path}.onnx'
+    for folder in folders if name_or_path else ():
+        for name in (name_or_path, f'{name_or_path}{HEAD}'):
+            if (folder / f'{name}.onnx').is_file():
+                return folder / f'{name}.onnx'
     known = sorted({path.stem for folder in folders for path in folder.glob('*.onnx')})
     near = difflib.get_close_matches(name_or_path, known, 1)
     hint = f'did you mean {near[0]!r}?' if near else f'known models: {", ".join(known) or "none"}'
     raise EngineError(f'no model {name_or_path!r} in {", ".join(map(str, folders))}: {hint}')
+
+
+def graph_beside(path: Path, name: str) -> Path:
+    """Graph `name` of the model of several whose graph `path` is: files are called MODEL_NAME.
+
+    It need not exist. The name of `path` is of one word, as "head".
+    """
+    return path.with_name(f'{path.stem.rpartition("_")[0]}_{name}.onnx')
+
+
+def graphs_of(path: Path) -> list[Path]:
+    """All graphs of the model at `path`: that alone, or a head and what lies beside it."""
+    if not path.stem.endswith(HEAD):
+        return [path]
+    names = ('tokens', 'geometry', 'appearance', 'head', 'memory_encoder', 'mask_prompt',
+             'mask_from_memory')
+    return [part for part in (graph_beside(path, name) for name in names) if part.is_file()]
 
 
 def _model_folders() -> list[Path]:
@@ -303,6 +333,7 @@ _NESTED = {
     'postprocess': PostprocessSpec,
     'evidence': EvidenceSpec,
     'flow': FlowSettings,
+    'frames': FrameWindow,
 }
 _RENAMED = {'max_objects': 'top_k'}  # old key -> the one that took its place
 _SCALARS = {

@@ -51,11 +51,17 @@ def load_model(config: Config) -> Model:
     card = load_card(path)
     if config.causal and card.evidence is not None:
         card = replace(card, evidence=replace(card.evidence, centred=False))
+    if config.causal and card.frames is not None:
+        card = replace(card, frames=replace(card.frames, centred=False))
     if card.architecture == 'dimos':
         from mos_perception.models.dimos.load import load_dimos  # brings the engines' libraries
         return load_dimos(path, card, config)
     if card.architecture == 'gmos':
         from mos_perception.models.gmos.load import load_gmos
         return load_gmos(path, card, config)
+    if card.architecture == 'gmos_whole':
+        from mos_perception.models.gmos.load import load_whole_gmos
+        return load_whole_gmos(path, card, config)
     raise EngineError(f'model card {card.id!r}: architecture is {card.architecture!r}: '
-                      'this build runs dimos and gmos')
+                      'this build runs dimos, gmos and gmos_whole (a model of several graphs is '
+                      'named by its head)')

@@ -10,15 +10,14 @@ from dataclasses import replace
 
 from mos_perception.datatypes import Frame, SyncedInput
 from mos_perception.motion.event_image import event_image
-from mos_perception.motion.evidence import EvidenceSpec
-from mos_perception.motion.history import FrameHistory, nearest
+from mos_perception.motion.history import FrameHistory, Surroundings, nearest
 
 
 class Neighbours:
     """Gives each input the frames near it in time; passes everything on where no model asks."""
 
-    def __init__(self, spec: EvidenceSpec | None) -> None:
-        """`spec` of the model's motion evidence; None: it looks at one frame."""
+    def __init__(self, spec: Surroundings | None) -> None:
+        """`spec` of what the model looks at around a frame; None: it looks at one frame."""
         self._history = FrameHistory(spec) if spec is not None else None
         self._drawn = FrameHistory(spec) if spec is not None and spec.fade_ms else None
         self._held: list[SyncedInput] = []
@@ -84,6 +83,7 @@ class Neighbours:
                     break
                 neighbours = self._settled.pop(sample.stamp_ns)
                 sample = replace(sample, neighbours=neighbours,
+                                 waited_ms=sample.waited_ms + _waited_ms(sample, neighbours),
                                  missing_gaps=self._missing(sample.stamp_ns, neighbours))
             found.append(sample)
             del self._held[0]
@@ -92,3 +92,9 @@ class Neighbours:
     def _missing(self, stamp_ns: int, neighbours: tuple[Frame, ...]) -> int:
         gaps = self._history.spec.signed_gaps_ms
         return sum(nearest(stamp_ns, gap, neighbours) is None for gap in gaps)
+
+
+def _waited_ms(sample: SyncedInput, neighbours: tuple[Frame, ...]) -> float:
+    """How much later than the input the last of its neighbours is, by the stamps."""
+    last_ns = max((frame.stamp_ns for frame in neighbours), default=sample.stamp_ns)
+    return max(0, last_ns - sample.stamp_ns) * 1e-6

@@ -83,6 +83,11 @@ class Stage1:
         self._retire(labels)
         return FrameObjects(labels, carried.numbers, moving, carried.iou)
 
+    def drop(self, number: int) -> None:
+        """Forget an object: others may take its place, its id stays used."""
+        del self._objects[number]
+        self.propagator.forget(number)
+
     def _room(self) -> int:
         return self.constants.max_objects - len(self._objects)
 
@@ -101,8 +106,7 @@ class Stage1:
         for number, item in list(self._objects.items()):
             item.gone = 0 if number in seen else item.gone + 1
             if item.gone > self.retire_after:
-                del self._objects[number]
-                self.propagator.forget(number)
+                self.drop(number)
 
 
 def sweep(stage: Stage1, proposals: Sequence[Proposals]) -> Iterator[FrameObjects]:

@@ -5,14 +5,29 @@ Association (who matches whom), lifecycle and the way masks are carried are sepa
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from mos_perception.config import Config
 from mos_perception.datatypes import Instances, Tracks
 from mos_perception.engine.card import ModelCard
-from mos_perception.tracking.lifecycle import TrackStore
+
+if TYPE_CHECKING:
+    from mos_perception.propagation.appearance import AppearanceEncoder
+
+PROPAGATORS = ('propagation_flow', 'propagation_sam2')
+
+
+class Store(Protocol):
+    """The living tracks of a tracker."""
+
+    @property
+    def used_up(self) -> bool:
+        """Whether the ids left may not do for another frame: time for a reset, a new epoch."""
+
+    def report(self) -> dict[str, int]:
+        """For `/diagnostics`."""
 
 
 class Tracker(Protocol):
@@ -21,7 +36,7 @@ class Tracker(Protocol):
     Seconds, never frame counts.
     """
 
-    store: TrackStore
+    store: Store
 
     def configure(self, config: Config) -> None:
         """Take new `track_*` values; living tracks stay."""
@@ -40,12 +55,16 @@ class Tracker(Protocol):
         """Forget everything; ids start at 1 again (a new epoch)."""
 
 
-def load_tracker(config: Config, card: ModelCard | None = None) -> Tracker:
+def load_tracker(config: Config, card: ModelCard | None = None,
+                 appearance: AppearanceEncoder | None = None) -> Tracker:
     """The tracker that the parameter `tracker` names, for the instances of the card's model.
 
-    Without a card they have no embeddings. Raises EngineError where the tracker's network cannot
-    run, or is for other embeddings.
+    Without a card they have no embeddings. `appearance`: the model's, which a propagator can share.
+    Raises EngineError where the tracker's network cannot run, or is for other embeddings.
     """
+    if config.tracker in PROPAGATORS:
+        from mos_perception.tracking.propagating import load_propagating
+        return load_propagating(config, appearance)
     if config.tracker == 'referring':
         from mos_perception.tracking.referring import load_referring
         return load_referring(config, card)

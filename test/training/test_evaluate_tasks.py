@@ -92,7 +92,7 @@ def test_a_model_is_scored_without_classes(tmp_path):
     stamps = {int(stamp): n for n, stamp in enumerate(clip.stamps_ns)}
 
     class Oracle:
-        card = SimpleNamespace(id='truth', window=None, evidence=None, outputs=())
+        card = SimpleNamespace(id='truth', window=None, surroundings=None, outputs=())
 
         def detect(self, sample, stages):
             return true_instances(clip, stamps[sample.stamp_ns])[0]

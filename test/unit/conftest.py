@@ -24,7 +24,7 @@ class BrightModel:
     def __init__(self):
         self.card = SimpleNamespace(id='bright',
                                     window=SimpleNamespace(side='before', length_ms=33.0),
-                                    evidence=None, outputs=())
+                                    surroundings=None, outputs=())
         self.config = None
 
     def configure(self, config):

@@ -325,7 +325,7 @@ def test_the_pipeline_holds_what_its_model_no_longer_reports():
 class ScriptedModel:
     """Answers what it was told to."""
 
-    card = SimpleNamespace(id='scripted', evidence=None, window=None)
+    card = SimpleNamespace(id='scripted', surroundings=None, window=None)
     answer = None
 
     def detect(self, sample, stages):
