@@ -55,7 +55,10 @@ def together(scores: list[Scores]) -> Scores:
     def mean(name: str) -> float | None:
         known = [(getattr(one, name), one.frames) for one in scores
                  if getattr(one, name) is not None and one.frames]
-        return float(np.average(*zip(*known))) if known else None
+        if not known:
+            return None
+        values, weights = zip(*known)
+        return float(np.average(values, weights=weights))
 
     return Scores(sum(one.frames for one in scores), mean('agreement'), mean('consistency'),
                   mean('false_alarms') or 0.0)

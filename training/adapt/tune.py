@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mos_perception.models.gmos.colour import ColourModel
+from mos_perception.models.gmos.postprocess import resized
 from training.adapt.mine import MOVES, UNSURE
 from training.nets.gmos_nano import GmosNano
 from training.train_video import WITH_COLOURS, Run
@@ -20,7 +21,6 @@ from training.video_batches import Batch
 PEAK = 5e-4      # of the learning rate: a quarter of the first training's
 BATCH = 8
 HELD = 1.0       # weight of what the queries are held to
-SURE = 4.0       # the logit that a label stands for, where colours are learned of it
 
 
 class Adaptation(Run):
@@ -36,26 +36,28 @@ class Adaptation(Run):
     def terms(self, batch: Batch) -> dict[str, Tensor]:
         """`foreground` against the labels, `queries` against the start's own answers."""
         self.net.eval()  # normalisations keep the statistics that they came with
-        inputs = batch.image, batch.evidence, self.colours(batch), batch.voxel
         voxel = None if self.net.events is None else batch.voxel
-        outputs = self.net(*inputs[:3], voxel)
+        dark = torch.zeros_like(batch.image[:, :1])
         with torch.no_grad():
-            before = self._start(*inputs[:3], voxel)
+            before = self._start(batch.image, batch.evidence, dark, voxel)
+        colours = self._colours_of(batch, before['foreground_logits'][:, 0].numpy())
+        outputs = self.net(batch.image, batch.evidence, colours, voxel)
         return {'foreground': label_loss(outputs['foreground_logits'][:, 0], batch.labels),
                 'queries': HELD * held_loss(outputs, before)}
 
-    def colours(self, batch: Batch) -> Tensor:
-        """(B, 1, H, W): log-odds that the labels themselves give, for a share of the samples; zeros
-        for the others, as on a camera's first frame.
+    def _colours_of(self, batch: Batch, logits: np.ndarray) -> Tensor:
+        """(B, 1, H, W): log-odds that the start's answers (B, h, w) give, for a share of the
+        samples; zeros for the others, as on a camera's first frame.
+
+        Those of the labels would be right too often: the network would come to believe colours.
         """
         odds = torch.zeros_like(batch.image[:, :1])
         chosen = np.random.default_rng(self.steps).random(len(odds)) < WITH_COLOURS
         for row in np.flatnonzero(chosen):
-            labels = batch.labels[row].numpy()
-            logits = np.select([labels == MOVES, labels == UNSURE], [SURE, 0.0], -SURE)
+            bins = batch.bins[row]
             model = ColourModel()
-            model.learn(batch.bins[row], logits.repeat(2, 0).repeat(2, 1))
-            odds[row, 0] = torch.from_numpy(model.log_odds(batch.bins[row]))
+            model.learn(bins, resized(logits[row], bins.shape))
+            odds[row, 0] = torch.from_numpy(model.log_odds(bins))
         return odds
 
 
