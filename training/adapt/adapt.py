@@ -51,7 +51,7 @@ class Settings:
     from and `most_s` of video to watch, over all recordings; `least_s` of usable video.
     """
 
-    steps: int = 200
+    steps: int = 60
     batch: int = BATCH
     hold_out: float = 0.25
     most_samples: int = 400
@@ -156,9 +156,8 @@ def _check_out(out: Path) -> None:
 
 
 def _sample_bytes(card: ModelCard) -> int:
-    """Of one sample on disk."""
-    height, width = card.evidence.size
-    return 2 * sum(int(np.prod(spec.shape)) for spec in card.inputs) + height * width
+    """Of one sample on disk: a byte for each number of the inputs, and the label."""
+    return sum(int(np.prod(spec.shape)) for spec in card.inputs) + int(np.prod(card.evidence.size))
 
 
 def _watch(number: int, path: Path, config: Config, start: Path, work: Work, settings: Settings,

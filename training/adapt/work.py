@@ -9,7 +9,7 @@ from typing import Any
 
 from mos_perception.errors import ConfigError, DatasetError
 
-SPARE_BYTES = 200_000_000  # beside the samples: network, optimizer, pictures
+SPARE_BYTES = 500_000_000  # beside the samples: answers, network, optimizer, pictures
 
 
 class Work:
