@@ -131,7 +131,7 @@ def test_what_is_there_is_not_overwritten(adapted):
 def test_recordings_with_events_teach_a_model_that_sees_them(tmp_path):
     """The model that the node would take for them is the start."""
     write_clip(render_clip('easy', 3, 'val'), tmp_path / 'bag')
-    few = replace(FEW, least_s=0.2)
+    few = replace(FEW, steps=1, least_s=0.2)
     adapt([tmp_path / 'bag'], tmp_path / 'mine.onnx', from_dict({'threads': 1}), few)
     card = load_card(tmp_path / 'mine.onnx')
     assert card.training['start'] == 'dimos_light' and card.voxel.compensated
@@ -140,12 +140,20 @@ def test_recordings_with_events_teach_a_model_that_sees_them(tmp_path):
 
 def test_a_model_that_got_worse_is_not_written(tmp_path, monkeypatch):
     """A learning rate that wrecks the network."""
-    monkeypatch.setattr(tune, 'PEAK', 3.0)
+    monkeypatch.setattr(tune, 'PEAK', 0.05)
     bag = bag_of(tmp_path / 'walk', scene())
     with pytest.raises(EngineError, match='No model was written'):
         adapt([bag], tmp_path / 'mine.onnx', CONFIG, FEW)
     assert sorted(path.name for path in tmp_path.iterdir()) == ['mine.report', 'walk']
     assert 'No model was written' in (tmp_path / 'mine.report/index.html').read_text()
+
+
+def test_a_loss_without_bounds_ends_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(tune, 'PEAK', float('inf'))
+    bag = bag_of(tmp_path / 'walk', scene())
+    with pytest.raises(EngineError, match='the loss is nan at step 2'):
+        adapt([bag], tmp_path / 'mine.onnx', CONFIG, FEW)
+    assert [path.name for path in tmp_path.iterdir()] == ['walk']
 
 
 @pytest.mark.parametrize('frames, settings, told', [

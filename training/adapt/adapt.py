@@ -219,6 +219,10 @@ def _learn(network: GmosNano, work: Work, settings: Settings, progress: Progress
     task = progress.add_task('learn', total=settings.steps, completed=run.steps)
     while run.steps < settings.steps:
         terms = run.step(batches.take(settings.batch), run.steps / settings.steps)
+        if not np.isfinite(terms['foreground']):
+            work.remove()
+            raise EngineError(f'No model was written: the loss is {terms["foreground"]} at step '
+                              f'{run.steps}; give fewer --steps')
         progress.update(task, completed=run.steps,
                         description=f'learn, loss {terms["foreground"]:.3f}')
         if run.steps % SAVE_EVERY == 0:
