@@ -18,7 +18,7 @@ from training.nets.gmos_nano import GmosNano
 from training.train_video import WITH_COLOURS, Run
 from training.video_batches import Batch
 
-PEAK = 5e-5      # of the learning rate; at four times as much even true labels did harm (docs/adapt.md)
+PEAK = 5e-5      # of the learning rate; four times as much did harm even with true labels (docs)
 BATCH = 8
 HELD = 1.0       # weight of what the queries are held to
 
