@@ -24,6 +24,7 @@ from mos_perception.formats import rosbag
 from mos_perception.formats.sequence import Sequence, regular_stamps
 from mos_perception.models import load_model
 from mos_perception.recording.bag import BagWriter
+from training.adapt import judge as judgement
 from training.adapt import tune
 from training.adapt.__main__ import main
 from training.adapt.adapt import Settings, adapt
@@ -139,8 +140,8 @@ def test_recordings_with_events_teach_a_model_that_sees_them(tmp_path):
 
 
 def test_a_model_that_got_worse_is_not_written(tmp_path, monkeypatch):
-    """A learning rate that wrecks the network."""
-    monkeypatch.setattr(tune, 'PEAK', 0.05)
+    """To a judge who calls everything worse: real ones differ by chance after two steps."""
+    monkeypatch.setattr(judgement, 'WORSE_SHARE', -1.0)
     bag = bag_of(tmp_path / 'walk', scene())
     with pytest.raises(EngineError, match='No model was written'):
         adapt([bag], tmp_path / 'mine.onnx', CONFIG, FEW)

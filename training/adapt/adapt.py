@@ -121,7 +121,11 @@ def adapt(bags: Sequence[Path], out: Path, config: Config, settings: Settings = 
     learned = {'steps': steps, 'hold_out': settings.hold_out, 'start': card.id,
                'start_sha256': card.sha256, 'recordings': [found.as_dict() for found in surveys],
                'command': 'mos adapt', 'start_training': card.training}
-    _export(Adaptation(work.run, network).average, made, card, out.stem, learned)
+    try:
+        _export(Adaptation(work.run, network).average, made, card, out.stem, learned)
+    except EngineError:  # numbers beyond all bounds: to go on would end here again
+        work.remove()
+        raise
     return _judge(recordings, surveys, made, out, work, learned, begun, progress)
 
 
