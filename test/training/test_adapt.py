@@ -189,14 +189,15 @@ def test_a_corrupt_bag_is_refused_in_one_line(tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ['x.mcap']
 
 
-def test_a_full_disk_ends_it_and_room_lets_it_go_on(tmp_path):
+def test_a_full_disk_ends_it_with_a_clear_answer(tmp_path):
     """Files may not grow beyond 2 MB, as on a disk that is full."""
     bag_of(tmp_path / 'bag', scene())
     code = textwrap.dedent('''
         import resource, signal, sys
         from training.adapt import __main__ as command
         from training.adapt.adapt import Settings
-        command.Settings = lambda steps, most_s: Settings(steps, 2, most_samples=12, least_s=1.0)
+        few = dict(batch=2, most_samples=12, least_s=1.0)
+        command.Settings = lambda steps=2, most_s=9.0: Settings(steps, most_s=most_s, **few)
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, resource.RLIM_INFINITY))
         sys.exit(command.main(sys.argv[1:]))
