@@ -17,7 +17,7 @@ from mos_perception.formats import FORMATS
 # subcommand -> the file of `commands/` that runs it
 ROOMS = {'replay': 'run', 'evaluate': 'run', 'show': 'run', 'demo': 'run', 'convert': 'data',
          'check-data': 'data', 'topics': 'data', 'build': 'machine', 'doctor': 'machine',
-         'import': 'imports', 'register': 'register', 'refine': 'refine'}
+         'import': 'imports', 'register': 'register', 'refine': 'refine', 'adapt': 'adapt'}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
         )
     )
     _import(commands.add_parser('import', help='published weights as a model'))
+    _adapt(commands.add_parser('adapt', help='a model learned on from your recordings, unlabelled'))
     _doctor(
         commands.add_parser('doctor', help='what this machine has and lacks; send it with a report')
     )
@@ -83,14 +84,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _inputs(parser: argparse.ArgumentParser, model: bool = True) -> None:
+def _inputs(parser: argparse.ArgumentParser, model: bool = True, report: bool = True) -> None:
     parser.add_argument(
         '--image-topic', metavar='NAME', help="frames; default: found by type; '' for none"
     )
     parser.add_argument(
         '--events-topic', metavar='NAME', help="events; default: found by type; '' for none"
     )
-    parser.add_argument('--json', type=Path, metavar='PATH', help='write the summary there')
+    if report:
+        parser.add_argument('--json', type=Path, metavar='PATH', help='write the summary there')
     if model:
         parser.add_argument(
             '--model', metavar='NAME', help='a name under models/ or a path to an .onnx file'
@@ -261,6 +263,17 @@ def _import(parser: argparse.ArgumentParser) -> None:
         '--image-size', type=int, nargs=2, default=(378, 672), metavar=('H', 'W'),
         help="Pi3's input in px, multiples of 14",
     )
+
+
+def _adapt(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('bag', type=Path, nargs='+', metavar='BAG',
+                        help='rosbag2 folder, .mcap or .db3 with frames, with or without events')
+    parser.add_argument('--out', type=Path, required=True, metavar='FILE',
+                        help='the .onnx file to write; its card and report come beside it')
+    parser.add_argument('--steps', type=int, metavar='N', help='of fine-tuning')
+    parser.add_argument('--most-seconds', type=float, metavar='S',
+                        help='of video to watch, shared among the recordings')
+    _inputs(parser, report=False)
 
 
 def _doctor(parser: argparse.ArgumentParser) -> None:

@@ -88,13 +88,17 @@ class Run:
             odds[row, 0] = torch.from_numpy(model.log_odds(batch.bins[row]))
         return odds
 
+    def terms(self, batch: Batch) -> dict[str, Tensor]:
+        """`foreground` and, with queries, `queries` of the loss."""
+        self.net.train()
+        outputs = self.net(batch.image, batch.evidence, self.colours(batch), batch.voxel)
+        return gmos_loss(outputs, batch.labels)
+
     def step(self, batch: Batch, progress: float) -> dict[str, float]:
         """One step of AdamW; the terms of the loss before it."""
         for group in self.optimizer.param_groups:
             group['lr'] = learning_rate(progress, self.peak)
-        self.net.train()
-        outputs = self.net(batch.image, batch.evidence, self.colours(batch), batch.voxel)
-        terms = gmos_loss(outputs, batch.labels)
+        terms = self.terms(batch)
         loss = terms['foreground'] + 0.4 * terms.get('queries', torch.zeros(()))
         self.optimizer.zero_grad()
         loss.backward()

@@ -104,8 +104,8 @@ class Batches:
         sample['seen'] = np.bool_(True)
         if 'voxel' in sample:
             draw, swap = self._rng.random(2)
-            drawn = sample.pop('drawn')
-            if draw < _NO_FRAME:
+            drawn = sample.pop('drawn', None)
+            if draw < _NO_FRAME and drawn is not None:
                 sample |= {'seen': np.bool_(False), 'evidence': drawn}
             if _NO_FRAME <= draw < _NO_FRAME + _NO_EVENTS:
                 del sample['voxel']

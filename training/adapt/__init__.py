@@ -1,0 +1,1 @@
+"""`mos adapt`: a light member goes on learning from a user's recordings, without labels."""
