@@ -128,7 +128,8 @@ def network_graphs(head: GmosProposer | GmosS, trunk: Pi3Trunk,
     return {
         'tokens': Graph(_Tokens(trunk), {'image': image}, ('tokens',), ImageSpec(MEAN, STD)),
         'geometry': Graph(_Geometry(trunk), {'tokens': tokens}, ('geometry',), plain),
-        'head': Graph(_Head(head), {'geometry': geometry} | levels, outputs, plain, FrameWindow())}
+        'head': Graph(_Head(head), {'geometry': geometry} | levels, outputs, plain,
+                      frames=FrameWindow())}
 
 
 def graphs(head: GmosProposer | GmosS, trunk: Pi3Trunk, sam2: Sam2VideoModel) -> dict[str, Graph]:
