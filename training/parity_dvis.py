@@ -20,7 +20,7 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from mos_perception.engine.card import find_model
+from mos_perception.engine.model_files import find_model
 from mos_perception.engine.ort import OrtEngine
 from mos_perception.tracking.tracker_card import load_tracker_card, tensors
 from training.nets.dvis import ReferringTracker, TemporalRefiner

@@ -18,8 +18,8 @@ import numpy as np
 from mos_perception.config import Config
 from mos_perception.datatypes import Instances, Tracks, TrackState
 from mos_perception.engine import load_engine
-from mos_perception.engine.card import find_model, graph_beside
 from mos_perception.engine.interface import Engine
+from mos_perception.engine.model_files import find_model, graph_beside
 from mos_perception.errors import EngineError, SyncError
 from mos_perception.masks import mask_boxes
 from mos_perception.propagation import MaskPropagator, Proposals

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mos_perception.engine.card import find_model
 from mos_perception.engine.interface import Engine, TensorSpec
+from mos_perception.engine.model_files import find_model
 from mos_perception.errors import EngineError
 from mos_perception.tracking.hungarian import assign
 from mos_perception.tracking.referring import Tracked, probabilities

@@ -18,7 +18,8 @@ from rich.progress import Progress
 
 from mos_perception.config import from_dict
 from mos_perception.datatypes import Events, Frame
-from mos_perception.engine.card import find_model, load_card
+from mos_perception.engine.card import load_card
+from mos_perception.engine.model_files import find_model
 from mos_perception.errors import BagError, ConfigError, DatasetError, EngineError
 from mos_perception.formats import rosbag
 from mos_perception.formats.sequence import Sequence, regular_stamps

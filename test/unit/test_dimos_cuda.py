@@ -19,8 +19,9 @@ from shim_driver import ShimDriver, ShimEngine, compile_shim
 from mos_perception.config import Config
 from mos_perception.datatypes import Events, EventWindow, Frame, SyncedInput
 from mos_perception.engine import kernels
-from mos_perception.engine.card import find_model, load_card
+from mos_perception.engine.card import load_card
 from mos_perception.engine.interface import DeviceEngine
+from mos_perception.engine.model_files import find_model
 from mos_perception.errors import EngineError
 from mos_perception.models import load_model
 from mos_perception.models.dimos.cuda import SOURCES, DimosCuda

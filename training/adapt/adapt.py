@@ -21,7 +21,8 @@ from rich.progress import Progress
 
 from mos_perception.config import Config
 from mos_perception.datatypes import Frame, Result
-from mos_perception.engine.card import ModelCard, find_model, load_card, save_card, sha256_of
+from mos_perception.engine.card import ModelCard, load_card, save_card, sha256_of
+from mos_perception.engine.model_files import find_model
 from mos_perception.errors import BagError, ConfigError, DatasetError, EngineError
 from mos_perception.models import load_model, model_name
 from mos_perception.recording.bag import Bag, open_bag
