@@ -105,6 +105,7 @@ def adapt(bags: Sequence[Path], out: Path, config: Config, settings: Settings = 
     network = network_of(start, card)
     _check_out(out)
     work = Work(out, {'start': card.sha256, 'settings': dataclasses.asdict(settings),
+                      'configs': [dataclasses.asdict(one) for one in configs],
                       'bags': [fingerprint(path) for path in bags]},
                 settings.most_samples * _sample_bytes(card))
     recordings = [_watch(number, path, one, start, work, settings, len(bags), progress)
