@@ -215,8 +215,8 @@ def data_file(onnx_path: Path) -> Path:
     return onnx_path.with_name(f'{onnx_path.name}.data')
 
 
-def save_card(card: ModelCard, path: Path) -> Path:
-    """Write the card beside a model (`path` may be either file); atomic.
+def save_card(card: Any, path: Path) -> Path:
+    """Write the card, of a model or a tracker, beside its file (`path` may be either); atomic.
 
     Returns the JSON's path.
     """

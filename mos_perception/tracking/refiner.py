@@ -47,7 +47,7 @@ class TemporalRefiner:
 
     def __init__(self, engine: Engine, card: RefinerCard, tracker: TrackerCard) -> None:
         """Raises EngineError where card, graph and tracker disagree."""
-        check_tensors(card.id, refiner_tensors(card.width), engine)
+        check_tensors(card, refiner_tensors(card.width), engine)
         if card.tracker != tracker.sha256:
             raise EngineError(
                 f'refiner {card.id} was trained behind a tracker of sha256 {card.tracker}, '
