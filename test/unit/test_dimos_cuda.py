@@ -26,9 +26,10 @@ from mos_perception.errors import EngineError
 from mos_perception.models import load_model
 from mos_perception.models.dimos.cuda import SOURCES, DimosCuda
 from mos_perception.models.dimos.model import DimosModel
-from mos_perception.models.dimos.postprocess import select_queries, softmax, to_instances
-from mos_perception.models.dimos.preprocess import image_tensor
+from mos_perception.models.dimos.postprocess import select_queries, to_instances
 from mos_perception.models.dimos.resize_axes import area_axis, linear_axis
+from mos_perception.models.outputs import softmax
+from mos_perception.models.preprocess import image_tensor
 from mos_perception.stages import StageTimes
 from training.export import export
 from training.recipes import RECIPES
@@ -179,7 +180,7 @@ def test_image_kernel_takes_any_channel_order(library, models, encoding, order, 
 
 def launch_image(driver, out, data, pixel, order, size, spec):
     from mos_perception.models.dimos.cuda_input import AXIS
-    from mos_perception.models.dimos.preprocess import image_scale
+    from mos_perception.models.preprocess import image_scale
     kept = []
 
     def at(array):
