@@ -56,17 +56,20 @@ def moving_ids(outcome: Result) -> np.ndarray:
 def outcomes(pipeline: Pipeline, sequence: Sequence) -> Iterator[Result]:
     """As `answered`, of the frames that a sequence has."""
     frames = (sequence.frame(n) for n in range(len(sequence)) if sequence.frame_exists(n))
-    return answered(pipeline, frames, sequence.name)
+    return answered(pipeline, frames, sequence.size, sequence.name)
 
 
-def answered(pipeline: Pipeline, frames: Iterable[Frame], name: str) -> Iterator[Result]:
-    """What the pipeline, begun anew, says of frames. Raises EngineError for a failed inference."""
+def answered(pipeline: Pipeline, frames: Iterable[Frame], size: tuple[int, int],
+             name: str) -> Iterator[Result]:
+    """What the pipeline, begun anew, says of frames of one `size` (height, width). Raises
+    EngineError for a failed inference and a frame of another size.
+    """
     pipeline.reset()
 
     def complete() -> Iterator[SyncedInput]:
         for frame in frames:
             yield from pipeline.neighbours.push([SyncedInput(
-                frame.stamp_ns, '', frame, None, frame.size, epoch=pipeline.epoch)])
+                frame.stamp_ns, '', frame, None, size, epoch=pipeline.epoch)])
         yield from pipeline.neighbours.flush([])
 
     for sample in complete():

@@ -58,7 +58,8 @@ def pipeline_answers(pipeline: Pipeline) -> Answers:
     """The model and tracker of a pipeline, as the node has them."""
     def run(clip: Clip) -> Iterator[tuple[int, Instances, Tracks]]:
         row = {int(stamp): n for n, stamp in enumerate(clip.stamps_ns)}
-        for outcome in answered(pipeline, map(clip.frame, range(len(clip))), 'rendered clip'):
+        frames = map(clip.frame, range(len(clip)))
+        for outcome in answered(pipeline, frames, clip.size, 'rendered clip'):
             yield row[outcome.stamp_ns], outcome.instances, outcome.tracks
     return run
 
