@@ -161,7 +161,7 @@ def network_check(model: str) -> dict[str, Any]:
     Runtime's.
     """
     from mos_perception.engine import BACKENDS, load_engine
-    from mos_perception.engine.card import find_model
+    from mos_perception.engine.model_files import find_model
     path = find_model(model)
     reference = load_engine(path, 'onnxruntime')
     random = np.random.default_rng(0)

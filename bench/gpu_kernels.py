@@ -25,7 +25,7 @@ from mos_perception.events.voxel import accumulate, layout_of, voxelize
 from mos_perception.models.dimos.cuda_input import HEADER, InputStage
 from mos_perception.models.dimos.cuda_masks import MaskStage
 from mos_perception.models.dimos.postprocess import to_instances
-from mos_perception.models.dimos.preprocess import image_tensor
+from mos_perception.models.preprocess import image_tensor
 
 SENSOR, BINS, SPAN_NS = (480, 640), 5, 50_000_000
 REPEATS = 50

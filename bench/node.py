@@ -31,7 +31,8 @@ import numpy as np
 import psutil
 
 from bench.report import Report
-from mos_perception.engine.card import ModelCard, find_model, load_card
+from mos_perception.engine.card import ModelCard, load_card
+from mos_perception.engine.model_files import find_model
 from mos_perception.errors import EngineError
 
 HEIGHT, WIDTH = 480, 640

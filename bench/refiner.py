@@ -21,8 +21,7 @@ from bench.trackers import CLIPS, JUMP, LOST_S, Sums, masks_of, scored, show
 from mos_perception.config import Config
 from mos_perception.datatypes import Instances, SyncedInput
 from mos_perception.evaluation.track_metrics import TrackCounts, count_tracks
-from mos_perception.evaluation.video_ap import VideoAp, VideoTrack
-from mos_perception.masks import coco_codes
+from mos_perception.evaluation.video_ap import VideoAp, VideoTrack, tracks_of
 from mos_perception.models import Model, load_model
 from mos_perception.motion.backward_flow import BackwardFlow
 from mos_perception.tracking.referring import Tracked, load_referring
@@ -75,28 +74,16 @@ def by_tracker(frames: list[Tracked]) -> list[tuple[np.ndarray, np.ndarray]]:
 
 def video_tracks(found: list[Instances], named: list[tuple[np.ndarray, np.ndarray]]
                  ) -> list[VideoTrack]:
-    """The tracks of a clip; a track's score is the mean over its frames."""
-    codes: dict[int, list] = {}
-    scores: dict[int, list[float]] = {}
-    for at, (instances, (names, values)) in enumerate(zip(found, named)):
-        for row, code in enumerate(coco_codes(instances.masks)):
-            if names[row]:
-                listed = codes.setdefault(int(names[row]), [None] * len(found))
-                listed[at] = {'size': list(instances.size), 'counts': code}
-                scores.setdefault(int(names[row]), []).append(float(values[row]))
-    return [VideoTrack(listed, score=float(np.mean(scores[name])))
-            for name, listed in codes.items()]
+    """The tracks of a clip."""
+    return tracks_of(len(found), ((at, instances.masks, *named[at])
+                                  for at, instances in enumerate(found)))
 
 
 def truth_tracks(clip: Clip, kept: list[int]) -> list[VideoTrack]:
     """The objects that move at some time, while they move and can be seen."""
-    codes: dict[int, list] = {}
-    for place, at in enumerate(kept):
-        masks, ids = clip.moving_masks(at, LEAST_PIXELS)
-        for number, code in zip(ids.tolist(), coco_codes(masks)):
-            codes.setdefault(number, [None] * len(kept))[place] = {
-                'size': list(clip.size), 'counts': code}
-    return [VideoTrack(listed) for listed in codes.values()]
+    seen = (clip.moving_masks(at, LEAST_PIXELS) for at in kept)
+    return tracks_of(len(kept), ((place, masks, ids, np.ones(len(ids)))
+                                 for place, (masks, ids) in enumerate(seen)))
 
 
 def run_clip(clip: Clip, kind: str, config: Config, refiner: str, model: Model | None,

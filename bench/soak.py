@@ -16,7 +16,6 @@ subscribers that come and go, one that is slow. After each
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import random
 import signal
@@ -276,17 +275,12 @@ class Soak:
         self._listener.node.destroy_subscription(slow)
 
 
-def _spin(executor: Any) -> None:
-    from rclpy.executors import ExternalShutdownException
-    with contextlib.suppress(ExternalShutdownException):
-        executor.spin()
-
-
 def run(model: str, minutes: float, every_s: float, seed: int) -> tuple[Soak, Listener, int]:
     """Feed a node for so long; returns the run, what was heard and the node's exit code."""
     import rclpy
 
     from bench.soak_camera import Camera
+    from mos_perception.ros.process import spin
     from mos_perception.ros.transport import prepare_transport
     prepare_transport()
     rclpy.init()
@@ -297,9 +291,7 @@ def run(model: str, minutes: float, every_s: float, seed: int) -> tuple[Soak, Li
     try:
         camera = Camera(seed)
         listener = Listener(process.pid, camera.published)
-        executor = rclpy.executors.SingleThreadedExecutor()
-        executor.add_node(listener.node)
-        threading.Thread(target=_spin, args=(executor,), daemon=True).start()
+        threading.Thread(target=spin, args=(listener.node,), daemon=True).start()
         wait(camera.matched, 'the node begins')
         wait(lambda: listener.subscription.get_publisher_count(), 'the results are heard')
         soak, end = Soak(camera, listener, seed), time.monotonic() + minutes * 60

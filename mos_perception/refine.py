@@ -7,7 +7,6 @@ model's own; which of them belong together, and what a track's score is, the ref
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ import numpy as np
 from mos_perception.datatypes import Frame, Instances, Result, Tracks, TrackState
 from mos_perception.masks import coco_codes, mask_from_coco
 from mos_perception.replay import Step
-from mos_perception.tracking.lifecycle import VELOCITY_TAU_S
+from mos_perception.tracking.lifecycle import smoothed_velocity
 from mos_perception.tracking.referring import ReferringTracker
 from mos_perception.tracking.refiner import Named, NamedWindows, TemporalRefiner
 
@@ -108,8 +107,8 @@ class _Waiting:
 class _Path:
     born_ns: int
     seen_ns: int
-    centre: np.ndarray
-    velocity: np.ndarray
+    box: np.ndarray
+    velocity: np.ndarray | None = None
 
 
 class _Paths:
@@ -141,22 +140,20 @@ class _Paths:
         tracks = Tracks(
             names[rows], np.full(len(rows), TrackState.CONFIRMED.value),
             np.array([(stamp - path.born_ns) * 1e-9 for path in paths]), instances.boxes[rows],
-            np.array([path.velocity for path in paths], np.float32).reshape(-1, 2), rows)
+            np.array([(0, 0) if path.velocity is None else path.velocity for path in paths],
+                     np.float32).reshape(-1, 2), rows)
         return dataclasses.replace(waited.result, instances=instances, tracks=tracks)
 
     def _step(self, names: np.ndarray, boxes: np.ndarray, stamp_ns: int, living: set[int]) -> None:
         self._paths = {name: path for name, path in self._paths.items() if name in living}
         self.born_now = 0
         for name, box in zip(names.tolist(), boxes):
-            centre = (box[:2] + box[2:]).astype(np.float64) / 2
             path = self._paths.get(name)
             if path is None:
                 self.born_now += 1
-                self._paths[name] = _Path(stamp_ns, stamp_ns, centre, np.zeros(2))
+                self._paths[name] = _Path(stamp_ns, stamp_ns, box)
                 continue
             elapsed_s = (stamp_ns - path.seen_ns) * 1e-9
             if elapsed_s > 0:
-                measured = (centre - path.centre) / elapsed_s
-                path.velocity += (measured - path.velocity) * -math.expm1(
-                    -elapsed_s / VELOCITY_TAU_S)
-            path.seen_ns, path.centre = stamp_ns, centre
+                path.velocity = smoothed_velocity(path.velocity, path.box, box, elapsed_s)
+            path.seen_ns, path.box = stamp_ns, box

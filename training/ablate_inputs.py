@@ -22,8 +22,8 @@ from torch import Tensor
 
 from mos_perception.datatypes import EventWindow
 from mos_perception.errors import DatasetError, MosError
-from mos_perception.models.dimos.preprocess import voxel_tensor
 from mos_perception.models.gmos.model import half
+from mos_perception.models.preprocess import voxel_tensor
 from mos_perception.motion.builder import EvidenceBuilder
 from mos_perception.motion.camera_motion import CameraMotion
 from mos_perception.motion.event_compensation import EventMotion

@@ -22,7 +22,8 @@ from rich.table import Table
 from mos_perception import formats
 from mos_perception.config import Config
 from mos_perception.datatypes import Instances, SyncedInput
-from mos_perception.engine.card import find_model, save_card
+from mos_perception.engine.card import save_card
+from mos_perception.engine.model_files import find_model
 from mos_perception.errors import ConfigError, MosError
 from mos_perception.evaluation.score import SIZES, Scorer
 from mos_perception.models import Model, load_model, model_name

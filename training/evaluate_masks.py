@@ -10,16 +10,15 @@ objects move, J and F, boxes.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.progress import track
 
 from mos_perception import formats
-from mos_perception.datatypes import Fault, Result, Skip, SyncedInput
+from mos_perception.datatypes import Fault, Frame, Result, Skip, SyncedInput
 from mos_perception.errors import ConfigError, EngineError
 from mos_perception.evaluation.davis_protocol import MAX_PROPOSALS
 from mos_perception.evaluation.mask_folders import FolderEvaluator
@@ -39,8 +38,7 @@ def moving_tracks(pipeline: Pipeline, sequence: Sequence) -> np.ndarray:
     labels = np.zeros((len(sequence), *sequence.size), np.uint16)
     row = {int(stamp): n for n, stamp in enumerate(sequence.stamps_ns)}
     for outcome in outcomes(pipeline, sequence):
-        ids = outcome.tracks.instance_ids(len(outcome.instances)) * outcome.instances.moving
-        labels[row[outcome.stamp_ns]] = outcome.instances.id_image(ids)
+        labels[row[outcome.stamp_ns]] = outcome.instances.id_image(moving_ids(outcome))
     areas = np.bincount(labels.ravel(), minlength=1)
     areas[0] = 0
     kept = sorted(number for number in np.argsort(-areas, kind='stable')[:MAX_PROPOSALS]
@@ -50,24 +48,34 @@ def moving_tracks(pipeline: Pipeline, sequence: Sequence) -> np.ndarray:
     return table[labels]
 
 
+def moving_ids(outcome: Result) -> np.ndarray:
+    """(N,) the track of each instance, 0 where it rests or has none."""
+    return outcome.tracks.instance_ids(len(outcome.instances)) * outcome.instances.moving
+
+
 def outcomes(pipeline: Pipeline, sequence: Sequence) -> Iterator[Result]:
-    """What the pipeline, begun anew, says of the frames of a sequence. Raises EngineError for a
-    failed inference.
+    """As `answered`, of the frames that a sequence has."""
+    frames = (sequence.frame(n) for n in range(len(sequence)) if sequence.frame_exists(n))
+    return answered(pipeline, frames, sequence.size, sequence.name)
+
+
+def answered(pipeline: Pipeline, frames: Iterable[Frame], size: tuple[int, int],
+             name: str) -> Iterator[Result]:
+    """What the pipeline, begun anew, says of frames of one `size` (height, width). Raises
+    EngineError for a failed inference and a frame of another size.
     """
     pipeline.reset()
-    waiting = (SyncedInput(int(sequence.stamps_ns[n]), '', sequence.frame(n), None, sequence.size,
-                           epoch=pipeline.epoch)
-               for n in range(len(sequence)) if sequence.frame_exists(n))
 
-    def complete() -> Any:
-        for sample in waiting:
-            yield from pipeline.neighbours.push([sample])
+    def complete() -> Iterator[SyncedInput]:
+        for frame in frames:
+            yield from pipeline.neighbours.push([SyncedInput(
+                frame.stamp_ns, '', frame, None, size, epoch=pipeline.epoch)])
         yield from pipeline.neighbours.flush([])
 
     for sample in complete():
         outcome = pipeline.process(sample)
         if isinstance(outcome, (Skip, Fault)):
-            raise EngineError(f'{sequence.name}, frame at {sample.stamp_ns} ns: {outcome}')
+            raise EngineError(f'{name}, frame at {sample.stamp_ns} ns: {outcome}')
         yield outcome
 
 

@@ -21,13 +21,14 @@ from rich.progress import track
 from rich.table import Table
 
 from mos_perception.config import FIELDS, Config
-from mos_perception.datatypes import Instances, Result, SyncedInput, Tracks
-from mos_perception.errors import EngineError, MosError
+from mos_perception.datatypes import Instances, SyncedInput, Tracks
+from mos_perception.errors import MosError
 from mos_perception.evaluation.mos_i import MATCHINGS, CellCounter, MosI
 from mos_perception.motion.backward_flow import BackwardFlow
 from mos_perception.pipeline import Pipeline
 from mos_perception.tracking import load_tracker
 from training.baselines import BASELINES
+from training.evaluate_masks import answered
 from training.scenes import render_clip
 from training.scenes.clip import Clip
 from training.scenes.presets import PRESETS, Preset, find_preset
@@ -56,16 +57,10 @@ def floor_answers(clip: Clip) -> Iterator[tuple[int, Instances, Tracks]]:
 def pipeline_answers(pipeline: Pipeline) -> Answers:
     """The model and tracker of a pipeline, as the node has them."""
     def run(clip: Clip) -> Iterator[tuple[int, Instances, Tracks]]:
-        pipeline.reset()
         row = {int(stamp): n for n, stamp in enumerate(clip.stamps_ns)}
-        for n in range(len(clip) + 1):
-            if n < len(clip):
-                pipeline.push_frame(clip.frame(n), 0)
-            for sample in pipeline.ready(0) if n < len(clip) else pipeline.flush():
-                outcome = pipeline.process(sample)
-                if not isinstance(outcome, Result):
-                    raise EngineError(f'frame at {sample.stamp_ns} ns: {outcome}')
-                yield row[outcome.stamp_ns], outcome.instances, outcome.tracks
+        frames = map(clip.frame, range(len(clip)))
+        for outcome in answered(pipeline, frames, clip.size, 'rendered clip'):
+            yield row[outcome.stamp_ns], outcome.instances, outcome.tracks
     return run
 
 

@@ -18,7 +18,7 @@ from rich.progress import track
 from rich.table import Table
 
 from mos_perception.errors import ConfigError, DatasetError
-from mos_perception.evaluation.video_ap import VideoAp, VideoTrack
+from mos_perception.evaluation.video_ap import VideoAp, VideoTrack, tracks_of
 from mos_perception.evaluation.video_files import (
     read_objects,
     read_results,
@@ -28,9 +28,8 @@ from mos_perception.evaluation.video_files import (
 )
 from mos_perception.evaluation.video_metrics import VPQ_WINDOWS, Stq, Vpq, video_consistency
 from mos_perception.formats import ytvis
-from mos_perception.masks import coco_codes
 from mos_perception.pipeline import Pipeline
-from training.evaluate_masks import outcomes
+from training.evaluate_masks import moving_ids, outcomes
 
 TASKS = ('vis', 'vps', 'vss')
 CLIPS = (8, 16)  # frames of mVC
@@ -71,18 +70,9 @@ def model_tracks(pipeline: Pipeline, data: Path, name: str) -> list[VideoTrack]:
     sequence = ytvis.read(data, name)
     sequence.require_frames('scoring')
     row = {int(stamp): n for n, stamp in enumerate(sequence.stamps_ns)}
-    codes: dict[int, list] = {}
-    scores: dict[int, list[float]] = {}
-    for outcome in outcomes(pipeline, sequence):
-        found = outcome.instances
-        ids = outcome.tracks.instance_ids(len(found)) * found.moving
-        for number, code, score in zip(ids.tolist(), coco_codes(found.masks), found.scores):
-            if number:
-                listed = codes.setdefault(number, [None] * len(sequence))
-                listed[row[outcome.stamp_ns]] = {'size': list(found.size), 'counts': code}
-                scores.setdefault(number, []).append(float(score))
-    return [VideoTrack(listed, score=float(np.mean(scores[number])))
-            for number, listed in codes.items()]
+    return tracks_of(len(sequence), (
+        (row[outcome.stamp_ns], outcome.instances.masks, moving_ids(outcome),
+         outcome.instances.scores) for outcome in outcomes(pipeline, sequence)))
 
 
 def vps(data: Path, predictions: Path) -> dict[str, float]:
@@ -106,12 +96,10 @@ def vss(data: Path, predictions: Path, split: str) -> dict[str, float]:
     for name, truth, found in read_vss(data, predictions, split):
         _same_size(name, truth, found)
         known = truth >= 0
-        for number in np.unique(truth[known]).tolist() + np.unique(found[known]).tolist():
-            either.setdefault(number, 0)
         for number in np.unique(np.concatenate([truth[known], found[known]])).tolist():
             is_true, is_found = truth[known] == number, found[known] == number
             common[number] = common.get(number, 0) + int((is_true & is_found).sum())
-            either[number] += int((is_true | is_found).sum())
+            either[number] = either.get(number, 0) + int((is_true | is_found).sum())
         for window in CLIPS:
             consistency[window].append(video_consistency(truth, found, window))
     shares = [common[number] / size for number, size in either.items() if number >= 0 and size]

@@ -20,7 +20,8 @@ from rich.progress import track
 from rich.table import Table
 
 from mos_perception.datatypes import Frame, Instances, SyncedInput
-from mos_perception.engine.card import find_model, load_card, save_card
+from mos_perception.engine.card import load_card, save_card
+from mos_perception.engine.model_files import find_model
 from mos_perception.errors import DatasetError
 from mos_perception.evaluation.boundary import boundary_f, region_j
 from mos_perception.evaluation.metrics import match

@@ -6,8 +6,6 @@ One step for any number of instances and slots. The card gets no scores: `bench.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,7 +13,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from mos_perception.engine.card import sha256_of
+from mos_perception.engine.card import save_card, sha256_of
 from mos_perception.tracking.tokens import PAIR, PLACE, width
 from mos_perception.tracking.tracker_card import TrackerCard
 from training.checkpoints import read_state, take
@@ -87,9 +85,7 @@ def main(arguments: list[str] | None = None) -> None:
                 'onnx_difference': difference, 'config': asdict(network.config), **about}
     card = TrackerCard(given.out.stem, given.out.name, sha256_of(given.out), network.channels,
                        network.config.width, training, {}, LICENCE)
-    part = given.out.with_suffix('.part.json')
-    part.write_text(json.dumps(asdict(card), indent=2) + '\n', encoding='utf-8')
-    os.replace(part, given.out.with_suffix('.json'))
+    save_card(card, given.out)
     print(f'{given.out} {given.out.stat().st_size / 1e6:.1f} MB, {parameters} parameters, '
           f'difference {difference:.1g}')
 

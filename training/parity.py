@@ -217,23 +217,56 @@ def compare(name: str) -> tuple[dict[str, float], dict[str, Any]]:
     """
     found, state = ours(name)
     wanted = CASES[name].official(state)
-    differences = {key: float((found[key] - value).abs().max()) for key, value in wanted.items()}
-    if found.keys() != wanted.keys() or max(differences.values()) > TOLERANCE:
+    return (differences_of(name, found, wanted),
+            {key: summary(value) for key, value in wanted.items()})
+
+
+def differences_of(name: str, found: dict[str, Tensor],
+                   wanted: dict[str, Tensor]) -> dict[str, float]:
+    """Largest absolute difference by output, of ours and the official ones.
+
+    Raises EngineError above `TOLERANCE` and for other outputs.
+    """
+    differences = {key: float((found[key] - value).abs().max())
+                   for key, value in wanted.items() if key in found}
+    if found.keys() != wanted.keys() or not max(differences.values()) <= TOLERANCE:
         raise EngineError(f'{name}: ours and the official network differ by {differences}: '
                           f'must be <= {TOLERANCE}; is the clone another version?')
-    return differences, {key: summary(value) for key, value in wanted.items()}
+    return differences
+
+
+def spelled(differences: dict[str, float]) -> str:
+    """On one line."""
+    return ', '.join(f'{key} {value:.1e}' for key, value in differences.items())
+
+
+def parser_of(description: str) -> argparse.ArgumentParser:
+    """The options of every command that runs the official code."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument('--official', type=Path, required=True, help='a clone of Jyxarthur/gmos')
+    parser.add_argument('--out', type=Path, help='keep samples of the official outputs there')
+    return parser
+
+
+def use_official(clone: Path) -> None:
+    """Make the packages of a clone importable."""
+    sys.path[:0] = [str(clone), str(clone / 'core' / 'sam2')]
+
+
+def keep_goldens(path: Path | None, kept: dict[str, Any]) -> None:
+    """Write samples as JSON, where there is a path."""
+    if path is not None:
+        path.write_text(json.dumps(kept) + '\n', encoding='utf-8')
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description='Hold our networks against the official code.')
-    parser.add_argument('--official', type=Path, required=True, help='a clone of Jyxarthur/gmos')
+    parser = parser_of('Hold our networks against the official code.')
     parser.add_argument('--full', action='store_true',
                         help='the published sizes too; Pi3 is 3 GB, twice')
     parser.add_argument('--only', help='one of them', choices=['keys', *CASES])
-    parser.add_argument('--out', type=Path, help='keep samples of the official outputs there')
     given = parser.parse_args(arguments)
-    sys.path[:0] = [str(given.official), str(given.official / 'core' / 'sam2')]
+    use_official(given.official)
     kept = {}
     if given.only in (None, 'keys'):
         kept['keys'] = official_digests()
@@ -244,11 +277,10 @@ def main(arguments: list[str] | None = None) -> None:
         begun = time.monotonic()
         differences, kept[name] = compare(name)
         print(f'{name}: {time.monotonic() - begun:.1f} s, '
-              + ', '.join(f'{key} {value:.1e}' for key, value in differences.items()), flush=True)
-    if given.out is not None:
-        if given.out.exists():
-            kept = json.loads(given.out.read_text(encoding='utf-8')) | kept
-        given.out.write_text(json.dumps(kept) + '\n', encoding='utf-8')
+              + spelled(differences), flush=True)
+    if given.out is not None and given.out.exists():
+        kept = json.loads(given.out.read_text(encoding='utf-8')) | kept
+    keep_goldens(given.out, kept)
 
 
 if __name__ == '__main__':

@@ -18,30 +18,18 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from mos_perception.engine.card import find_model
+from mos_perception.engine.model_files import find_model
 from mos_perception.engine.ort import OrtEngine
 from mos_perception.tracking.tracker_card import load_tracker_card, tensors
+from training.import_dvis import Answer
 from training.nets.dvis import ReferringTracker, TemporalRefiner
 from training.onnx_files import OPSET
 
 PUBLISHED = {'tracker': 9.68, 'refiner': 14.41}
 QUERIES = 10
 _STEPS = 50
-
-
-class Answer(nn.Module):
-    """The last block's slots, class logits and mask embeddings."""
-
-    def __init__(self, network: ReferringTracker | TemporalRefiner) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """As the network's `forward` and `read`."""
-        slots = self.network(*inputs)[-1]
-        return slots, *self.network.read(slots)
 
 
 def exported(network: ReferringTracker | TemporalRefiner, inputs: tuple[Tensor, ...],

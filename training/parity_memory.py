@@ -10,12 +10,8 @@ fills holes by a CUDA kernel and keeps memories in bfloat16: both are off here, 
 
 from __future__ import annotations
 
-import argparse
 import importlib
-import json
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -30,7 +26,7 @@ from mos_perception.propagation.sam2_memory import Sam2Propagator
 from training.checkpoints import take
 from training.nets.sam2 import AppearanceEncoder, from_official, make_sam2
 from training.nets.sam2_memory import MaskFromMemory, MaskPrompt, MemoryEncoder
-from training.parity import TOLERANCE, seeded
+from training.parity import TOLERANCE, keep_goldens, parser_of, seeded, spelled, use_official
 from training.parity_sam2 import SIDE, WIDTH, official_network, official_state, tiny_config
 
 FRAMES, SIZE = 26, (120, 160)
@@ -187,11 +183,8 @@ def samples(found: Carried) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description='Hold the video memory against the official one.')
-    parser.add_argument('--official', type=Path, required=True, help='a clone of Jyxarthur/gmos')
-    parser.add_argument('--out', type=Path, help='keep samples of the outputs there')
-    given = parser.parse_args(arguments)
-    sys.path.insert(0, str(given.official / 'core' / 'sam2'))
+    given = parser_of('Hold the video memory against the official one.').parse_args(arguments)
+    use_official(given.official)
     theirs, state = official()
     kept, worst = {}, {'logits': 0.0, 'iou': 0.0}
     with mock.patch.object(torch, 'bfloat16', torch.float32):
@@ -206,10 +199,8 @@ def main(arguments: list[str] | None = None) -> None:
             worst[key] = max(worst[key], float(difference))
             if difference > TOLERANCE:
                 raise EngineError(f'{name}: {key} differ by {difference}: must be <= {TOLERANCE}')
-    print(f'{len(kept)} frames: ' + ', '.join(f'{key} {value:.1e}'
-                                              for key, value in worst.items()))
-    if given.out is not None:
-        given.out.write_text(json.dumps(kept) + '\n', encoding='utf-8')
+    print(f'{len(kept)} frames: {spelled(worst)}')
+    keep_goldens(given.out, kept)
 
 
 if __name__ == '__main__':

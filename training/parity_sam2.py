@@ -10,12 +10,8 @@ sizes keys and shapes are compared.
 
 from __future__ import annotations
 
-import argparse
 import importlib
-import json
-import sys
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,7 +21,18 @@ from mos_perception.errors import EngineError
 from training.checkpoints import take
 from training.nets.sam2 import SIZES, AppearanceEncoder, from_official, make_sam2, sam2_config
 from training.nets.sam2_memory import MaskFromMemory, MaskPrompt, MemoryEncoder
-from training.parity import TOLERANCE, digest, seeded, summary, weight, without_memory
+from training.parity import (
+    differences_of,
+    digest,
+    keep_goldens,
+    parser_of,
+    seeded,
+    spelled,
+    summary,
+    use_official,
+    weight,
+    without_memory,
+)
 
 if TYPE_CHECKING:
     from transformers import Sam2VideoConfig, Sam2VideoModel
@@ -189,21 +196,14 @@ def official(network: nn.Module) -> dict[str, Tensor]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description='Hold SAM 2.1 against the official code.')
-    parser.add_argument('--official', type=Path, required=True, help='a clone of Jyxarthur/gmos')
-    parser.add_argument('--out', type=Path, help='keep keys and samples of the outputs there')
-    given = parser.parse_args(arguments)
-    sys.path.insert(0, str(given.official / 'core' / 'sam2'))
+    given = parser_of('Hold SAM 2.1 against the official code.').parse_args(arguments)
+    use_official(given.official)
     network = official_network()
     shapes = {key: list(value.shape) for key, value in network.state_dict().items()}
     state = official_state(shapes)
     network.load_state_dict(state)
     wanted, found = official(network), ours(state)
-    differences = {key: float((found[key] - value).abs().max()) for key, value in wanted.items()}
-    print(', '.join(f'{key} {value:.1e}' for key, value in differences.items()))
-    if max(differences.values()) > TOLERANCE:
-        raise EngineError(f'ours and the official SAM 2.1 differ by {differences}: '
-                          f'must be <= {TOLERANCE}')
+    print(spelled(differences_of('SAM 2.1', found, wanted)))
     sizes = official_digests()
     for size, wanted_keys in sizes.items():
         with without_memory():
@@ -212,10 +212,8 @@ def main(arguments: list[str] | None = None) -> None:
             raise EngineError(f'keys or shapes of SAM 2.1 {size} are not the official ones: '
                               'is transformers another version?')
         print(f'{size}: {wanted_keys["keys"]} keys and their shapes are equal')
-    if given.out is not None:
-        kept = {'sizes': sizes, 'keys': shapes,
-                'outputs': {key: summary(value) for key, value in wanted.items()}}
-        given.out.write_text(json.dumps(kept) + '\n', encoding='utf-8')
+    keep_goldens(given.out, {'sizes': sizes, 'keys': shapes, 'outputs': {
+        key: summary(value) for key, value in wanted.items()}})
 
 
 if __name__ == '__main__':

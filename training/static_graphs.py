@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from mos_perception.engine.card import (
-    HEAD,
     ImageSpec,
     ModelCard,
     PostprocessSpec,
@@ -24,6 +23,7 @@ from mos_perception.engine.card import (
     sha256_of,
 )
 from mos_perception.engine.interface import TensorSpec
+from mos_perception.engine.model_files import HEAD
 from mos_perception.engine.ort import OrtEngine
 from mos_perception.errors import EngineError, MosError
 from mos_perception.motion.history import FrameWindow

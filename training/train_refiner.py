@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mos_perception.config import Config
-from mos_perception.engine.card import find_model
+from mos_perception.engine.model_files import find_model
 from mos_perception.errors import EngineError
 from training.checkpoints import keep
 from training.nets.instance_refiner import InstanceRefiner

@@ -14,7 +14,7 @@ from torch import Tensor
 from mos_perception.errors import DatasetError
 from mos_perception.events.voxel import channels
 from mos_perception.models.gmos.colour import colour_bins
-from mos_perception.motion.evidence import PER_GAP, SIGNED
+from mos_perception.motion.evidence import PER_GAP, mirrored
 from training.datasets.evidence import STEP, flipped
 from training.video_cache import PARTS, VOXEL
 
@@ -87,7 +87,7 @@ class Batches:
         bins = np.stack([colour_bins(values) for values in stacked['image']])
         return Batch(
             self._light(tensors['image'].float() / 255) * there,
-            self._gaps(tensors['evidence'].float() * STEP),
+            torch.from_numpy(self._gaps(stacked['evidence'] * np.float32(STEP))),
             tensors['voxel'].float() / 255,
             tensors['label'][:, ::2, ::2].long(),
             bins * seen[:, None, None],
@@ -134,23 +134,22 @@ class Batches:
             found[part] = values
         return found
 
-    def _gaps(self, evidence: Tensor) -> Tensor:
-        """Causal windows (after = before turned round), time turned round, a gap or a channel that
-        is not there.
+    def _gaps(self, evidence: np.ndarray) -> np.ndarray:
+        """(B, C, H, W) with causal windows (after = before turned round), time turned round,
+        a gap or a channel that is not there.
         """
-        planes = evidence.unflatten(1, (-1, PER_GAP))
+        planes = evidence.reshape(len(evidence), -1, PER_GAP, *evidence.shape[2:])
         half = planes.shape[1] // 2
-        signs = _signs(PER_GAP, SIGNED)
         for sample, kind in zip(planes, self._rng.random((len(planes), 4)), strict=True):
             if kind[0] < 0.5:
-                sample[:] = sample.roll(half, 0)
+                sample[:] = np.roll(sample, half, 0)
             if kind[1] < 0.35:
-                sample[half:] = sample[:half] * signs
+                sample[half:] = mirrored(sample[:half])
             if kind[2] < 0.12:
                 sample[int(kind[2] < 0.06) :: 2] = 0
             if kind[3] < 0.25:
                 sample[:, self._rng.choice(_DROPPABLE)] = 0
-        return planes.flatten(1, 2)
+        return planes.reshape(evidence.shape)
 
     def _light(self, image: Tensor) -> Tensor:
         """Gain, bias and gamma by channel, grey or no image at times; then the network's
@@ -166,10 +165,3 @@ class Batches:
         image = torch.where(grey, image.mean(1, keepdim=True), image)
         image = (image + 0.02 * torch.randn_like(image) - MEAN[0]) / STD[0]
         return image * (draw(0, 1, count, 1, 1, 1) > 0.15)
-
-
-def _signs(channels: int, turned: tuple[int, ...]) -> Tensor:
-    """(C, 1, 1): -1 for the channels of each gap that `turned` names."""
-    signs = torch.ones(channels // PER_GAP, PER_GAP)
-    signs[:, list(turned)] = -1
-    return signs.reshape(-1, 1, 1)

@@ -20,8 +20,8 @@ import numpy as np
 
 from mos_perception.datatypes import Frame
 from mos_perception.engine.card import VoxelSpec
-from mos_perception.models.dimos.preprocess import voxel_tensor
 from mos_perception.models.gmos.model import half
+from mos_perception.models.preprocess import voxel_tensor
 from mos_perception.motion.builder import EvidenceBuilder
 from mos_perception.motion.event_image import event_image
 from mos_perception.motion.evidence import EvidenceSpec

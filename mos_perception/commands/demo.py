@@ -21,9 +21,9 @@ from pathlib import Path
 from mos_perception.config import Config
 from mos_perception.errors import MosError
 from mos_perception.recording.bag import open_bag
+from mos_perception.recording.results import NODE
 from mos_perception.replay import with_topics
 
-NODE = '/mos_perception'
 OUTPUTS = ('instances', 'instance_image', 'motion', 'tracks')
 
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from mos_perception.engine import load_engine
 from mos_perception.engine.build import FLAVOURS, import_tensorrt
 from mos_perception.engine.cache import Cache
-from mos_perception.engine.card import find_model
 from mos_perception.engine.driver import DRIVERS, open_driver
+from mos_perception.engine.model_files import find_model
 from mos_perception.engine.probe import find_gpu
 from mos_perception.errors import MosError
 

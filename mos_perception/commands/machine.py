@@ -17,7 +17,7 @@ def build_command(args: argparse.Namespace) -> None:
     """
     from mos_perception.engine.build import build
     from mos_perception.engine.cache import Cache
-    from mos_perception.engine.card import find_model, graphs_of
+    from mos_perception.engine.model_files import find_model, graphs_of
     console = Console(stderr=True)
 
     def told(phase: str, step: int, steps: int) -> bool:

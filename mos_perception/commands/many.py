@@ -22,7 +22,7 @@ from rich.table import Table
 from mos_perception import __version__
 from mos_perception.commands.workers import in_processes, on_ray
 from mos_perception.config import Config
-from mos_perception.engine.card import find_model
+from mos_perception.engine.model_files import find_model
 from mos_perception.errors import BagError, ConfigError, MosError
 
 AUTO_MODELS = ('dimos_light', 'gmos_nano', 'dimos_nano')  # what `model: auto` may take

@@ -16,14 +16,12 @@ from mos_perception.datatypes import Frame, Result
 from mos_perception.errors import BagError, ConfigError
 from mos_perception.recording.bag import Bag, BagWriter, open_bag
 from mos_perception.recording.messages import IMAGE, TRACKS, write_ids
-from mos_perception.recording.results import write_tracks
+from mos_perception.recording.results import NODE, write_tracks
 from mos_perception.refine import Refinement
 from mos_perception.replay import Replay, Step, with_topics
 from mos_perception.reports.overlay_video import Picture, draw, write_overlays
 from mos_perception.reports.run_statistics import RunStatistics
 from mos_perception.tracking.refiner import load_refiner
-
-NODE = '/mos_perception'
 
 
 def refine_command(args: argparse.Namespace) -> None:

@@ -23,12 +23,12 @@ from mos_perception.errors import ConfigError
 from mos_perception.evaluation.ground_truth import GroundTruthEvaluator
 from mos_perception.evaluation.score import Scorer
 from mos_perception.recording.bag import BagWriter, open_bag
-from mos_perception.recording.results import result_digest
+from mos_perception.recording.results import NODE, result_digest
 from mos_perception.replay import Replay, Step, with_topics
 from mos_perception.reports.protocol_tables import mos_i_table
 from mos_perception.reports.run_statistics import RunStatistics, motion_text, tables
 
-RESULTS_TOPIC = '/mos_perception/instances'
+RESULTS_TOPIC = f'{NODE}/instances'
 
 
 def replay_command(args: argparse.Namespace) -> None:

@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,6 @@ from mos_perception.errors import ConfigError, EngineError
 from mos_perception.motion.evidence import EvidenceSpec
 from mos_perception.motion.flow import FlowSettings
 from mos_perception.motion.history import FrameWindow
-
-HEAD = '_head'
-"""Ends the file's name of the graph that stands for a model of several."""
 
 
 @dataclass(frozen=True)
@@ -219,8 +215,8 @@ def data_file(onnx_path: Path) -> Path:
     return onnx_path.with_name(f'{onnx_path.name}.data')
 
 
-def save_card(card: ModelCard, path: Path) -> Path:
-    """Write the card beside a model (`path` may be either file); atomic.
+def save_card(card: Any, path: Path) -> Path:
+    """Write the card, of a model or a tracker, beside its file (`path` may be either); atomic.
 
     Returns the JSON's path.
     """
@@ -265,61 +261,6 @@ def embedding_channels(card: ModelCard) -> int:
     """Size of the embeddings that a model gives with its instances; 0 = it gives none."""
     sizes = [spec.shape[-1] for spec in card.outputs if spec.name == 'embeddings']
     return sizes[0] or 0 if sizes else 0
-
-
-def find_model(name_or_path: str, kind: str = '') -> Path:
-    """The ONNX file of a model name (`dimos_nano`) or path.
-
-    A model of several graphs (`gmos`) is its last one, gmos_head.onnx. `kind`: the folder of
-    models/ that it is in. Raises EngineError naming where it looked.
-    """
-    given = Path(name_or_path).expanduser()
-    if given.suffix == '.onnx' or len(given.parts) > 1:
-        if not given.is_file():
-            raise EngineError(
-                f'model file {given} does not exist: give the path of an .onnx file or a model name'
-            )
-        return given
-    folders = [folder / kind for folder in _model_folders()]
-    for folder in folders if name_or_path else ():
-        for name in (name_or_path, f'{name_or_path}{HEAD}'):
-            if (folder / f'{name}.onnx').is_file():
-                return folder / f'{name}.onnx'
-    known = sorted({path.stem for folder in folders for path in folder.glob('*.onnx')})
-    near = difflib.get_close_matches(name_or_path, known, 1)
-    hint = f'did you mean {near[0]!r}?' if near else f'known models: {", ".join(known) or "none"}'
-    raise EngineError(f'no model {name_or_path!r} in {", ".join(map(str, folders))}: {hint}')
-
-
-def graph_beside(path: Path, name: str) -> Path:
-    """Graph `name` of the model of several whose graph `path` is: files are called MODEL_NAME.
-
-    It need not exist. The name of `path` is of one word, as "head".
-    """
-    return path.with_name(f'{path.stem.rpartition("_")[0]}_{name}.onnx')
-
-
-def graphs_of(path: Path) -> list[Path]:
-    """All graphs of the model at `path`: that alone, or a head and what lies beside it."""
-    if not path.stem.endswith(HEAD):
-        return [path]
-    names = ('tokens', 'geometry', 'appearance', 'head', 'memory_encoder', 'mask_prompt',
-             'mask_from_memory')
-    return [part for part in (graph_beside(path, name) for name in names) if part.is_file()]
-
-
-def _model_folders() -> list[Path]:
-    folders = [
-        Path(__file__).resolve().parents[2] / 'models',
-        Path(sys.prefix) / 'share' / 'mos_perception' / 'models',
-    ]
-    try:
-        from ament_index_python.packages import get_package_share_directory
-        folders.append(Path(get_package_share_directory('mos_perception')) / 'models')
-    # no ROS here, or the package is not installed into it
-    except (ImportError, LookupError, OSError):
-        pass
-    return folders
 
 
 def _list(specs: dict[str, TensorSpec]) -> str:

@@ -9,11 +9,13 @@ ignored. Tests hold it against `trackeval`. Legend: G objects and P tracks of a 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from pycocotools import mask as coco
+
+from mos_perception.masks import coco_codes
 
 THRESHOLDS = np.arange(0.5, 0.96, 0.05)
 MOST_TRACKS = 100  # of a video and category
@@ -36,6 +38,24 @@ class VideoTrack:
     score: float = 1.0
     crowd: bool = False
     occlusion: float = float('nan')
+
+
+def tracks_of(count: int, frames: Iterable[tuple[int, np.ndarray, np.ndarray, np.ndarray]]
+              ) -> list[VideoTrack]:
+    """The tracks of a video of `count` frames; a track's score is its mean over the frames.
+
+    `frames`: each one's place, masks (N, H, W) bool, ids (N,), 0 = of no track, and scores (N,).
+    """
+    codes: dict[int, list[Code | None]] = {}
+    scores: dict[int, list[float]] = {}
+    for place, masks, ids, values in frames:
+        size = list(masks.shape[1:])
+        for number, code, score in zip(ids.tolist(), coco_codes(masks), values):
+            if number:
+                codes.setdefault(number, [None] * count)[place] = {'size': size, 'counts': code}
+                scores.setdefault(number, []).append(float(score))
+    return [VideoTrack(listed, score=float(np.mean(scores[number])))
+            for number, listed in codes.items()]
 
 
 def occlusion_of(frames: Sequence[float]) -> float:

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 
 from mos_perception.config import Config
 from mos_perception.datatypes import Instances, SyncedInput
-from mos_perception.engine.card import ModelCard, find_model, load_card
+from mos_perception.engine.card import ModelCard, load_card
+from mos_perception.engine.model_files import find_model
 from mos_perception.errors import EngineError
 from mos_perception.stages import StageTimes
 

@@ -141,7 +141,8 @@ class EvidenceBuilder:
         forward, backward = self._along(path), self._along(path[::-1])
         motion = self._camera(path)
         now, other = self._levels[path[0]][1], self._levels[path[-1]][1]
-        return Pair(pair_evidence(now, other, forward, backward, motion), forward, motion)
+        planes = pair_evidence(now, other, forward, backward, motion, self.spec.epipolar)
+        return Pair(planes, forward, motion)
 
     def _camera(self, path: Path) -> CameraMotion:
         """Found in the flow from the earlier frame to the later one, for both directions."""

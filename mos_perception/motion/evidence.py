@@ -88,10 +88,11 @@ def channel_count(spec: EvidenceSpec) -> int:
 
 def pair_evidence(
     now: np.ndarray, other: np.ndarray, forward: np.ndarray, backward: np.ndarray,
-    motion: CameraMotion
+    motion: CameraMotion, epipolar: bool = False
 ) -> np.ndarray:
     """(8, H, W) float32 from two grey images (H, W) uint8, the flows between them, (H, W, 2) px
-    each, and the camera's motion, which is taken out.
+    each, and the camera's motion, which is taken out. `epipolar`: channel 7 is left zero, for
+    `assemble`, which sees all gaps.
     """
     grid = pixel_grid(now.shape)
     camera = camera_flow(motion.matrix, grid)
@@ -107,17 +108,20 @@ def pair_evidence(
     for row, flow in ((4, camera), (5, forward)):
         planes[row] = np.abs(level - warp(other, flow, grid)) / 32
     planes[6] = _log(lengths / _noise(motion.spread_px))
-    along = residual[..., 0] * camera[..., 0] + residual[..., 1] * camera[..., 1]
-    planes[7] = along / (length(camera) + 1.0) / scale
+    if epipolar:
+        planes[7] = 0
+    else:
+        along = residual[..., 0] * camera[..., 0] + residual[..., 1] * camera[..., 1]
+        planes[7] = along / (length(camera) + 1.0) / scale
     return np.clip(planes, -_LIMIT, _LIMIT, out=planes)
 
 
 def mirrored(planes: np.ndarray) -> np.ndarray:
-    """(8, H, W) of the opposite gap, if motion were even: the residual turned round, the rest as it
-    is.
+    """(..., 8, H, W) of the opposite gap, if motion were even: the residual turned round, the rest
+    as it is.
     """
     turned = planes.copy()
-    turned[list(SIGNED)] *= -1
+    turned[..., list(SIGNED), :, :] *= -1
     return turned
 
 
@@ -131,14 +135,14 @@ def assemble(found: Sequence[Pair | None], spec: EvidenceSpec) -> np.ndarray:
         if pair is not None:
             tensor[index] = pair.planes
     if spec.epipolar:
-        _replace_along(tensor, found)
+        _add_off_epipolar(tensor, found)
     for index, pair in enumerate(found):
         if pair is None and found[(index + half) % spec.gap_count] is not None:
             tensor[index] = mirrored(tensor[(index + half) % spec.gap_count])
     return tensor.reshape(-1, *spec.size)
 
 
-def _replace_along(tensor: np.ndarray, found: Sequence[Pair | None]) -> None:
+def _add_off_epipolar(tensor: np.ndarray, found: Sequence[Pair | None]) -> None:
     """Channel 7 of each gap there is (G, 8, H, W), by the epipole of all of them."""
     present = {index: pair for index, pair in enumerate(found) if pair is not None}
     grid = pixel_grid(tensor.shape[2:])

@@ -10,7 +10,7 @@ import numpy as np
 from mos_perception.engine import load_engine
 from mos_perception.engine.card import check, load_card
 from mos_perception.errors import EngineError
-from mos_perception.models.dimos.preprocess import image_tensor
+from mos_perception.models.preprocess import image_tensor
 
 LEVELS = ('appearance', 'middle', 'fine')
 

@@ -36,6 +36,15 @@ def message_fields(result: Result, with_masks: bool = True,
                    for name, value in result.stage_ms.items()]}
 
 
+def track_fields(result: Result) -> list[dict[str, Any]]:
+    """The fields of each mos_msgs/Track of a mos_msgs/Tracks, ids ascending."""
+    seen = result.tracks
+    return [{'id': int(seen.ids[m]), 'state': int(seen.states[m]), 'age': float(seen.ages_s[m]),
+             'box': np.asarray(seen.boxes[m], np.float32),
+             'velocity': np.asarray(seen.velocities[m], np.float32)}
+            for m in np.argsort(seen.ids, kind='stable').tolist()]
+
+
 def _instances(result: Result, with_masks: bool) -> list[dict[str, Any]]:
     found, count = result.instances, len(result.instances)
     ids = result.tracks.instance_ids(count)

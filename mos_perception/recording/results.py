@@ -15,7 +15,7 @@ from mos_perception.datatypes import Instances, Modality, Result, Tracks, TrackS
 from mos_perception.errors import BagError, DatasetError
 from mos_perception.image_encodings import MAX_SIDE
 from mos_perception.masks import COCO_RLE, mask_from_coco, object_boxes
-from mos_perception.recording.instances_message import MODALITIES, message_fields
+from mos_perception.recording.instances_message import MODALITIES, message_fields, track_fields
 from mos_perception.recording.messages import (
     INSTANCES,
     TRACKS,
@@ -26,6 +26,7 @@ from mos_perception.recording.messages import (
     stamp_ns,
 )
 
+NODE = '/mos_perception'  # below it are the node's topics, if nobody renamed it
 MAX_MASK_BYTES = 1 << 30  # a hundred masks of 10 megapixels
 
 
@@ -75,11 +76,7 @@ def write_result(result: Result) -> bytes:
 
 def write_tracks(result: Result) -> bytes:
     """CDR of a mos_msgs/Tracks, as the node publishes it."""
-    seen = result.tracks
-    tracks = [make('mos_msgs/msg/Track', id=int(seen.ids[m]), state=int(seen.states[m]),
-                   age=float(seen.ages_s[m]), box=seen.boxes[m].astype(np.float32),
-                   velocity=seen.velocities[m].astype(np.float32))
-              for m in np.argsort(seen.ids, kind='stable').tolist()]
+    tracks = [make('mos_msgs/msg/Track', **row) for row in track_fields(result)]
     return serialize(TRACKS, make(TRACKS, header=header(result.stamp_ns, result.frame_id),
                                   epoch=result.epoch, tracks=tracks))
 

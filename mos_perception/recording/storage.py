@@ -31,6 +31,7 @@ TRUTH_IMAGE = '/ground_truth/instance_image'
 TRUTH_INSTANCES = '/ground_truth/instances'
 _NODE_IMAGES = ('/instance_image', '/overlay')  # what our node publishes is no camera
 MAX_MESSAGE = 1 << 30  # bytes: above the largest image that is taken
+_PIECE = 1 << 20  # bytes unpacked at a time
 _ZSTD_MAGIC = b'\x28\xb5\x2f\xfd'  # cannot start a CDR message, whose first byte is 0
 
 
@@ -214,17 +215,21 @@ class Storage:
 def _unpacked(data: bytes) -> bytes:
     """Undo per-message zstd, which is declared only in a metadata file that may be missing.
 
-    Raises BagError for more than MAX_MESSAGE bytes, before they are unpacked.
+    Raises BagError for more than MAX_MESSAGE bytes, before the rest is unpacked. Piece by piece: to
+    ask for all at once is to allocate MAX_MESSAGE for every message.
     """
     if bytes(data[:4]) != _ZSTD_MAGIC:
         return data
     import zstandard  # comes with mcap
+    parts, size = [], 0
     with zstandard.ZstdDecompressor().stream_reader(data) as reader:
-        found = reader.read(MAX_MESSAGE + 1)
-    if len(found) > MAX_MESSAGE:
-        raise BagError(f'a message of {len(data)} bytes unpacks to more than {MAX_MESSAGE}: '
-                       'refused, it is made to fill the memory')
-    return found
+        while part := reader.read(_PIECE):
+            size += len(part)
+            if size > MAX_MESSAGE:
+                raise BagError(f'a message of {len(data)} bytes unpacks to more than '
+                               f'{MAX_MESSAGE}: refused, it is made to fill the memory')
+            parts.append(part)
+    return b''.join(parts)
 
 
 def _open(path: Path) -> list[WholeFile | DamagedMcap]:

@@ -26,7 +26,7 @@ from mos_perception.image_encodings import (
     from_rgb,
     to_rgb,
 )
-from mos_perception.recording.instances_message import message_fields
+from mos_perception.recording.instances_message import message_fields, track_fields
 from mos_perception.ros.detections import detections_message
 
 
@@ -190,21 +190,8 @@ def motion_message(result: Result) -> Motion:
 
 def tracks_message(result: Result) -> Tracks:
     """mos_msgs/Tracks, ids ascending."""
-    seen = result.tracks
-    return Tracks(
-        header=header(result),
-        epoch=result.epoch,
-        tracks=[
-            Track(
-                id=int(seen.ids[m]),
-                state=int(seen.states[m]),
-                age=float(seen.ages_s[m]),
-                box=np.asarray(seen.boxes[m], np.float32),
-                velocity=np.asarray(seen.velocities[m], np.float32),
-            )
-            for m in np.argsort(seen.ids, kind='stable').tolist()
-        ],
-    )
+    return Tracks(header=header(result), epoch=result.epoch,
+                  tracks=[Track(**row) for row in track_fields(result)])
 
 
 def overlay_message(result: Result, sample: SyncedInput) -> Image:

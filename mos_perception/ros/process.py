@@ -19,6 +19,7 @@ from typing import Any
 
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
 
 from mos_perception.ros.feed import one_line
 from mos_perception.ros.transport import prepare_transport
@@ -48,20 +49,26 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
         return EXIT_PARAMETERS
     (node,) = nodes
     try:
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
-        executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    except Exception:
-        if rclpy.ok():  # otherwise a signal has ended the context in the middle of a call
-            raise
+        spin(node)
     finally:
         node.release()
         node.destroy_node()
         rclpy.try_shutdown()
     _leave(node.exit_code)
     return node.exit_code
+
+
+def spin(node: Node) -> None:
+    """Serve a node in this thread until its context ends, by a signal too."""
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    except Exception:
+        if rclpy.ok():  # otherwise a signal has ended the context in the middle of a call
+            raise
 
 
 def _leave(code: int) -> None:

@@ -13,7 +13,6 @@ from typing import Any
 
 import rclpy
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 from rclpy.utilities import remove_ros_args
@@ -22,6 +21,7 @@ from mos_perception.errors import ConfigError, MosError
 from mos_perception.recording.bag import BagWriter
 from mos_perception.ros import qos
 from mos_perception.ros.inputs import message_class
+from mos_perception.ros.process import spin
 from mos_perception.ros.transport import prepare_transport
 
 LOOK_PERIOD_S = 0.1  # between two looks for topics that are not there yet
@@ -115,15 +115,7 @@ def main(args: list[str] | None = None) -> int:
         with BagWriter(options.out, options.storage) as writer:
             rclpy.init(args=arguments)
             recorder = Recorder(writer, options)
-            executor = SingleThreadedExecutor()
-            executor.add_node(recorder)
-            try:
-                executor.spin()
-            except (KeyboardInterrupt, ExternalShutdownException):
-                pass
-            except Exception:
-                if rclpy.ok():  # otherwise a signal has ended the context in the middle of a call
-                    raise
+            spin(recorder)
             if recorder.error is not None:
                 raise recorder.error
     except MosError as error:

@@ -210,13 +210,7 @@ class TrackStore:
     def _show(self, track: Track, box: np.ndarray, mask: np.ndarray) -> None:
         elapsed_s = (self.stamp_ns - track.shown_ns) * 1e-9
         if elapsed_s > 0:
-            measured = (box[:2] + box[2:] - track.box[:2] - track.box[2:]) / 2 / elapsed_s
-            if track.velocity is None:
-                track.velocity = measured.astype(np.float64)
-            else:
-                track.velocity += (measured - track.velocity) * -math.expm1(
-                    -elapsed_s / VELOCITY_TAU_S
-                )
+            track.velocity = smoothed_velocity(track.velocity, track.box, box, elapsed_s)
         track.shown_ns, track.box, track.mask = self.stamp_ns, box, mask
 
     def _see(self, track: Track, instances: Instances, row: int) -> None:
@@ -269,6 +263,17 @@ class TrackStore:
             confirmed=self.confirm_s == 0,
             instance=row,
         )
+
+
+def smoothed_velocity(velocity: np.ndarray | None, before: np.ndarray, box: np.ndarray,
+                      elapsed_s: float) -> np.ndarray:
+    """(2,) px/s of a centre whose box (4,) px was `before`, `elapsed_s` > 0 ago: as measured where
+    nothing is known yet (None), else smoothed with the time constant VELOCITY_TAU_S.
+    """
+    measured = (box[:2] + box[2:] - before[:2] - before[2:]) / 2 / elapsed_s
+    if velocity is None:
+        return measured.astype(np.float64)
+    return velocity + (measured - velocity) * -math.expm1(-elapsed_s / VELOCITY_TAU_S)
 
 
 def crop(instances: Instances, row: int) -> np.ndarray:

@@ -9,7 +9,6 @@ seen to move, nor held, for `track_lost_s`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -18,8 +17,8 @@ import numpy as np
 from mos_perception.config import Config
 from mos_perception.datatypes import Instances, Tracks, TrackState
 from mos_perception.engine import load_engine
-from mos_perception.engine.card import find_model, graph_beside
 from mos_perception.engine.interface import Engine
+from mos_perception.engine.model_files import find_model, graph_beside
 from mos_perception.errors import EngineError, SyncError
 from mos_perception.masks import mask_boxes
 from mos_perception.propagation import MaskPropagator, Proposals
@@ -28,7 +27,7 @@ from mos_perception.propagation.decisions import PUBLISHED, Constants
 from mos_perception.propagation.flow_masks import FLOW, FlowPropagator
 from mos_perception.propagation.sam2_memory import GRAPHS, Sam2Propagator
 from mos_perception.propagation.stage1 import FrameObjects, Stage1
-from mos_perception.tracking.lifecycle import VELOCITY_TAU_S
+from mos_perception.tracking.lifecycle import smoothed_velocity
 
 LAST_NUMBER = 2 ** 16 - 1  # stage 1 labels pixels in uint16
 
@@ -36,22 +35,21 @@ LAST_NUMBER = 2 ** 16 - 1  # stage 1 labels pixels in uint16
 @dataclass
 class _Object:
     """`shown_ns`, when it was last published, `moved_ns`, when it last moved; `box` (4,) px of
-    then; `velocity` (2,) px/s of its centre.
+    then; `velocity` (2,) px/s of its centre, None until published twice.
     """
 
     born_ns: int
     shown_ns: int
     moved_ns: int
     box: np.ndarray
-    velocity: np.ndarray
+    velocity: np.ndarray | None = None
     instance: int = -1
 
     def show(self, stamp_ns: int, box: np.ndarray, instance: int) -> None:
         """Published at `box` in this frame."""
         elapsed_s = (stamp_ns - self.shown_ns) * 1e-9
         if elapsed_s > 0:
-            measured = (box[:2] + box[2:] - self.box[:2] - self.box[2:]) / 2 / elapsed_s
-            self.velocity += (measured - self.velocity) * -math.expm1(-elapsed_s / VELOCITY_TAU_S)
+            self.velocity = smoothed_velocity(self.velocity, self.box, box, elapsed_s)
         self.shown_ns, self.box, self.instance = stamp_ns, box, instance
 
 
@@ -135,7 +133,7 @@ class PropagationTracker:
         for row in np.argsort(-found.iou, kind='stable').tolist():
             number = found.numbers[row]
             if number not in objects:
-                objects[number] = _Object(stamp_ns, stamp_ns, stamp_ns, boxes[row], np.zeros(2))
+                objects[number] = _Object(stamp_ns, stamp_ns, stamp_ns, boxes[row])
                 self.store.last_number = max(self.store.last_number, number)
             item = objects[number]
             if found.moving[row]:
@@ -167,8 +165,8 @@ class PropagationTracker:
                   for item, age_s in zip(items.values(), ages_s)]
         return Tracks(np.array(list(items), np.int64), np.array(states, np.int64), ages_s,
                       np.array([item.box for item in items.values()], np.float32).reshape(-1, 4),
-                      np.array([item.velocity for item in items.values()],
-                               np.float32).reshape(-1, 2),
+                      np.array([(0, 0) if item.velocity is None else item.velocity
+                                for item in items.values()], np.float32).reshape(-1, 2),
                       np.array([item.instance for item in items.values()], np.int64))
 
 

@@ -15,8 +15,9 @@ import numpy as np
 
 from mos_perception.config import Config
 from mos_perception.datatypes import Instances, Tracks
-from mos_perception.engine.card import ModelCard, embedding_channels, find_model
+from mos_perception.engine.card import ModelCard, embedding_channels
 from mos_perception.engine.interface import Engine
+from mos_perception.engine.model_files import find_model
 from mos_perception.errors import EngineError
 from mos_perception.tracking.hungarian import assign
 from mos_perception.tracking.lifecycle import Track, TrackStore

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mos_perception.engine.card import find_model
 from mos_perception.engine.interface import Engine, TensorSpec
+from mos_perception.engine.model_files import find_model
 from mos_perception.errors import EngineError
 from mos_perception.tracking.hungarian import assign
 from mos_perception.tracking.referring import Tracked, probabilities
@@ -47,7 +47,7 @@ class TemporalRefiner:
 
     def __init__(self, engine: Engine, card: RefinerCard, tracker: TrackerCard) -> None:
         """Raises EngineError where card, graph and tracker disagree."""
-        check_tensors(card.id, refiner_tensors(card.width), engine)
+        check_tensors(card, refiner_tensors(card.width), engine)
         if card.tracker != tracker.sha256:
             raise EngineError(
                 f'refiner {card.id} was trained behind a tracker of sha256 {card.tracker}, '

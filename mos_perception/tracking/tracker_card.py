@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from mos_perception.engine.card import build_card, check_external, read_card, sha256_of
 from mos_perception.engine.interface import Engine, TensorSpec
@@ -22,6 +22,7 @@ class TrackerCard:
     a slot.
     """
 
+    kind: ClassVar[str] = 'tracker'
     id: str
     file: str
     sha256: str
@@ -38,6 +39,7 @@ class RefinerCard:
     it was trained behind, `width` that of a slot.
     """
 
+    kind: ClassVar[str] = 'refiner'
     id: str
     file: str
     sha256: str
@@ -62,9 +64,9 @@ def _load(kind: type[Card], path: Path) -> Card:
     where, values = read_card(path)
     card = build_card(kind, values, where)
     if (actual := sha256_of(path)) != card.sha256:
-        raise EngineError(f'tracker file {path} has sha256 {actual}, its card says {card.sha256}: '
-                          'the file is damaged or not the one described; restore it or export '
-                          'again')
+        raise EngineError(f'{kind.kind} file {path} has sha256 {actual}, its card says '
+                          f'{card.sha256}: the file is damaged or not the one described; restore '
+                          'it or export again')
     check_external(path)
     return card
 
@@ -81,10 +83,11 @@ def tensors(embeddings: int, slot: int) -> tuple[tuple[TensorSpec, ...], tuple[T
 
 def check_tracker(card: TrackerCard, engine: Engine) -> None:
     """Raise EngineError unless the graph has the tensors that the card stands for."""
-    check_tensors(card.id, tensors(card.embeddings, card.width), engine)
+    check_tensors(card, tensors(card.embeddings, card.width), engine)
 
 
-def check_tensors(name: str, expected: tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]],
+def check_tensors(card: TrackerCard | RefinerCard,
+                  expected: tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]],
                   engine: Engine) -> None:
     """Raise EngineError unless the graph has these inputs and outputs."""
     for side, wanted in zip(('inputs', 'outputs'), expected):
@@ -92,5 +95,5 @@ def check_tensors(name: str, expected: tuple[tuple[TensorSpec, ...], tuple[Tenso
         if real.keys() != {spec.name for spec in wanted} or not all(
                 spec.accepts(real[spec.name]) for spec in wanted):
             raise EngineError(
-                f'tracker {name}: {side} are {", ".join(map(str, real.values()))}; the card '
-                f'stands for {", ".join(map(str, wanted))}: export the tracker again')
+                f'{card.kind} {card.id}: {side} are {", ".join(map(str, real.values()))}; the card '
+                f'stands for {", ".join(map(str, wanted))}: export the {card.kind} again')

@@ -18,7 +18,8 @@ from rich.progress import Progress
 
 from mos_perception.config import from_dict
 from mos_perception.datatypes import Events, Frame
-from mos_perception.engine.card import find_model, load_card
+from mos_perception.engine.card import load_card
+from mos_perception.engine.model_files import find_model
 from mos_perception.errors import BagError, ConfigError, DatasetError, EngineError
 from mos_perception.formats import rosbag
 from mos_perception.formats.sequence import Sequence, regular_stamps
@@ -89,6 +90,8 @@ def adapted(tmp_path_factory):
     assert not out.exists()
     with pytest.raises(ConfigError, match='begun with other'):
         adapt([bag], out, CONFIG, Settings(steps=3, batch=2, least_s=1.0))
+    with pytest.raises(ConfigError, match='begun with other'):  # other answers would be its labels
+        adapt([bag], out, replace(CONFIG, score_threshold=0.9), FEW)
     assert (folder / 'mine.work/bag00.npz').stat().st_mtime_ns == watched
     outcome = adapt([bag], out, CONFIG, FEW)
     return bag, out, before, outcome
@@ -347,7 +350,7 @@ def test_the_rest_of_the_network_is_held(tmp_path):
 
 def test_the_command_names_what_is_missing_and_hands_its_options_on(monkeypatch, capsys):
     from mos_perception import cli
-    from mos_perception.commands import adapt as command
+    from mos_perception.commands import training_process as command
     seen = []
     monkeypatch.setattr(command.subprocess, 'run', lambda line, check: seen.append(
         line[1:]) or subprocess.CompletedProcess(line, 1))

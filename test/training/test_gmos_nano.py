@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from mos_perception.datatypes import Frame
 from mos_perception.errors import DatasetError
-from mos_perception.models.dimos.preprocess import voxel_tensor
+from mos_perception.models.preprocess import voxel_tensor
 from mos_perception.motion.builder import EvidenceBuilder
 from mos_perception.motion.event_image import event_image
 from mos_perception.motion.evidence import PER_GAP, EvidenceSpec, channel_count, mirrored

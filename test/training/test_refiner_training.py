@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mos_perception.engine.card import find_model
+from mos_perception.engine.model_files import find_model
 from mos_perception.errors import DatasetError, EngineError
 from mos_perception.tracking.tokens import LOOKS, Tokens
 from mos_perception.tracking.windows import RELATION, STATE

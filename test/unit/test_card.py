@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mos_perception.engine import card as cards
+from mos_perception.engine import model_files
 from mos_perception.engine.card import (
     ImageSpec,
     ModelCard,
@@ -17,12 +18,12 @@ from mos_perception.engine.card import (
     VoxelSpec,
     WindowSpec,
     check,
-    find_model,
     load_card,
     save_card,
     sha256_of,
 )
 from mos_perception.engine.interface import TensorSpec
+from mos_perception.engine.model_files import find_model
 from mos_perception.errors import EngineError
 
 # sha256('abc'), FIPS 180-2 appendix B.1
@@ -164,7 +165,8 @@ def test_check_lists_both_sides():
 
 
 def test_find_model(model, monkeypatch):
-    monkeypatch.setattr(cards, '_model_folders', lambda: [model.parent / 'absent', model.parent])
+    monkeypatch.setattr(model_files, '_model_folders',
+                        lambda: [model.parent / 'absent', model.parent])
     assert find_model('tiny') == find_model(str(model)) == model
     with pytest.raises(EngineError, match="did you mean 'tiny'"):
         find_model('tinny')

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from mos_perception.config import Config
 from mos_perception.datatypes import Events, EventWindow, Instances, SyncedInput
-from mos_perception.models.dimos.ego import warm_up, without_ego
+from mos_perception.models.ego import warm_up, without_ego
 from mos_perception.motion.contrast import global_motion, half_diagonal, maximise, sampled
 from mos_perception.motion.event_compensation import node_count, node_pixels
 from mos_perception.motion.own_motion import camera_motion, own_motion

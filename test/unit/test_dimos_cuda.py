@@ -19,15 +19,17 @@ from shim_driver import ShimDriver, ShimEngine, compile_shim
 from mos_perception.config import Config
 from mos_perception.datatypes import Events, EventWindow, Frame, SyncedInput
 from mos_perception.engine import kernels
-from mos_perception.engine.card import find_model, load_card
+from mos_perception.engine.card import load_card
 from mos_perception.engine.interface import DeviceEngine
+from mos_perception.engine.model_files import find_model
 from mos_perception.errors import EngineError
 from mos_perception.models import load_model
 from mos_perception.models.dimos.cuda import SOURCES, DimosCuda
 from mos_perception.models.dimos.model import DimosModel
-from mos_perception.models.dimos.postprocess import select_queries, softmax, to_instances
-from mos_perception.models.dimos.preprocess import image_tensor
+from mos_perception.models.dimos.postprocess import select_queries, to_instances
 from mos_perception.models.dimos.resize_axes import area_axis, linear_axis
+from mos_perception.models.outputs import softmax
+from mos_perception.models.preprocess import image_tensor
 from mos_perception.stages import StageTimes
 from training.export import export
 from training.recipes import RECIPES
@@ -178,7 +180,7 @@ def test_image_kernel_takes_any_channel_order(library, models, encoding, order, 
 
 def launch_image(driver, out, data, pixel, order, size, spec):
     from mos_perception.models.dimos.cuda_input import AXIS
-    from mos_perception.models.dimos.preprocess import image_scale
+    from mos_perception.models.preprocess import image_scale
     kept = []
 
     def at(array):

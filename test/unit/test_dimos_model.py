@@ -26,7 +26,7 @@ from mos_perception.errors import EngineError
 from mos_perception.models import load_model
 from mos_perception.models.dimos.model import DimosModel
 from mos_perception.models.dimos.postprocess import MIN_VISIBLE, to_instances
-from mos_perception.models.dimos.preprocess import image_tensor
+from mos_perception.models.preprocess import image_tensor
 from mos_perception.stages import StageTimes
 
 NET, FRAME = (24, 32), (48, 64)

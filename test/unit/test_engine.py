@@ -14,7 +14,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from mos_perception.engine import load_engine
-from mos_perception.engine.card import find_model
+from mos_perception.engine.model_files import find_model
 from mos_perception.engine.ort import OrtEngine
 from mos_perception.errors import EngineError
 
@@ -162,7 +162,7 @@ def test_openvino_runs_where_onednn_is_held_back(isa):
     """In a process of its own: oneDNN reads the variable once."""
     pytest.importorskip('openvino', reason='pip install openvino: it is an extra')
     code = ('from mos_perception.engine import load_engine; '
-            'from mos_perception.engine.card import find_model; '
+            'from mos_perception.engine.model_files import find_model; '
             'print(load_engine(find_model("dimos_nano"), "openvino", 1).report()["precision"])')
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=ROOT,
                           env={**os.environ, 'ONEDNN_MAX_CPU_ISA': isa}, check=False)

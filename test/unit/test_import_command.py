@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from mos_perception.cli import main
-from mos_perception.commands import imports
+from mos_perception.commands import training_process
 
 FILES = ['import', 'gmos', '--checkpoint', 'g.pth', '--pi3', 'p.safetensors', '--sam2', 's.pt']
 
@@ -15,12 +15,12 @@ FILES = ['import', 'gmos', '--checkpoint', 'g.pth', '--pi3', 'p.safetensors', '-
 @pytest.fixture
 def every_library(monkeypatch):
     """All that an import needs seems to be here."""
-    monkeypatch.setattr(imports.importlib.util, 'find_spec', lambda name: name)
+    monkeypatch.setattr(training_process.importlib.util, 'find_spec', lambda name: name)
 
 
 def test_missing_libraries_are_named_with_their_remedies(monkeypatch, capsys):
     real = importlib.util.find_spec
-    monkeypatch.setattr(imports.importlib.util, 'find_spec',
+    monkeypatch.setattr(training_process.importlib.util, 'find_spec',
                         lambda name: None if name in ('torch', 'transformers') else real(name))
     assert main(FILES) == 1
     told = capsys.readouterr().err
@@ -35,7 +35,7 @@ def test_sam2_takes_no_files_of_others(every_library, monkeypatch):
         seen.append(command[2:])
         return subprocess.CompletedProcess(command, 0)
 
-    monkeypatch.setattr(imports.subprocess, 'run', run)
+    monkeypatch.setattr(training_process.subprocess, 'run', run)
     assert main(['import', 'sam2', '--checkpoint', 's.pt', '--size', 'tiny', '--out', 'x']) == 0
     assert seen == [['training.import_sam2', '--checkpoint', 's.pt', '--size', 'tiny', '--out',
                      'x']]
@@ -45,9 +45,9 @@ def test_sam2_takes_no_files_of_others(every_library, monkeypatch):
 
 def test_dimos_needs_no_transformers(monkeypatch):
     seen = []
-    monkeypatch.setattr(imports.importlib.util, 'find_spec',
+    monkeypatch.setattr(training_process.importlib.util, 'find_spec',
                         lambda name: None if name == 'transformers' else name)
-    monkeypatch.setattr(imports.subprocess, 'run', lambda command, check: seen.append(
+    monkeypatch.setattr(training_process.subprocess, 'run', lambda command, check: seen.append(
         command[2:]) or subprocess.CompletedProcess(command, 0))
     assert main(['import', 'dimos', '--checkpoint', 'd.pth', '--data', 'sevd']) == 0
     assert seen == [['training.import_dimos', '--checkpoint', 'd.pth', '--data', 'sevd', '--out',
@@ -61,7 +61,7 @@ def test_options_reach_the_importer_and_its_failure_is_ours(every_library, monke
         seen.append(command)
         return subprocess.CompletedProcess(command, 1)
 
-    monkeypatch.setattr(imports.subprocess, 'run', run)
+    monkeypatch.setattr(training_process.subprocess, 'run', run)
     assert main([*FILES, '--size', 'small', '--image-size', '252', '448']) == 1
     assert seen == [[sys.executable, '-m', 'training.import_gmos', '--checkpoint', 'g.pth', '--pi3',
                      'p.safetensors', '--sam2', 's.pt', '--size', 'small', '--out', 'models',

@@ -10,7 +10,8 @@ import pytest
 
 from mos_perception.config import Config
 from mos_perception.datatypes import Instances, TrackState
-from mos_perception.engine.card import find_model, load_card
+from mos_perception.engine.card import load_card
+from mos_perception.engine.model_files import find_model
 from mos_perception.engine.ort import OrtEngine
 from mos_perception.errors import EngineError, SyncError
 from mos_perception.masks import mask_boxes

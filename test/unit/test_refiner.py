@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mos_perception.engine.card import find_model
+from mos_perception.engine.model_files import find_model
 from mos_perception.errors import EngineError
 from mos_perception.tracking.referring import Tracked
 from mos_perception.tracking.refiner import (

@@ -5,7 +5,7 @@ import pytest
 
 from mos_perception.config import Config
 from mos_perception.datatypes import Frame
-from mos_perception.engine.card import HEAD, find_model, graph_beside, graphs_of
+from mos_perception.engine.model_files import HEAD, find_model, graph_beside, graphs_of
 from mos_perception.errors import ConfigError, EngineError
 from mos_perception.models.gmos.proposals import above, to_parts, to_proposals
 from mos_perception.models.gmos.whole import check_aspect, pi3_size, window_frames
@@ -129,7 +129,7 @@ def test_a_map_becomes_parts():
 
 
 def test_a_model_of_several_graphs_is_found_by_its_name(tmp_path, monkeypatch):
-    monkeypatch.setattr('mos_perception.engine.card._model_folders', lambda: [tmp_path])
+    monkeypatch.setattr('mos_perception.engine.model_files._model_folders', lambda: [tmp_path])
     for part in ('tokens', 'head', 'memory_encoder'):
         (tmp_path / f'whole{"_" + part}.onnx').write_bytes(b'')
     head = tmp_path / f'whole{HEAD}.onnx'

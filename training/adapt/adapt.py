@@ -21,7 +21,8 @@ from rich.progress import Progress
 
 from mos_perception.config import Config
 from mos_perception.datatypes import Frame, Result
-from mos_perception.engine.card import ModelCard, find_model, load_card, save_card, sha256_of
+from mos_perception.engine.card import ModelCard, load_card, save_card, sha256_of
+from mos_perception.engine.model_files import find_model
 from mos_perception.errors import BagError, ConfigError, DatasetError, EngineError
 from mos_perception.models import load_model, model_name
 from mos_perception.recording.bag import Bag, open_bag
@@ -104,6 +105,7 @@ def adapt(bags: Sequence[Path], out: Path, config: Config, settings: Settings = 
     network = network_of(start, card)
     _check_out(out)
     work = Work(out, {'start': card.sha256, 'settings': dataclasses.asdict(settings),
+                      'configs': [dataclasses.asdict(one) for one in configs],
                       'bags': [fingerprint(path) for path in bags]},
                 settings.most_samples * _sample_bytes(card))
     recordings = [_watch(number, path, one, start, work, settings, len(bags), progress)

@@ -5,7 +5,7 @@ Legend: T frames, H W of the evidence, h w of the network's maps.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -148,7 +148,3 @@ def at_image_size(ids: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     large = cv2.resize(ids, size[::-1], interpolation=cv2.INTER_NEAREST)
     return np.array([large == number for number in np.unique(large) if number],
                     bool).reshape(-1, *size)
-
-
-Tick = Callable[[float], None]
-"""Told the share that is done."""

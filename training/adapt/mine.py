@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from mos_perception.models.gmos.postprocess import sigmoid
+from mos_perception.models.outputs import sigmoid
 from mos_perception.motion.evidence import PER_GAP
 from mos_perception.motion.flow import DenseFlow, FlowSettings, length, pixel_grid, warp
 from training.datasets.evidence import STEP

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mos_perception.models.gmos.colour import ColourModel
-from mos_perception.models.gmos.postprocess import resized
+from mos_perception.models.outputs import resized
 from training.adapt.mine import MOVES, UNSURE
 from training.nets.gmos_nano import GmosNano
 from training.train_video import WITH_COLOURS, Run

@@ -31,7 +31,7 @@ class Seen:
     `evidence` (C, H, W) int8 as `datasets.evidence` has it, `image` (3, H, W) uint8 RGB, `voxel`
     (V, h, w) uint8 x 255 or None, `logits` (h, w) float32 of the foreground, `grey` (H, W) uint8;
     `missing_gaps` of its evidence; `clipped` share of pixels too dark or too bright to tell;
-    `instances` at the frame's size and the `frame` itself, None where they were not to be kept.
+    `instances` at the frame's size.
     """
 
     stamp_ns: int

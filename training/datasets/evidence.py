@@ -27,5 +27,5 @@ def flipped(planes: np.ndarray, axis: int) -> np.ndarray:
 
 def looking_back(planes: np.ndarray) -> np.ndarray:
     """(C, H, W) as if nothing came after the frame: the gaps after it are those before, turned."""
-    before = np.split(planes[:len(planes) // 2], len(planes) // 2 // PER_GAP)
-    return np.concatenate([*before, *map(mirrored, before)])
+    before = planes[:len(planes) // 2].reshape(-1, PER_GAP, *planes.shape[1:])
+    return np.concatenate([before, mirrored(before)]).reshape(planes.shape)

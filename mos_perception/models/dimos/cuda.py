@@ -21,10 +21,11 @@ from mos_perception.engine.kernels import compile_cubin
 from mos_perception.errors import EngineError
 from mos_perception.models.dimos.cuda_input import InputStage
 from mos_perception.models.dimos.cuda_masks import MaskStage
-from mos_perception.models.dimos.ego import without_ego
 from mos_perception.models.dimos.model import EVIDENCE, DimosModel
-from mos_perception.models.dimos.postprocess import build_instances, finite, select_queries, softmax
+from mos_perception.models.dimos.postprocess import build_instances, select_queries
+from mos_perception.models.ego import without_ego
 from mos_perception.models.motion_input import evidence_shape
+from mos_perception.models.outputs import finite, softmax
 from mos_perception.stages import StageTimes
 
 SOURCES = {'voxel': Path(__file__).parents[2] / 'events' / 'voxel.cu',

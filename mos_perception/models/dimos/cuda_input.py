@@ -19,8 +19,8 @@ from mos_perception.errors import EngineError
 from mos_perception.events.moved import MOTION_HEADER, MotionRule
 from mos_perception.events.scatter import time_scale
 from mos_perception.events.voxel import layout_of
-from mos_perception.models.dimos.preprocess import image_scale
 from mos_perception.models.dimos.resize_axes import AreaAxis, area_axis
+from mos_perception.models.preprocess import image_scale
 from mos_perception.motion.event_compensation import EventMotion, node_count
 
 THREADS = 256

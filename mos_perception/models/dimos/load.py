@@ -11,8 +11,8 @@ from mos_perception.engine.card import ModelCard
 from mos_perception.engine.device_errors import tried_twice
 from mos_perception.engine.interface import DeviceEngine, Engine
 from mos_perception.errors import EngineError
-from mos_perception.models.dimos.ego import warm_up
 from mos_perception.models.dimos.model import DimosModel
+from mos_perception.models.ego import warm_up
 
 log = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ import cv2
 import numpy as np
 
 from mos_perception.datatypes import Instances
-from mos_perception.errors import EngineError
 from mos_perception.masks import mask_box
+from mos_perception.models.outputs import finite, softmax
 
 STATIC, MOVING = 0, 1
 MIN_VISIBLE = 0.5  # a mask mostly covered by better ones is a second find of the same object
@@ -41,12 +41,6 @@ def to_instances(outputs: dict[str, np.ndarray], net_size: tuple[int, int],
     queries = [query for query, _ in selected]
     masks, boxes, rows = _disjoint(queries, masks_qhw, frame_size, min_visible)
     return build_instances([selected[row] for row in rows], masks, boxes, probs_q3, embeddings_qd)
-
-
-def softmax(logits_qc: np.ndarray) -> np.ndarray:
-    """Over the last axis."""
-    powers = np.exp(logits_qc - logits_qc.max(-1, keepdims=True))
-    return powers / powers.sum(-1, keepdims=True)
 
 
 def select_queries(probs_q3: np.ndarray, quality: Callable[[int], float], score_threshold: float,
@@ -77,21 +71,6 @@ def build_instances(selected: list[tuple[int, float]], masks: np.ndarray, boxes:
     probs_n2 = probs_q3[queries, :2]
     return Instances(masks, boxes, scores, probs_n2[:, MOVING] / probs_n2.sum(1),
                      np.ones(len(selected), bool), embeddings_qd[queries])
-
-
-def finite(outputs: dict[str, np.ndarray], name: str) -> np.ndarray:
-    """One output without its batch axis, float32. Raises EngineError if absent or not finite."""
-    if name not in outputs:
-        given = ', '.join(outputs) or 'nothing'
-        raise EngineError(f'output {name} is missing; the engine gave {given}')
-    array = np.asarray(outputs[name][0], np.float32)
-    if not np.isfinite(array).all():
-        bad = np.count_nonzero(~np.isfinite(array))
-        raise EngineError(
-            f'output {name} has {bad} of {array.size} values that are NaN or infinite: '
-            'the frame is dropped; if it persists, restore the model file'
-        )
-    return array
 
 
 def mask_quality(logits_hw: np.ndarray, net_size: tuple[int, int]) -> float:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from mos_perception.models.gmos.postprocess import sigmoid
+from mos_perception.models.outputs import sigmoid
 
 LIMIT = 3.0        # |log-odds| above it say no more
 _BINS = 16         # per channel of RGB

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from mos_perception.config import Config
 from mos_perception.engine import load_engine
-from mos_perception.engine.card import ModelCard, graph_beside, load_card
-from mos_perception.models.dimos.ego import warm_up
+from mos_perception.engine.card import ModelCard, load_card
+from mos_perception.engine.model_files import graph_beside
+from mos_perception.models.ego import warm_up
 from mos_perception.models.gmos.model import GmosModel
 from mos_perception.models.gmos.whole import GRAPHS, WholeGmos
 from mos_perception.propagation.appearance import AppearanceEncoder

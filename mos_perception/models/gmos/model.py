@@ -18,12 +18,12 @@ from mos_perception.engine.card import ModelCard, check
 from mos_perception.engine.interface import Engine
 from mos_perception.errors import EngineError
 from mos_perception.events.voxel import channels
-from mos_perception.models.dimos.ego import without_ego
-from mos_perception.models.dimos.postprocess import finite
-from mos_perception.models.dimos.preprocess import image_tensor, voxel_tensor
+from mos_perception.models.ego import without_ego
 from mos_perception.models.gmos.colour import ColourModel, colour_bins
-from mos_perception.models.gmos.postprocess import resized, to_instances
+from mos_perception.models.gmos.postprocess import to_instances
 from mos_perception.models.motion_input import MotionInput, evidence_shape
+from mos_perception.models.outputs import finite, limits, resized
+from mos_perception.models.preprocess import image_tensor, voxel_tensor
 from mos_perception.motion.event_compensation import EventMotion
 from mos_perception.motion.flow import at_size, pixel_grid, warp
 from mos_perception.stages import StageTimes
@@ -57,10 +57,7 @@ class GmosModel:
 
     def configure(self, config: Config) -> None:
         """Take the live parameters; negative and 0 mean the card's values."""
-        card = self.card.postprocess
-        own = config.score_threshold >= 0
-        self.score_threshold = config.score_threshold if own else card.score_threshold
-        self.top_k = config.top_k or card.top_k
+        self.score_threshold, self.top_k = limits(config, self.card)
         self.ego_motion = config.ego_motion == 'auto'
 
     def report(self) -> dict[str, Any]:

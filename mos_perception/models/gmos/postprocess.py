@@ -16,8 +16,8 @@ import numpy as np
 
 from mos_perception.datatypes import Instances
 from mos_perception.masks import mask_box
-from mos_perception.models.dimos.postprocess import finite
 from mos_perception.models.gmos.refine import to_image_edges
+from mos_perception.models.outputs import finite, resized, sigmoid
 
 MOVES = 0.5          # motion probability from which a query may own pixels
 MIN_AREA = 0.0012    # share of the frame: less is noise of the foreground map
@@ -45,16 +45,6 @@ def to_instances(outputs: dict[str, np.ndarray], size: tuple[int, int], score_th
     if not len(masks):
         masks, queries = _parts(foreground, top_k), None
     return _instances(outputs, probability, masks, queries, score_threshold)
-
-
-def resized(map_hw: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(H, W) float32, bilinear with half-pixel centres."""
-    return cv2.resize(map_hw, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
-
-
-def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """1 / (1 + exp(-logits))."""
-    return 1 / (1 + np.exp(-np.clip(logits, -60, 60)))
 
 
 def _owned(outputs: dict[str, np.ndarray], foreground: np.ndarray,

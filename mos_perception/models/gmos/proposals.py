@@ -13,8 +13,8 @@ import numpy as np
 
 from mos_perception.datatypes import Instances
 from mos_perception.masks import mask_boxes
-from mos_perception.models.dimos.postprocess import finite
-from mos_perception.models.gmos.postprocess import resized, sigmoid, to_instances
+from mos_perception.models.gmos.postprocess import to_instances
+from mos_perception.models.outputs import finite, resized, sigmoid
 
 MOVES = 0.5  # motion probability above which a proposal moves
 

@@ -21,9 +21,10 @@ from mos_perception.datatypes import Frame, Instances, SyncedInput
 from mos_perception.engine.card import ModelCard, check
 from mos_perception.engine.interface import Engine
 from mos_perception.errors import EngineError
-from mos_perception.models.dimos.preprocess import image_tensor
 from mos_perception.models.gmos.model import BINARY_OUTPUTS
 from mos_perception.models.gmos.proposals import above, to_parts, to_proposals
+from mos_perception.models.outputs import limits
+from mos_perception.models.preprocess import image_tensor
 from mos_perception.motion.history import FrameWindow
 from mos_perception.propagation.appearance import LEVELS, AppearanceEncoder
 from mos_perception.stages import StageTimes
@@ -62,10 +63,7 @@ class WholeGmos:
 
     def configure(self, config: Config) -> None:
         """Take the live parameters; negative and 0 mean the card's values."""
-        card = self.card.postprocess
-        own = config.score_threshold >= 0
-        self.score_threshold = config.score_threshold if own else card.score_threshold
-        self.top_k = config.top_k or card.top_k
+        self.score_threshold, self.top_k = limits(config, self.card)
         self.all_proposals = config.tracker in PROPAGATORS
 
     def report(self) -> dict[str, Any]:

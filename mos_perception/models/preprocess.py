@@ -1,4 +1,4 @@
-"""What a DIMOS network is fed: an image tensor and a voxel grid."""
+"""What networks are fed: an image tensor and a voxel grid."""
 
 from __future__ import annotations
 
