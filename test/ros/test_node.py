@@ -121,7 +121,8 @@ def test_newest_frame_wins_and_the_others_are_counted(rig):
     stamps = [convert.to_ns(message.header.stamp) for message in bench.got['instances']]
     assert stamps == [bench.START_NS + bench.FRAME_NS, bench.START_NS + 6 * bench.FRAME_NS]
     assert bench.counts()['newer_frame'] == 4
-    assert bench.counts()['frames'] == bench.counts()['results'] + bench.counts()['newer_frame']
+    assert bench.wait(lambda: bench.counts()['frames']
+                      == bench.counts()['results'] + bench.counts()['newer_frame'])
 
 
 def test_reset_service(rig):
