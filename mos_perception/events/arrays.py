@@ -10,7 +10,7 @@ from mos_perception.datatypes import Events
 
 
 class EventArrays(NamedTuple):
-    """Events as parallel arrays (E,): x, y uint16 px, p uint8, t int64 (or uint64) ns."""
+    """Events as parallel arrays (E,): x, y uint16 px, p uint8, t int64 ns."""
 
     x: np.ndarray
     y: np.ndarray
@@ -36,10 +36,6 @@ class EventArrays(NamedTuple):
         if len(self.t) - count <= 64:
             return EventArrays(*(values[:count] for values in self))
         return EventArrays(*(values[:count].copy() for values in self))
-
-    def unsigned_times(self) -> EventArrays:
-        """The same memory with t as uint64."""
-        return self._replace(t=self.t.view(np.uint64))
 
 
 def read_only(values: np.ndarray, kind: type) -> np.ndarray:

@@ -90,7 +90,7 @@ class Decoder:
         if self._state[evt3.READY] < 2:
             return events, PacketCounts(0, 0, bad_before, -1, -1)
         kept, bad, last_ns = evt3.decode_evt3(
-            words, self.width, self.height, self._state, events.unsigned_times())
+            words, self.width, self.height, self._state, events)
         return events, PacketCounts(kept, found, bad_before + bad, first_ns, last_ns)
 
     def _libcaer(self, words: np.ndarray, time_base: int) -> tuple[EventArrays, PacketCounts]:

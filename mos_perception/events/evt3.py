@@ -1,8 +1,8 @@
 """EVT3 words -> events, compiled. Layout and rules: `reference.py`, equal word for word.
 
-The common words (row, event, low time, repeated high time) take no branch: each writes the event it
-might be at the next free place, which advances only if it was one. Vectors write all pixels and
-advance by the bits. Everything is uint64: signed indices would make numba test each one for
+The common words (row, event, low time) take no branch: each writes the event it might be at the
+next free place, which advances only if it was one. Vectors write all pixels, the set ones first,
+and advance by their number. Everything is uint64: signed indices would make numba test each one for
 Python's counting from the end.
 """
 
@@ -15,13 +15,17 @@ import numpy as np
 
 from mos_perception.events.arrays import EventArrays
 
-U = np.uint64
+U, H = np.uint64, np.uint16
 SLACK = 12  # a vector writes this far beyond the last event
 # What carries over between packets. READY: 0 nothing, 1 TIME_HIGH seen, 2 and TIME_LOW after it:
 # times are valid.
 HIGH, LOW, WRAPS, READY, ROW, BASE, POLARITY = range(7)
 STATE_SIZE = 7
 _US = 1000  # ns
+_BITS = np.arange(256)[:, None] >> np.arange(8) & 1
+_COMMON = U(1 << 0 | 1 << 2 | 1 << 6)  # codes of the common words
+COUNTS = _BITS.sum(1).astype(np.uint8)  # (256,) set bits of a byte
+PLACES = np.argsort(-_BITS, axis=1, kind='stable').astype(np.uint16)  # (256, 8) these bits first
 
 
 class FoundTime(NamedTuple):
@@ -44,14 +48,16 @@ class Evt3Counts(NamedTuple):
 def count_evt3(words: np.ndarray) -> int:
     """How many events the words hold, inside the sensor or not."""
     total = 0
-    for i in range(len(words)):
-        word = np.uint32(words[i])
-        code = word >> np.uint32(12)
-        bits = word & np.uint32(0xFFF if code == 4 else 0xFF)
-        bits = bits - ((bits >> np.uint32(1)) & np.uint32(0x555))
-        bits = (bits & np.uint32(0x333)) + ((bits >> np.uint32(2)) & np.uint32(0x333))
-        bits = (bits + (bits >> np.uint32(4)) + (bits >> np.uint32(8))) & np.uint32(0xF)
-        total += np.int64(bits) if (code == 4 or code == 5) else np.int64(code == 2)
+    for first in range(0, len(words), 4096):  # sums below 2^16: 16-bit lanes
+        some = H(0)
+        for i in range(first, min(first + 4096, len(words))):
+            code = words[i] >> H(12)
+            bits = words[i] & H(0xFFF if code == 4 else 0xFF if code == 5 else 0)
+            bits = H(bits - ((bits >> H(1)) & H(0x555)))
+            bits = H((bits & H(0x333)) + ((bits >> H(2)) & H(0x333)))
+            bits = (bits + (bits >> H(4)) + (bits >> H(8))) & H(0xF)
+            some = H(some + bits + H(code == 2))
+        total += np.int64(some)
     return total
 
 
@@ -99,11 +105,11 @@ def seek_time(words: np.ndarray, state: np.ndarray) -> FoundTime:
 @numba.njit(nogil=True, cache=True)
 def decode_evt3(words: np.ndarray, columns: int, rows: int, state: np.ndarray,
                 events: EventArrays) -> Evt3Counts:
-    """Fill `events` (t: uint64 ns of sensor time), count_evt3 + SLACK long; `state` must be ready.
+    """Fill `events` (t: ns of sensor time), count_evt3 + SLACK long; `state` must be ready.
 
     Events outside of rows x columns are left out.
     """
-    x, y, p, t = events
+    x, y, p, t = events.x, events.y, events.p, events.t.view(U)
     n, width, height = U(0), U(columns), U(rows)
     bad = 0
     row, base, polarity = U(state[ROW]), U(state[BASE]), U(state[POLARITY])
@@ -114,7 +120,7 @@ def decode_evt3(words: np.ndarray, columns: int, rows: int, state: np.ndarray,
     for i in range(len(words)):
         word = U(words[i])
         code = word >> U(12)
-        if code == U(0) or code == U(2) or code == U(6) or word == high_word:
+        if (_COMMON >> code) & U(1):
             value = word & U(0x7FF)
             x[n] = value
             y[n] = row
@@ -129,17 +135,22 @@ def decode_evt3(words: np.ndarray, columns: int, rows: int, state: np.ndarray,
             bits = word & ((U(1) << size) - U(1))
             if base + size > limit:  # the pixels beyond the edge; limit 0: the whole row
                 bits &= (U(1) << (limit - base)) - U(1) if base < limit else U(0)
-            for k in range(12):
+            for k in range(12):  # one array at a time: these become wide stores
                 y[n + U(k)] = row
-                p[n + U(k)] = polarity
-                t[n + U(k)] = now
             for k in range(12):
-                x[n] = base + U(k)
-                n += (bits >> U(k)) & U(1)
+                p[n + U(k)] = polarity
+            for k in range(12):
+                t[n + U(k)] = now
+            for k in range(8):
+                x[n + U(k)] = base + U(PLACES[bits & U(0xFF), k])
+            n += U(COUNTS[bits & U(0xFF)])
+            for k in range(4):
+                x[n + U(k)] = base + U(8) + U(PLACES[bits >> U(8), k])
+            n += U(COUNTS[bits >> U(8)])
             base += size
         elif code == U(3):
             base, polarity = word & U(0x7FF), (word >> U(11)) & U(1)
-        elif code == U(8):
+        elif code == U(8) and word != high_word:
             last = last if now == mixed else now
             low = now - high
             _time_high(np.int64(word & U(0xFFF)), state)

@@ -6,8 +6,8 @@ that is `k * (t - t0) / span` in Q16, at most 2^-16 too high and exact at both e
 
 Two loops give the same grid. `_direct` takes any order of events. `_dense` needs sorted times: it
 sums one run of events between two planes into a scratch image that holds both planes' shares of a
-pixel in one int32, then unpacks it: a fraction of the memory traffic, and runs of planes go to
-different threads.
+pixel in one int32, then writes a plane from the images of the runs on both its sides: a fraction of
+the memory traffic, and runs of planes go to different threads.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from mos_perception.events.arrays import EventArrays
 
 PARALLEL_FROM = 500_000  # events (3 ms); below, a busy second core costs more than it saves
 Result = TypeVar('Result')
+U = np.uint64
+BLOCK = 256  # events
 _HELPERS = ThreadPoolExecutor(thread_name_prefix='voxel')  # starts no thread before it is used
 
 
@@ -47,6 +49,14 @@ class VoxelLayout:
     def cells(self) -> int:
         """Cells of the grid."""
         return self.area * self.bins * (1 if self.signed else 2)
+
+
+class Runs(NamedTuple):
+    """Events `starts[b]:starts[b + 1]` go to plane b: `times[b] <= t < times[b] + lengths[b]`."""
+
+    starts: np.ndarray    # (bins + 1,) int64
+    times: np.ndarray     # (bins,) int64 ns
+    lengths: np.ndarray   # (bins,) int64 ns
 
 
 class ScatterRule(NamedTuple):
@@ -76,13 +86,16 @@ class ScatterRule(NamedTuple):
             dark_offset=0 if layout.signed else layout.bins * layout.area,
             dark_sign=-1 if layout.signed else 1)
 
-    def run_starts(self, t: np.ndarray) -> np.ndarray:
-        """(bins + 1,) int64: the events of plane b are starts[b]:starts[b + 1] of sorted times."""
-        edges = [self.t0 - (-(plane << (16 + self.shift)) // self.m)
-                 for plane in range(1, self.bins)]
-        inner = np.searchsorted(t, np.array(edges, np.int64))
-        return np.array([0, *inner, len(t)], np.int64)
-
+    def runs(self, t: np.ndarray) -> Runs | None:
+        """The run of each plane in sorted times (E,) ns; None where they show not to be sorted."""
+        inner = (-(-(plane << (16 + self.shift)) // self.m) for plane in range(1, self.bins))
+        edges = np.array([self.low, *inner, self.span + 1], np.int64)
+        times, last = self.t0 + edges[:-1], self.t0 + self.span
+        starts = np.append(t.searchsorted(times), t.searchsorted(last, 'right'))
+        before, after = t[:starts[0]], t[starts[-1]:]
+        if (np.diff(starts) < 0).any() or (before >= times[0]).any() or (after <= last).any():
+            return None
+        return Runs(starts, times, np.diff(edges))
 
     def planes(self, t: np.ndarray) -> slice:
         """The planes that events at times `t` (E,) ns can add to."""
@@ -122,68 +135,106 @@ def _direct(grid, events, rule):
 
 
 @numba.njit(nogil=True, cache=True)
-def _unpack(scratch, left, right):
-    """Add a scratch image to the planes on both sides of its run and clear it; as `_direct`."""
-    written = np.int32(0)
-    for c in range(len(scratch)):
-        events = np.int32(np.int8(scratch[c]))
-        shares = np.int32(np.int32(scratch[c] - events) >> np.int32(8))
-        before = np.int32(left[c] + events * np.int32(65536) - shares)
-        after = np.int32(right[c] + shares)
-        left[c] = before
-        right[c] = after
-        scratch[c] = 0
-        written |= np.int32(before ^ np.int32(before >> np.int32(31)))
-        written |= np.int32(after ^ np.int32(after >> np.int32(31)))
-    return np.int64(written)
+def _second(pixel):
+    """What the events of a scratch pixel give to the plane after their run."""
+    return np.int32(np.int32(pixel + np.int32(128)) >> np.int32(8))
 
 
 @numba.njit(nogil=True, cache=True)
-def _dense(grid, events, starts, plane_from, plane_to, rule):
-    """Add planes `plane_from <= plane < plane_to` from sorted events; `starts`: `run_starts`.
+def _first(pixel):
+    """What they give to the plane before it."""
+    return np.int32(np.int32(np.int8(pixel)) * np.int32(65536) - _second(pixel))
 
-    A scratch pixel: events (signed) in bits 0..7, their second shares above; nearly full, it is
-    added at once. Returns (magnitudes as `_direct`, OR of the time steps: negative if not sorted).
+
+@numba.njit(nogil=True, cache=True)
+def _unpack(before, after, plane):
+    """Write a plane from the scratch images of the runs before (cleared) and after it."""
+    for c in range(len(plane)):
+        plane[c] = np.int32(_second(before[c]) + _first(after[c]))
+        before[c] = 0
+
+
+@numba.njit(nogil=True, cache=True)
+def _add(grid, cell, amount):
+    """Returns the magnitude written, as `_direct`."""
+    value = grid[cell] + np.int64(amount)
+    grid[cell] = value
+    return value ^ (value >> 63)
+
+
+@numba.njit(nogil=True, cache=True)
+def _add_run(scratch, events, plane, runs, rule, full, count):
+    """Add a run to its scratch image (images * area,): events (signed) in bits 0..7, shares above.
+
+    Cells and shares of a block come first, without a wait for the image that is larger than the
+    cache. A pixel that could overflow moves to `full`, (cell, pixel) each. Returns `count` of them
+    after this, or -1 where a time is outside the run: the events are not sorted.
     """
     x, y, p, t = events
-    columns, rows, area, mask = rule.columns, rule.rows, rule.area, rule.mask
-    dark_offset, dark_sign = rule.dark_offset, rule.dark_sign
-    width, height = np.uint64(len(columns)), np.uint64(len(rows))
-    images = 1 if dark_offset == 0 else 2
-    scratch = np.zeros(images * area, np.int32)
-    unused = np.zeros(area, np.int32)  # stands in for planes that are not ours
-    dark_cell = (images - 1) * area
-    steps = np.int64(0)
-    written = np.int64(0)
-    plane = max(plane_from - 1, 0) if mask else plane_from
-    previous = t[max(starts[plane] - 1, 0)]
-    while plane < plane_to:
-        has_left, has_right = plane >= plane_from, mask != 0 and plane + 1 < plane_to
-        for i in range(starts[plane], starts[plane + 1]):
-            steps |= t[i] - previous
-            previous = t[i]
-            dt = t[i] - rule.t0
-            u, v = np.uint64(x[i]), np.uint64(y[i])
-            if dt < rule.low or dt > rule.span or u >= width or v >= height:
+    columns, rows, signed = rule.columns, rule.rows, rule.dark_sign < 0
+    width, height, dark_cell = U(len(columns)), U(len(rows)), 0 if signed else rule.area
+    start, length = runs.times[plane], U(runs.lengths[plane])
+    # The share: bits shift..shift + 15 of (t - t0) * m, at the top of 64; what is above falls.
+    m = U(rule.m) << U(48 - rule.shift) if rule.mask else U(0)
+    offset = U(start - rule.t0) * m
+    cells, pixels = np.empty(BLOCK, np.uint32), np.empty(BLOCK, np.int32)
+    first, last = U(runs.starts[plane]), U(runs.starts[plane + 1])
+    while first < last:
+        end, found = min(first + U(BLOCK), last), U(0)
+        for i in range(first, end):
+            dt, u, v = U(t[i] - start), U(x[i]), U(y[i])
+            if dt >= length:
+                return -1
+            if u >= width or v >= height:
                 continue
-            dark = np.int64(p[i] <= 0)
-            cell = rows[v] + columns[u] + dark * dark_cell
-            share = ((dt * rule.m) >> rule.shift) & mask
-            vote = (1 + (share << 8)) * (1 + dark * (dark_sign - 1))
-            value = scratch[np.uint64(cell)] + vote
-            scratch[np.uint64(cell)] = value
-            if ((value + 64) & 0xFF) >= 128 or abs(value) >= 1 << 30:
-                at = cell + dark * (dark_offset - dark_cell) + plane * area
-                left = grid[at:at + 1] if has_left else unused[:1]
-                right = grid[at + area:at + area + 1] if has_right else unused[:1]
-                written |= _unpack(scratch[cell:cell + 1], left, right)
+            dark = p[i] == 0
+            pixel = np.int64((dt * m + offset) >> U(48) << U(8) | U(1))
+            pixels[found] = -pixel if dark and signed else pixel
+            cells[found] = rows[v] + columns[u] + (dark_cell if dark else 0)
+            found += U(1)
+        for k in range(found):
+            cell = U(cells[k])
+            pixel = scratch[cell] + pixels[k]
+            scratch[cell] = pixel
+            if (pixel + 0x40000040) & 0x80000080:  # beyond 64 events or 64 * 65536 of shares
+                full[count, 0], full[count, 1], scratch[cell] = np.int64(cell), pixel, 0
+                count += 1
+        first = end
+    return count
+
+
+@numba.njit(nogil=True, cache=True)
+def _dense(grid, events, runs, plane_from, plane_to, rule):
+    """Write planes `plane_from <= plane < plane_to` from sorted events.
+
+    Returns magnitudes as `_direct`, or -1 where the events are not sorted.
+    """
+    area, dark_offset = rule.area, rule.dark_offset
+    images = 1 if dark_offset == 0 else 2
+    scratch = np.zeros((2, images * area), np.int32)  # of the runs before and after a plane
+    lead = max(plane_from - 1, 0) if rule.mask else plane_from
+    # It takes 64 events to fill a pixel.
+    full = np.empty((max(runs.starts[plane_to] - runs.starts[lead], 0) // 64 + 1, 2), np.int64)
+    count = first = last = 0  # of full pixels: all, up to our first plane, up to our last
+    for plane in range(lead, plane_to):
+        before, after, last = scratch[(plane + 1) & 1], scratch[plane & 1], count
+        count = _add_run(after, events, plane, runs, rule, full, count)
+        if count < 0:
+            return np.int64(-1)
+        for k in range(last, count):
+            full[k, 0] += plane * area + (dark_offset - area if full[k, 0] >= area else 0)
+        if plane < plane_from:
+            first = count
+            continue
         for image in range(images):
-            at = image * dark_offset + plane * area
-            left = grid[at:at + area] if has_left else unused
-            right = grid[at + area:at + 2 * area] if has_right else unused
-            written |= _unpack(scratch[image * area:(image + 1) * area], left, right)
-        plane += 1
-    return written, steps
+            at, cells = plane * area + image * dark_offset, slice(image * area, (image + 1) * area)
+            _unpack(before[cells], after[cells], grid[at:at + area])
+    written = np.int64(0)
+    for k in range(first, count):
+        written |= _add(grid, full[k, 0], _first(full[k, 1]))
+    for k in range(last):
+        written |= _add(grid, full[k, 0] + area, _second(full[k, 1]))
+    return written
 
 
 def time_scale(k: int, span: int) -> tuple[int, int]:
@@ -198,19 +249,18 @@ def scatter(events: Events, rule: ScatterRule, layout: VoxelLayout, threads: int
     int32; int64 where a sum does not fit. Neither the order of `events` nor `threads` changes it.
     """
     arrays = EventArrays.of(events)
-    grid = np.zeros(layout.cells, np.int32)
-    if 8 * len(events) > layout.cells:  # unpacking passes over every cell
-        starts = rule.run_starts(arrays.t)
+    # `_dense` passes over every cell.
+    runs = rule.runs(arrays.t) if 8 * len(events) > layout.cells else None
+    if runs is not None:
+        grid = np.empty(layout.cells, np.int32)
 
-        def add_planes(first: int, last: int) -> tuple[int, int]:
-            return _dense(grid, arrays, starts, first, last, rule)
+        def write_planes(first: int, last: int) -> int:
+            return _dense(grid, arrays, runs, first, last, rule)
 
         groups = threads if len(events) >= PARALLEL_FROM else 1
-        results = in_threads(add_planes, layout.bins, groups)
-        written, steps = np.bitwise_or.reduce(np.array(results, np.int64), axis=0)
-        if steps >= 0 and written < 1 << 30:
+        if all(0 <= written < 1 << 30 for written in in_threads(write_planes, layout.bins, groups)):
             return grid
-        grid = np.zeros(layout.cells, np.int32)
+    grid = np.zeros(layout.cells, np.int32)
     if _direct(grid, arrays, rule) < 1 << 30:
         return grid
     wide = np.zeros(layout.cells, np.int64)

@@ -273,7 +273,7 @@ def test_evt3_is_decoded_as_on_the_cpu(kernels, seed, count, shape):
     inside = (found[0] < columns) & (found[1] < rows)
     total = evt3.count_evt3(words)
     arrays, after = EventArrays.allocate(total + evt3.SLACK), before.copy()
-    n = evt3.decode_evt3(words, columns, rows, after, arrays.unsigned_times()).kept
+    n = evt3.decode_evt3(words, columns, rows, after, arrays).kept
     assert len(found[0]) == total
     for ours, wanted in zip(found, arrays):
         assert np.array_equal(ours[inside], wanted[:n])
