@@ -43,7 +43,7 @@ OBJECTS = ('mask_logits', 'motion_logits', 'quality', 'embeddings')
 MEMBERS = {
     'gmos_s_nano': (False, False, 0.3),
     'gmos_nano': (True, False, 0.3),
-    'dimos_light': (True, True, 0.4),
+    'dimos_light': (True, True, 0.43),
 }
 """By name: whether it has queries, whether it sees events, and from which score on it reports,
 chosen on rendered clips of split `val`.
