@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from mos_perception.config import Config
-from mos_perception.datatypes import Events, SyncedInput
+from mos_perception.datatypes import Events, Frame, SyncedInput
 from mos_perception.engine.card import ImageSpec, ModelCard, PostprocessSpec, load_card, save_card
 from mos_perception.errors import EngineError
 from mos_perception.models import load_model
 from mos_perception.models.gmos.postprocess import to_instances
 from mos_perception.models.gmos.refine import to_image_edges
+from mos_perception.motion.event_image import event_image
 from mos_perception.motion.evidence import EvidenceSpec
 from mos_perception.motion.flow import FlowSettings
 from mos_perception.stages import StageTimes
@@ -163,17 +164,24 @@ def test_card_refuses_bad_evidence(tmp_path: Path, key, value, said):
 
 
 def test_dimos_light_sees_frames_events_or_either_alone():
-    """On a rendered clip that it never saw; a window without events is as no window."""
+    """On a rendered clip that it never saw, given as the pipeline gives it: events alone with the
+    images drawn of them. A window without events is as no window.
+    """
     clip, model = render_clip('easy', 6, 'test'), load_model(Config(model='dimos_light', threads=1))
     frames = [clip.frame(i) for i in range(len(clip))]
     window = clip.window(4, 100_000_000)
     empty = dataclasses.replace(window, events=Events.empty())
     truth = clip.moving[4][clip.ids[4]]
 
+    drawn = [Frame(seen.t1_ns, event_image(seen, model.card.evidence.fade_ms))
+             for seen in (clip.window(i, 100_000_000) for i in range(len(clip)))]
+
     def found(frame, window):
         model.reset()
+        around = frames if frame else drawn if window else ()
         sample = SyncedInput(frames[4].stamp_ns, '', frame, window, clip.size,
-                             neighbours=tuple(frames[:4] + frames[5:]) if frame else ())
+                             neighbours=tuple(around[:4]) + tuple(around[5:]),
+                             drawn=drawn[4] if window and not frame else None)
         stages = StageTimes()
         masks = model.detect(sample, stages).masks
         assert {'motion', 'voxel', 'pre', 'engine', 'post'} <= stages.keys()
