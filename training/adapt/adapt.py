@@ -48,16 +48,20 @@ SAVE_EVERY = 25           # steps
 
 @dataclass(frozen=True)
 class Settings:
-    """`steps` of fine-tuning; `hold_out` share of each recording, its end; `most_samples` to learn
-    from and `most_s` of video to watch, over all recordings; `least_s` of usable video.
-    """
+    """How much is watched and learned."""
 
     steps: int = 60
+    """Of fine-tuning."""
     batch: int = BATCH
+    """Samples of a step."""
     hold_out: float = 0.25
+    """Share of each recording, its end, that nothing is learned from."""
     most_samples: int = 400
+    """To learn from, over all recordings."""
     most_s: float = 120.0
+    """s of video to watch, over all recordings."""
     least_s: float = LEAST_S
+    """s of usable video: with less nothing is learned."""
 
 
 @dataclass
