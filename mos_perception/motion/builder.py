@@ -1,10 +1,10 @@
 """The evidence of a frame among its neighbours; what two answers share is computed once.
 
 A flow between two frames serves both: it is the forward flow of one and the backward flow of the
-other; so does the camera's motion. Over a long gap the flow is put together from those of the
-frames in between, which are there already: on davis16_train J is the same (.617 of ten sequences
-with gmos_nano) and half of the flows are saved. The answer does not depend on what was asked
-before, only its time does.
+other; so does the camera's motion. Over a long gap the flow is put together from those between the
+frames on the way. Where every frame is asked for these are there already, and half of the flows are
+saved; where many are left out they are not, and it takes more. The answer does not depend on what
+was asked before, only its time does.
 """
 
 from __future__ import annotations
