@@ -303,8 +303,9 @@ class Synchronizer:
                 mark if not self._frames else (last if last is not None else mark) + self.stale_ns
             )
             self._next_tick_ns = quiet_from + self.tick_ns
-        if mark - self._next_tick_ns > HISTORY_NS:  # after a pause: no burst of empty results
-            self._next_tick_ns = mark
+        if mark - self._next_tick_ns > HISTORY_NS:
+            # After a pause: no burst of empty results, and the frame of this packet may yet come.
+            self._next_tick_ns = mark + self.tick_ns
         samples = []
         while (self.edges(self._next_tick_ns)[1] <= mark
                and not self._gyroscope_behind(self._next_tick_ns)):

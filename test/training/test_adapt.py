@@ -1,11 +1,13 @@
 """`mos adapt`: real bags, the shipped start model, few steps; and each of its parts by hand."""
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
 import textwrap
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -42,6 +44,7 @@ SIZE, FPS = (96, 160), 24
 FEW = Settings(steps=2, batch=2, most_samples=12, least_s=1.0)
 CONFIG = from_dict({'model': 'gmos_nano', 'threads': 1})
 START_NS = 1_000_000_000
+ROOT = Path(__file__).parents[2]
 
 
 def scene(moves=True, count=36):
@@ -207,7 +210,8 @@ def test_a_full_disk_ends_it_with_a_clear_answer(tmp_path):
     ''')
     done = subprocess.run(
         [sys.executable, '-c', code, 'bag', '--out', 'mine.onnx', '--model', 'gmos_nano',
-         '--steps', '2'], cwd=tmp_path, capture_output=True, text=True, check=False)
+         '--steps', '2'], cwd=tmp_path, env={**os.environ, 'PYTHONPATH': str(ROOT)},
+        capture_output=True, text=True, check=False)
     assert done.returncode == 1 and 'no model was written' in done.stderr
     assert 'Traceback' not in done.stderr
     assert not list(tmp_path.glob('mine.onnx')) and not list(tmp_path.glob('mine.json'))

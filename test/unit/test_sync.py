@@ -146,6 +146,20 @@ def test_no_burst_of_empty_results_after_a_pause():
     sync.ready(0)
     feed(sync, 100 * HISTORY_NS)
     assert len(sync.ready(0)) <= 1
+    feed(sync, 100 * HISTORY_NS + 10 * MS)
+    assert [pair.stamp_ns for pair in sync.ready(0)] == [100 * HISTORY_NS + 10 * MS]
+
+
+def test_the_frame_after_a_pause_may_come_after_its_events():
+    sync = make()
+    feed(sync, 10 * MS)
+    sync.push_frame(frame(10 * MS), 0)
+    assert len(sync.ready(0)) == 1
+    later = 100 * HISTORY_NS
+    feed(sync, later + MS)
+    assert sync.ready(0) == []
+    assert sync.push_frame(frame(later), 0) == []
+    assert [pair.frame.stamp_ns for pair in sync.ready(0)] == [later]
 
 
 def test_events_take_over_when_frames_fall_silent():
