@@ -55,8 +55,7 @@ def tracked(clip: Clip, flows: bool, missed: float) -> Iterator[tuple[Instances,
     for index in range(len(clip)):
         frame, found = clip.frame(index), truth(clip, index)
         kept = rng.random(len(found)) >= missed
-        found = Instances(*(getattr(found, name)[kept] for name in (
-            'masks', 'boxes', 'scores', 'motion_scores', 'moving', 'embeddings')))
+        found = found.of(kept)
         sample = SyncedInput(frame.stamp_ns, '', frame, None, frame.size)
         if flows:
             sample = backward.attach(sample)

@@ -41,6 +41,12 @@ class Config:
         'a name under models/, or a path to an .onnx file with its card beside it; auto: '
         'dimos_light, or gmos_nano without events_topic, or dimos_nano without image_topic',
     )
+    movable_model: str = parameter(
+        '',
+        'a single-picture model beside it, a name or path likewise (movable_nano): objects that it '
+        'finds and that do not move are published too, with is_moving false; needs frames and '
+        'tracker hungarian; empty: none',
+    )
     backend: str = parameter(
         'auto',
         'what runs the network; auto: where there is a GPU an engine made by `mos build`, else '
@@ -251,6 +257,11 @@ class Config:
         """Check each value. Raises ConfigError naming the parameter, value and limit."""
         for spec in dataclasses.fields(self):
             check(spec.name, getattr(self, spec.name))
+        if self.movable_model and self.tracker != 'hungarian':
+            raise ConfigError(
+                f'parameter movable_model is {self.movable_model!r} with tracker {self.tracker}: '
+                'that one follows what moves alone; set tracker to hungarian, or no movable_model'
+            )
 
     def side_topics(self) -> dict[str, str]:
         """Role -> topic of what is read beside frames and events."""

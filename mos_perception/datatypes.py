@@ -7,7 +7,7 @@ Time is int nanoseconds of ROS time unless a name says otherwise. Image size is 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
 
 import numpy as np
@@ -16,6 +16,7 @@ from mos_perception.errors import SyncError
 from mos_perception.motion.event_compensation import EventMotion
 
 IMAGE_IDS = 65535  # values of a mono16 image besides 0
+MOVABLE = 'movable'  # label of what does not move but could
 
 
 def image_number(track_id: int) -> int:
@@ -127,12 +128,7 @@ class Events:
     @staticmethod
     def empty() -> Events:
         """No events, with the right types."""
-        return Events(
-            np.empty(0, np.uint16),
-            np.empty(0, np.uint16),
-            np.empty(0, np.uint8),
-            np.empty(0, np.int64),
-        )
+        return Events(*(np.empty(0, kind) for kind in (np.uint16, np.uint16, np.uint8, np.int64)))
 
     @staticmethod
     def concatenate(parts: list[Events]) -> Events:
@@ -267,7 +263,8 @@ class Instances:
 
     `masks` (N, H, W) bool, disjoint; `boxes` (N, 4) float32 x0 y0 x1 y1 px, the extents of the
     mask with exclusive far edge; `scores` (N,) = p(moving) x mask quality; `motion_scores` (N,) =
-    p(moving) given that it is an object; `moving` (N,) bool; `embeddings` (N, C) float32.
+    p(moving) given that it is an object; `moving` (N,) bool; `embeddings` (N, C) float32; `movable`
+    (N,) float32 p(could move), by a single picture, -1 where none found it (the default).
     """
 
     masks: np.ndarray
@@ -276,9 +273,30 @@ class Instances:
     motion_scores: np.ndarray
     moving: np.ndarray
     embeddings: np.ndarray
+    movable: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        """Put -1 for what could move where nothing is said."""
+        if self.movable is None:
+            object.__setattr__(self, 'movable', np.full(len(self.scores), -1, np.float32))
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    def label(self, row: int) -> str:
+        """'moving', MOVABLE where a single picture shows it, else 'static': held."""
+        if self.moving[row]:
+            return 'moving'
+        return MOVABLE if self.movable[row] >= 0 else 'static'
+
+    def of(self, rows: np.ndarray) -> Instances:
+        """Some of them: indices, or (N,) bool."""
+        return Instances(*(getattr(self, item.name)[rows] for item in fields(self)))
+
+    def and_after(self, others: Instances) -> Instances:
+        """These and after them others."""
+        return Instances(*(np.concatenate([getattr(part, item.name) for part in (self, others)])
+                           for item in fields(self)))
 
     @property
     def size(self) -> tuple[int, int]:
@@ -288,14 +306,9 @@ class Instances:
     @staticmethod
     def empty(height: int, width: int, channels: int = 0) -> Instances:
         """No instance in an image of this size."""
-        return Instances(
-            np.zeros((0, height, width), bool),
-            np.zeros((0, 4), np.float32),
-            np.zeros(0, np.float32),
-            np.zeros(0, np.float32),
-            np.zeros(0, bool),
-            np.zeros((0, channels), np.float32),
-        )
+        none = np.zeros(0, np.float32)
+        return Instances(np.zeros((0, height, width), bool), np.zeros((0, 4), np.float32), none,
+                         none, none > 0, np.zeros((0, channels), np.float32))
 
     def id_image(self, ids: np.ndarray) -> np.ndarray:
         """(H, W) uint16: pixel = `image_number` of ids[n] where mask n is set, 0 elsewhere.

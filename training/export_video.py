@@ -2,7 +2,8 @@
 training.export_video --run FOLDER`.
 
 Writes `gmos_s_nano` (foreground alone), `gmos_nano` (queries too) and, of a run with events,
-`dimos_light` (which sees them): one network, cut as each needs it.
+`dimos_light` (which sees them): one network, cut as each needs it. Of a run of single pictures
+(`--movable`) `movable_nano`.
 """
 
 from __future__ import annotations
@@ -44,10 +45,19 @@ MEMBERS = {
     'gmos_s_nano': (False, False, 0.3),
     'gmos_nano': (True, False, 0.3),
     'dimos_light': (True, True, 0.43),
+    'movable_nano': (True, False, 0.3),
 }
 """By name: whether it has queries, whether it sees events, and from which score on it reports,
 chosen on rendered clips of split `val`.
 """
+OF_PICTURES = 'movable_nano'
+DATA = {
+    True: 'frames of rendered clips of the presets video, video-still, video-water and train-frames'
+    ', all objects labelled, those at rest too (training.scenes.cache)',
+    False: 'rendered clips of the presets video, video-still, video-water, train-frames, mid, '
+    'train, still and easy (training.scenes.cache)',
+}
+"""What a run saw, by whether it was of single pictures."""
 
 
 class Member(nn.Module):
@@ -59,7 +69,9 @@ class Member(nn.Module):
         self.outputs = FOREGROUND if network.decoder is None else FOREGROUND + OBJECTS
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """As `GmosNano.forward`, as a tuple."""
+        """As `GmosNano.forward`, as a tuple; of the image alone where there are no gaps."""
+        if self.network.geometry is None:
+            inputs = inputs[0], None, torch.zeros_like(inputs[0][:, :1])
         found = self.network(*inputs)
         return tuple(found[name] for name in self.outputs)
 
@@ -68,6 +80,8 @@ def example(network: GmosNano, spec: EvidenceSpec) -> dict[str, Tensor]:
     """Reproducible inputs by name."""
     rng = torch.Generator().manual_seed(0)
     planes = {'image': 3, 'evidence': channel_count(spec), 'colour': 1}
+    if network.geometry is None:
+        planes = {'image': 3}
     inputs = {name: torch.randn(1, count, *spec.size, generator=rng)
               for name, count in planes.items()}
     if network.events is not None:
@@ -134,7 +148,7 @@ def describe(name: str, path: Path, spec: EvidenceSpec, about: dict[str, Any]) -
     save_card(
         ModelCard(
             name,
-            'gmos',
+            'mosis' if name == OF_PICTURES else 'gmos',
             path.name,
             sha256_of(path),
             inputs,
@@ -146,7 +160,7 @@ def describe(name: str, path: Path, spec: EvidenceSpec, about: dict[str, Any]) -
             about,
             {},
             LICENCE,
-            spec,
+            None if name == OF_PICTURES else spec,
         ),
         path,
     )
@@ -172,7 +186,8 @@ def main(arguments: list[str] | None = None) -> None:
     config = network.config
     for name in given.members:
         queries, events, _ = MEMBERS[name]
-        if queries > bool(config.queries) or events > bool(config.event_channels):
+        missing = queries > bool(config.queries) or events > bool(config.event_channels)
+        if missing or (name == OF_PICTURES) == bool(config.gaps):
             continue
         member = resized_to(network, dataclasses.replace(
             config, queries=config.queries * queries, event_channels=config.event_channels * events
@@ -182,8 +197,7 @@ def main(arguments: list[str] | None = None) -> None:
         differences = write_member(member, path, spec)
         parameters = sum(value.numel() for value in member.parameters())
         about = {
-            'data': 'rendered clips of the presets video, video-still, video-water, train-frames, '
-            'mid, train, still and easy (training.scenes.cache)',
+            'data': DATA[name == OF_PICTURES],
             'command': 'python -m training.train_video',
             'foreground_from': given.foreground_from,
             'parameters': parameters,

@@ -24,7 +24,7 @@ from torch.nn import functional
 from mos_perception.events.voxel import channels
 from mos_perception.models.gmos.colour import ColourModel
 from training.losses.gmos import gmos_loss
-from training.nets.gmos_nano import GmosNano, GmosNanoConfig, resized_to
+from training.nets.gmos_nano import MOVABLE, GmosNano, GmosNanoConfig, resized_to
 from training.video_batches import Batch, Batches
 from training.video_cache import VOXEL
 from training.video_run import load_run
@@ -71,11 +71,11 @@ class Run:
 
     def colours(self, batch: Batch) -> Tensor:
         """(B, 1, H, W): the log-odds that the averaged weights' own masks give, for a share of the
-        samples; zeros for the others, as on a camera's first frame.
+        samples; zeros for the others, as on a camera's first frame, and for a single picture.
         """
         odds = torch.zeros_like(batch.image[:, :1])
         rows = np.flatnonzero(np.random.default_rng(self.steps).random(len(odds)) < WITH_COLOURS)
-        if self.steps < COLOURS_FROM or not len(rows):
+        if self.net.geometry is None or self.steps < COLOURS_FROM or not len(rows):
             return odds
         with torch.no_grad():
             logits = self.average.eval()(
@@ -146,12 +146,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument('--learning-rate', type=float, default=2e-3)
     parser.add_argument('--queries', type=int, default=8, help='0 trains the binary member alone')
     parser.add_argument('--events', action='store_true', help='with an event encoder')
+    parser.add_argument('--movable', action='store_true',
+                        help='sees one picture alone: on a cache made with --movable')
     parser.add_argument('--start-from', type=Path, help='folder of a run to begin with')
     parser.add_argument('--threads', type=int, default=1)
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
     planes = channels(VOXEL.formulation, VOXEL.bins) if given.events else 0
     config = GmosNanoConfig(queries=given.queries, event_channels=planes)
+    if given.movable:
+        config = MOVABLE
     run = Run(given.run, config, given.learning_rate, given.start_from)
     batches = Batches(given.data, np.random.default_rng(run.steps))
     clock = saved = time.monotonic()

@@ -24,6 +24,7 @@ SEEN = ('voxel', 'evidence', 'image', 'label')  # parts of a sample
 _LOOK_EVERY = 40  # batches until new files are looked for
 _DROPPABLE = (2, 3, 4, 5, 6, 7)
 WITH_EVENTS = 0.7   # share of a batch, where there are such samples
+_BLIND = 0.15  # share that sees no image, where there is something else to see
 _NO_FRAME, _NO_EVENTS, _SWAP = 0.35, 0.25, 0.2  # shares of those; _SWAP: polarities change places
 
 
@@ -85,9 +86,10 @@ class Batches:
         there = torch.from_numpy(seen)[:, None, None, None]
         tensors = {part: torch.from_numpy(values) for part, values in stacked.items()}
         bins = np.stack([colour_bins(values) for values in stacked['image']])
+        evidence = self._gaps(stacked['evidence'] * np.float32(STEP))
         return Batch(
-            self._light(tensors['image'].float() / 255) * there,
-            torch.from_numpy(self._gaps(stacked['evidence'] * np.float32(STEP))),
+            self._light(tensors['image'].float() / 255, _BLIND * bool(evidence.shape[1])) * there,
+            torch.from_numpy(evidence),
             tensors['voxel'].float() / 255,
             tensors['label'][:, ::2, ::2].long(),
             bins * seen[:, None, None],
@@ -111,8 +113,9 @@ class Batches:
                 del sample['voxel']
             elif swap < _SWAP:
                 sample['voxel'] = np.roll(sample['voxel'], len(sample['voxel']) // 2, 0)
+        height, width = sample['label'].shape
+        sample.setdefault('evidence', np.zeros((0, height, width), np.int8))
         if 'voxel' not in sample:
-            height, width = sample['label'].shape
             planes = channels(VOXEL.formulation, VOXEL.bins)
             sample['voxel'] = np.zeros((planes, height // 2, width // 2), np.uint8)
         return sample
@@ -138,6 +141,8 @@ class Batches:
         """(B, C, H, W) with causal windows (after = before turned round), time turned round,
         a gap or a channel that is not there.
         """
+        if not evidence.shape[1]:
+            return evidence
         planes = evidence.reshape(len(evidence), -1, PER_GAP, *evidence.shape[2:])
         half = planes.shape[1] // 2
         for sample, kind in zip(planes, self._rng.random((len(planes), 4)), strict=True):
@@ -151,9 +156,9 @@ class Batches:
                 sample[:, self._rng.choice(_DROPPABLE)] = 0
         return planes.reshape(evidence.shape)
 
-    def _light(self, image: Tensor) -> Tensor:
-        """Gain, bias and gamma by channel, grey or no image at times; then the network's
-        normalisation.
+    def _light(self, image: Tensor, blind: float) -> Tensor:
+        """Gain, bias and gamma by channel, grey at times, no image in a share `blind`; then the
+        network's normalisation.
         """
         draw = lambda low, high, *shape: torch.from_numpy(  # noqa: E731
             self._rng.uniform(low, high, shape).astype(np.float32)
@@ -164,4 +169,4 @@ class Batches:
         grey = draw(0, 1, count, 1, 1, 1) < 0.3
         image = torch.where(grey, image.mean(1, keepdim=True), image)
         image = (image + 0.02 * torch.randn_like(image) - MEAN[0]) / STD[0]
-        return image * (draw(0, 1, count, 1, 1, 1) > 0.15)
+        return image * (draw(0, 1, count, 1, 1, 1) > blind)

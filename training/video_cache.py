@@ -4,8 +4,8 @@ FOLDER... --out FOLDER`.
 A shard of clips becomes `NAME.evidence.npy` (N, C, H, W) int8 in steps of 6 / 127, `NAME.image.npy`
 (N, 3, H, W) uint8 RGB and `NAME.label.npy` (N, H, W) uint8: 0, or 1, 2, ... for each object that
 moves; where the clips have events `NAME.voxel.npy` (N, V, H / 2, W / 2) uint8 x 255 of compensated
-ones and `NAME.drawn.npy`, the evidence of images drawn of events alone. Arrays are read through
-mmap.
+ones and `NAME.drawn.npy`, the evidence of images drawn of events alone. With `--movable` there is
+no evidence, and the label is of all objects, those at rest too. Arrays are read through mmap.
 """
 
 from __future__ import annotations
@@ -85,6 +85,15 @@ def event_sample(
     }
 
 
+def movable_sample(clip: Clip, size: tuple[int, int], rng: np.random.Generator
+                   ) -> dict[str, np.ndarray]:
+    """A frame of the clip and the objects in it that can move, whether they do or not."""
+    at = int(rng.integers(len(clip)))
+    every = np.arange(clip.moving.shape[1]) > 0
+    return {'image': at_size(clip.frames[at], size).transpose(2, 0, 1),
+            'label': object_label(clip.ids[at], every, size)}
+
+
 def drawn_images(clip: Clip, spec: EvidenceSpec) -> list[Frame]:
     """An image of the events at each frame's stamp."""
     windows = [clip.window(i, WINDOW_NS) for i in range(len(clip))]
@@ -116,19 +125,25 @@ def moving_label(clip: Clip, at: int, size: tuple[int, int]) -> np.ndarray:
     """(H, W) uint8: 1, 2, ... for objects that moved before this frame or the next one, the largest
     first.
     """
-    ids = cv2.resize(clip.ids[at], size[::-1], interpolation=cv2.INTER_NEAREST)
     moving = clip.moving[at] | clip.moving[min(at + 1, len(clip) - 1)]
-    areas = np.bincount(ids.ravel(), minlength=len(moving))[: len(moving)] * moving
+    return object_label(clip.ids[at], moving, size)
+
+
+def object_label(ids: np.ndarray, wanted: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(H, W) uint8 of the ids that are `wanted` (K + 1,) bool: 1, 2, ..., the largest first."""
+    ids = cv2.resize(ids, size[::-1], interpolation=cv2.INTER_NEAREST)
+    areas = np.bincount(ids.ravel(), minlength=len(wanted))[: len(wanted)] * wanted
     areas[0] = 0
-    table = np.zeros(len(moving), np.uint8)
+    table = np.zeros(len(wanted), np.uint8)
     kept = [n for n in np.argsort(-areas, kind='stable') if areas[n] >= _LEAST_PIXELS][:250]
     table[kept] = np.arange(1, len(kept) + 1)
     return table[ids]
 
 
-def cache_shard(path: Path, out: Path, seed: int, of_video: EvidenceSpec = OF_VIDEO) -> int:
+def cache_shard(path: Path, out: Path, seed: int, of_video: EvidenceSpec = OF_VIDEO,
+                movable: bool = False) -> int:
     """One sample of each clip of a shard; nothing where it is there already. Returns how many were
-    made. `of_video`: the evidence of clips without events.
+    made. `of_video`: the evidence of clips without events; `movable`: none, see `movable_sample`.
     """
     name = f'{path.stem}-{seed}'
     if (out / f'{name}.label.npy').exists():
@@ -136,7 +151,8 @@ def cache_shard(path: Path, out: Path, seed: int, of_video: EvidenceSpec = OF_VI
     clips = load_shard(path)
     rng = np.random.default_rng([seed, clips[0].seed])
     spec = OF_EVENTS if len(clips[0].events) else of_video
-    samples = [sample(clip, spec, rng) for clip in clips]
+    samples = [movable_sample(clip, of_video.size, rng) if movable else sample(clip, spec, rng)
+               for clip in clips]
     for part in (one for one in PARTS if one in samples[0]):
         scratch = out / f'{name}.{part}.part.npy'
         np.save(scratch, np.stack([one[part] for one in samples]))
@@ -154,6 +170,8 @@ def main(arguments: list[str] | None = None) -> None:
         '--epipolar', action='store_true',
         help='parallax as dimos_light sees it, which clips with events have anyway',
     )
+    parser.add_argument('--movable', action='store_true',
+                        help='single pictures and all that can move in them')
     parser.add_argument(
         '--wait', type=float, default=0.0, help='seconds to wait for more clips before it ends'
     )
@@ -169,7 +187,8 @@ def main(arguments: list[str] | None = None) -> None:
             for index in range(max(map(len, lists), default=0)):
                 for paths in lists:
                     if index < len(paths):
-                        made += cache_shard(paths[index], given.out, seed, of_video)
+                        made += cache_shard(paths[index], given.out, seed, of_video,
+                                            given.movable)
                         print(f'\r{total + made} samples', end='', flush=True)
         total += made
         if made:

@@ -114,6 +114,8 @@ def files() -> dict[Path, str]:
     return {
         Path('config/dimos.yaml'): parameter_file(),
         Path('config/gmos.yaml'): parameter_file(model='gmos_nano', events_topic=''),
+        Path('config/mosis.yaml'): parameter_file(model='gmos_nano', events_topic='',
+                                                  movable_model='movable_nano'),
         Path('docs/parameters.md'): parameter_page(),
         Path('docs/messages.md'): message_page(),
         Path('docs/faults.md'): fault_page(),

@@ -5,6 +5,7 @@ What a model remembers of the inputs before, it forgets when the epoch of its in
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Protocol
 
 from mos_perception.config import Config
@@ -47,8 +48,23 @@ def model_name(config: Config) -> str:
 
 
 def load_model(config: Config) -> Model:
-    """The model `config` names, its card checked against file and graph. Raises EngineError."""
-    path = find_model(model_name(config))
+    """The model `config` names, with its `movable_model`; cards are checked against file and graph.
+
+    Raises EngineError.
+    """
+    model = _load(find_model(model_name(config)), config)
+    if not config.movable_model:
+        return model
+    from mos_perception.models.mosis import WithMovable, load_mosis
+    path, own = find_model(config.movable_model), replace(config, score_threshold=-1.0, top_k=0)
+    card = load_card(path)
+    if card.architecture != 'mosis':
+        raise EngineError(f'movable_model {card.id!r}: architecture is {card.architecture!r}: must '
+                          'be mosis, a network that sees one picture')
+    return WithMovable(model, load_mosis(path, card, own))
+
+
+def _load(path: Path, config: Config) -> Model:
     card = load_card(path)
     if config.causal and card.evidence is not None:
         card = replace(card, evidence=replace(card.evidence, centred=False))
@@ -63,6 +79,9 @@ def load_model(config: Config) -> Model:
     if card.architecture == 'gmos_whole':
         from mos_perception.models.gmos.load import load_whole_gmos
         return load_whole_gmos(path, card, config)
+    if card.architecture == 'mosis':
+        from mos_perception.models.mosis import load_mosis
+        return load_mosis(path, card, config)
     raise EngineError(f'model card {card.id!r}: architecture is {card.architecture!r}: '
-                      'this build runs dimos, gmos and gmos_whole (a model of several graphs is '
-                      'named by its head)')
+                      'this build runs dimos, gmos, gmos_whole and mosis (a model of several '
+                      'graphs is named by its head)')

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-
 import numpy as np
 
 from mos_perception.datatypes import Events, EventWindow, Instances, SyncedInput
@@ -25,7 +23,7 @@ def without_ego(instances: Instances, sample: SyncedInput, stages: StageTimes) -
         moves = own_motion(window, masks, sample.frame is not None)
         if moves.all():
             return instances
-        return Instances(*(getattr(instances, field.name)[moves] for field in fields(Instances)))
+        return instances.of(moves)
 
 
 def warm_up() -> None:

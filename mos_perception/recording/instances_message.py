@@ -54,7 +54,7 @@ def _instances(result: Result, with_masks: bool) -> list[dict[str, Any]]:
     for n in np.argsort(-found.scores, kind='stable').tolist():
         moving = bool(found.moving[n])
         rows.append({
-            'track_id': int(ids[n]), 'label': 'moving' if moving else 'static',
+            'track_id': int(ids[n]), 'label': found.label(n),
             'score': float(found.scores[n]), 'motion_score': float(found.motion_scores[n]),
             'is_moving': moving, 'box': found.boxes[n].astype(np.float32),
             'mask_encoding': COCO_RLE if with_masks else '',

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mos_perception.datatypes import Instances, Modality, Result, Tracks, TrackState
+from mos_perception.datatypes import MOVABLE, Instances, Modality, Result, Tracks, TrackState
 from mos_perception.errors import BagError, DatasetError
 from mos_perception.image_encodings import MAX_SIDE
 from mos_perception.masks import COCO_RLE, mask_from_coco, object_boxes
@@ -105,6 +105,7 @@ def read_result(cdr: bytes) -> NodeResult:
         np.array([row.motion_score for row in rows], np.float32),
         np.array([row.is_moving for row in rows], bool),
         np.zeros((len(rows), 0), np.float32),
+        np.array([row.score if row.label == MOVABLE else -1 for row in rows], np.float32),
     )
     seen = np.array([n for n, row in enumerate(rows) if row.track_id > 0], np.int64)
     tracks = Tracks(

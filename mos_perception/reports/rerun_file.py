@@ -92,8 +92,8 @@ class RerunFile:
         classes = np.where(ids > 0, (ids - 1) % _IDS + 1, 0)
         out.log('camera/masks', rerun.SegmentationImage(found.id_image(classes).astype(np.uint8)))
         shown = np.flatnonzero(ids > 0)
-        labels = [f'#{ids[n]} {found.scores[n]:.2f}' if found.moving[n] else f'#{ids[n]} static'
-                  for n in shown]
+        labels = [f'#{ids[n]} {found.scores[n]:.2f}' if found.moving[n] else
+                  f'#{ids[n]} {found.label(n)}' for n in shown]
         out.log('camera/tracks', rerun.Boxes2D(
             array=found.boxes[shown].reshape(-1, 4), array_format=rerun.Box2DFormat.XYXY,
             labels=labels, class_ids=classes[shown]))

@@ -61,11 +61,12 @@ def overlay(
         if row >= 0 and moves:
             _arrow(picture, tracks.boxes[row], tracks.velocities[row], colour(number), scale)
     top = _status(picture, text, degraded, fps, scale)
-    for box, score, number, moves in zip(instances.boxes, instances.scores, ids, instances.moving):
+    for n, (box, score, number) in enumerate(zip(instances.boxes, instances.scores, ids)):
         if number:
             _label(
                 picture,
-                f'#{number} {score:.2f}' if moves else f'#{number} static',
+                f'#{number} {score:.2f}' if instances.moving[n] else
+                f'#{number} {instances.label(n)}',
                 (int(box[0]), int(box[1])),
                 top,
                 colour(number),

@@ -19,7 +19,8 @@ except ImportError:  # the user's choice
     vision = None
 
 # class_id -> class_name of LabelInfo; 0 is the background of ~/instance_image
-CLASSES = {0: 'background', 1: 'moving', 2: 'static'}
+CLASSES = {0: 'background', 1: 'moving', 2: 'static', 3: 'movable'}
+NUMBERS = {name: str(number) for number, name in CLASSES.items()}
 
 
 def outputs() -> dict[str, Any]:
@@ -41,7 +42,7 @@ def detections_message(header: Header, result: Result) -> Any:
         item.bbox.center.position.x, item.bbox.center.position.y = (x0 + x1) / 2, (y0 + y1) / 2
         item.bbox.size_x, item.bbox.size_y = x1 - x0, y1 - y0
         guess = vision.ObjectHypothesisWithPose()
-        guess.hypothesis.class_id = '1' if found.moving[n] else '2'
+        guess.hypothesis.class_id = NUMBERS[found.label(n)]
         guess.hypothesis.score = float(found.scores[n])
         item.results.append(guess)
         message.detections.append(item)

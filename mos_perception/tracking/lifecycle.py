@@ -224,7 +224,9 @@ class TrackStore:
         self._show(track, box, mask)
         track.seen_ns, track.instance = self.stamp_ns, row
         track.pace = None if track.velocity is None else track.velocity.copy()
-        track.embedding, track.score = instances.embeddings[row], float(instances.scores[row])
+        track.score = float(instances.scores[row])
+        if instances.embeddings[row].any():  # none of what a single picture alone shows
+            track.embedding = instances.embeddings[row]
         track.seen = track.carried = CarriedMask.seen(mask, box)
         change = np.count_nonzero(mask) - track.area
         track.area += change * -math.expm1(-self._step_s / MEMORY_TAU_S)
@@ -286,12 +288,8 @@ def crop(instances: Instances, row: int) -> np.ndarray:
 
 def _with_held(instances: Instances, held: list[Track], masks: list[np.ndarray]) -> Instances:
     """The instances and after them the held tracks: not moving, with their last score."""
-    count = len(held)
-    return Instances(
-        np.concatenate([instances.masks, np.stack(masks)]),
-        np.concatenate([instances.boxes, np.stack([track.box for track in held])]),
-        np.append(instances.scores, np.array([track.score for track in held], np.float32)),
-        np.append(instances.motion_scores, np.zeros(count, np.float32)),
-        np.append(instances.moving, np.zeros(count, bool)),
-        np.concatenate([instances.embeddings, np.stack([track.embedding for track in held])]),
-    )
+    nothing = np.zeros(len(held), np.float32)
+    return instances.and_after(Instances(
+        np.stack(masks), np.stack([track.box for track in held]),
+        np.array([track.score for track in held], np.float32), nothing, nothing > 0,
+        np.stack([track.embedding for track in held])))

@@ -100,7 +100,7 @@ def test_detections_and_labels_for_stacks_that_speak_vision_msgs(rig):
                                      labels.append, qos.latched())
     assert bench.wait(lambda: labels)  # although it was published before
     assert {item.class_id: item.class_name for item in labels[0].class_map} == {
-        0: 'background', 1: 'moving', 2: 'static'}
+        0: 'background', 1: 'moving', 2: 'static', 3: 'movable'}
     assert bench.wait(lambda: bench.node._outputs['detections'].get_subscription_count())
     bench.send(0)
     assert bench.wait_results(1) and bench.wait(lambda: found), bench.counts()

@@ -7,17 +7,22 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mos_perception.datatypes import Frame
+from mos_perception.config import Config
+from mos_perception.datatypes import Frame, SyncedInput
 from mos_perception.errors import DatasetError
+from mos_perception.models import load_model
 from mos_perception.models.preprocess import voxel_tensor
 from mos_perception.motion.builder import EvidenceBuilder
 from mos_perception.motion.event_image import event_image
 from mos_perception.motion.evidence import PER_GAP, EvidenceSpec, channel_count, mirrored
 from mos_perception.motion.scene_motion import scene_motion
+from mos_perception.stages import StageTimes
 from training.datasets.evidence import STEP
+from training.export_video import main as export
 from training.losses.gmos import gmos_loss, mask_loss, match, overlap
 from training.nets.gmos_nano import MAX_CONFIDENCE, GmosNano, GmosNanoConfig, resized_to
 from training.scenes import render_clip
+from training.scenes.presets import find_preset
 from training.scenes.shards import save_clips
 from training.train_video import COLOURS_FROM, Run, learning_rate, main
 from training.video_batches import CROP, Batches
@@ -189,6 +194,32 @@ def test_parallax_is_a_choice_for_clips_without_events(tmp_path):
         found.append(np.load(file)[0].reshape(4, PER_GAP, -1))
     np.testing.assert_array_equal(found[0][:, :7], found[1][:, :7])
     assert (found[1][:, 7] >= 0).all() and not np.array_equal(found[0][:, 7], found[1][:, 7])
+
+
+def test_single_pictures_with_all_that_could_move(tmp_path):
+    """From clips to a file that the runtime takes: no evidence, things at rest labelled too."""
+    preset = find_preset('train-frames', distractors=(2, 2), empty=0.0)
+    clips = [render_clip(preset, seed, 'train') for seed in range(2)]
+    save_clips(tmp_path / 'a.npz', clips)
+    cache_clips(['--clips', str(tmp_path), '--out', str(tmp_path / 'cache'),
+                 '--movable'])
+    names = {path.name.split('.')[1] for path in (tmp_path / 'cache').iterdir()}
+    assert names == {'image', 'label'}
+    label = np.load(next((tmp_path / 'cache').glob('*.label.npy')))
+    shown = [int(np.unique(clip.ids).size) - 1 for clip in clips]
+    assert all(0 < label[n].max() <= shown[n] for n in range(2))
+    assert any(label[n].max() > clip.moving.any(0).sum() for n, clip in enumerate(clips))
+    batch = Batches([tmp_path / 'cache'], np.random.default_rng(0)).take(2)
+    assert batch.evidence.shape == (2, 0, *CROP) and batch.image.any(1).any(1).any(1).all()
+    main(['--data', str(tmp_path / 'cache'), '--run', str(tmp_path / 'run'), '--minutes', '0.001',
+          '--batch', '2', '--movable'])
+    export(['--run', str(tmp_path / 'run'), '--out', str(tmp_path / 'models')])
+    assert {path.name for path in (tmp_path / 'models').iterdir()} == {
+        'movable_nano.onnx', 'movable_nano.json'}
+    model = load_model(Config(model=str(tmp_path / 'models' / 'movable_nano.onnx'), threads=1))
+    frame = clips[0].frame(0)
+    found = model.detect(SyncedInput(1, '', frame, None, frame.size), StageTimes())
+    assert found.size == frame.size and not found.moving.any()
 
 
 def test_empty_folder_is_refused(tmp_path):

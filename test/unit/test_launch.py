@@ -52,7 +52,7 @@ def test_show_args_lists_all(name):
     assert set(shown_arguments(FILES[name])) >= NODE_ARGUMENTS | own
 
 
-@pytest.mark.parametrize('name', ['dimos', 'gmos'])
+@pytest.mark.parametrize('name', ['dimos', 'gmos', 'mosis'])
 def test_defaults_are_those_of_the_parameter_file(name, launch):
     run = Launch(FILES[name])
     file, given = run.nodes['dimos_node'].parameters
@@ -87,7 +87,7 @@ def test_a_flag_that_is_none(flag):
         Launch(FILES['dimos'], **{flag: 'yes'})
 
 
-@pytest.mark.parametrize('name', ['dimos', 'gmos'])
+@pytest.mark.parametrize('name', ['dimos', 'gmos', 'mosis'])
 @pytest.mark.parametrize('role', ['image_topic', 'events_topic'])
 def test_none_leaves_an_input_out(name, role):
     assert node_parameters(Launch(FILES[name], **{role: 'none'}))[role] == ''
@@ -147,7 +147,7 @@ def test_replay_needs_a_bag():
         Launch(FILES['replay'])
 
 
-@pytest.mark.parametrize('name', ['dimos', 'gmos', 'demo'])
+@pytest.mark.parametrize('name', ['dimos', 'gmos', 'mosis', 'demo'])
 def test_a_node_that_cannot_work_ends_the_launch(name):
     run = Launch(FILES[name])
     assert run.exit('dimos_node', 1) == 'shutdown'
@@ -163,7 +163,7 @@ def test_the_end_of_the_bag_ends_the_launch():
     assert run.exit('bag_player', 0) == 'shutdown' and run.reason == 'the bag has ended'
 
 
-@pytest.mark.parametrize('name', ['dimos', 'gmos', 'demo'])
+@pytest.mark.parametrize('name', ['dimos', 'gmos', 'mosis', 'demo'])
 def test_respawn_starts_the_node_again(name):
     run = Launch(FILES[name], respawn='true')
     assert run.nodes['dimos_node'].respawn_delay == 2.0

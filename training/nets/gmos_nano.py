@@ -27,7 +27,7 @@ class GmosNanoConfig:
     """
 
     gaps: int = 4
-    """Frames that the motion evidence is against, before and after."""
+    """Frames that the motion evidence is against, before and after; 0 = sees one picture alone."""
     stem: int = 12
     """Channels of the geometry encoder's first convolution, for each gap."""
     widths: tuple[int, ...] = (20, 36, 64, 96, 128)
@@ -42,6 +42,10 @@ class GmosNanoConfig:
     """Object queries; 0 is the binary member, one mask of all that moves."""
     width: int = 96
     """Channels of the queries."""
+
+
+MOVABLE = GmosNanoConfig(gaps=0, appearance=(24, 28, 36))
+"""Sees one picture alone: what could move in it."""
 
 
 def _conv(inputs: int, outputs: int) -> nn.Sequential:
@@ -122,7 +126,8 @@ class FusedUNet(nn.Module):
         widths = config.widths
         extra = (*config.appearance, *(0,) * (len(widths) - len(config.appearance)))
         events = config.events if config.event_channels else 0
-        self.fuse = _conv(widths[0] + extra[0] + events, widths[0])
+        geometry = widths[0] if config.gaps else 0
+        self.fuse = _conv(geometry + extra[0] + events, widths[0])
         self.down = nn.ModuleList(
             nn.Sequential(_conv(a + e, b), _conv(b, b))
             for a, b, e in zip(widths, widths[1:], extra[1:])
@@ -136,10 +141,10 @@ class FusedUNet(nn.Module):
         self.up = nn.ModuleList(_conv(b + a, a) for a, b in zip(widths[-2::-1], widths[:0:-1]))
 
     def forward(
-        self, geometry: Tensor, appearance: list[Tensor], events: Tensor | None
+        self, geometry: Tensor | None, appearance: list[Tensor], events: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(B, c0, h, w) pixel features, (B, c3, H / 16, W / 16) and (B, c4) pooled."""
-        finest = [geometry, appearance[0]] + ([] if events is None else [events])
+        finest = [found for found in (geometry, appearance[0], events) if found is not None]
         levels = [self.fuse(torch.cat(finest, 1))]
         for index, level in enumerate(self.down):
             pooled = functional.max_pool2d(levels[-1], 2)
@@ -221,7 +226,7 @@ class GmosNano(nn.Module):
     def __init__(self, config: GmosNanoConfig = GmosNanoConfig()) -> None:
         super().__init__()
         self.config = config
-        self.geometry = GeometryEncoder(config)
+        self.geometry = GeometryEncoder(config) if config.gaps else None
         self.appearance = AppearanceEncoder(config)
         self.events = EventEncoder(config) if config.event_channels else None
         self.fusion = FusedUNet(config)
@@ -230,17 +235,17 @@ class GmosNano(nn.Module):
         self.decoder = QueryDecoder(config) if config.queries else None
 
     def forward(
-        self, image: Tensor, evidence: Tensor, colour: Tensor, voxel: Tensor | None = None
+        self, image: Tensor, evidence: Tensor | None, colour: Tensor, voxel: Tensor | None = None
     ) -> dict[str, Tensor]:
         """`foreground_logits` (B, 1, h, w) and `foreground_quality` (B, 2); with queries, the
         decoder's outputs too.
 
         `image` (B, 3, H, W) normalised RGB, `evidence` (B, C, H, W), `colour` (B, 1, H, W)
         log-odds, zeros where none are known; H and W divisible by 32. With an event encoder `voxel`
-        (B, V, h, w) too.
+        (B, V, h, w) too. A network without gaps does not look at `evidence`.
         """
         pixels, tokens, bottom = self.fusion(
-            self.geometry(evidence),
+            None if self.geometry is None else self.geometry(evidence),
             self.appearance(image, colour),
             None if self.events is None else self.events(voxel),
         )

@@ -44,9 +44,7 @@ def to_proposals(outputs: dict[str, np.ndarray], size: tuple[int, int], top_k: i
 
 def above(found: Instances, score_threshold: float) -> Instances:
     """Those that move and score above the threshold."""
-    rows = np.flatnonzero(found.moving & (found.scores > score_threshold))
-    return Instances(found.masks[rows], found.boxes[rows], found.scores[rows],
-                     found.motion_scores[rows], found.moving[rows], found.embeddings[rows])
+    return found.of(found.moving & (found.scores > score_threshold))
 
 
 def to_parts(outputs: dict[str, np.ndarray], size: tuple[int, int], score_threshold: float,
