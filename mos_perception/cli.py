@@ -270,6 +270,9 @@ def _adapt(parser: argparse.ArgumentParser) -> None:
                         help='rosbag2 folder, .mcap or .db3 with frames, with or without events')
     parser.add_argument('--out', type=Path, required=True, metavar='FILE',
                         help='the .onnx file to write; its card and report come beside it')
+    parser.add_argument('--movable-model', metavar='NAME',
+                        help='what the model sees moving teaches this one, which sees a single '
+                        'picture (movable_nano)')
     parser.add_argument('--steps', type=int, metavar='N', help='of fine-tuning')
     parser.add_argument('--most-seconds', type=float, metavar='S',
                         help='of video to watch, shared among the recordings')

@@ -36,8 +36,8 @@ SHORT = Settings(hold_out=HOLD_OUT, least_s=0.5)  # DAVIS' sequences last for tw
 
 def second_half_j(model: str, video: Video, config: Config) -> float:
     """Mean J of the frames that nothing is learned from; the model sees the first half, too."""
-    loaded = load_model(replace(config, model=model))
-    predict = model_predictor(loaded, loaded.card.evidence, StageTimes())
+    loaded = load_model(replace(config, model=model, movable_model=''))
+    predict = model_predictor(loaded, loaded.card.surroundings, StageTimes())
     scores = []
     for found, truth in zip(predict(video), video.masks, strict=True):
         void = truth == davis.VOID
@@ -49,7 +49,7 @@ def second_half_j(model: str, video: Video, config: Config) -> float:
 
 def one_video(video: Video, config: Config, settings: Settings) -> dict[str, object]:
     """A row: `before`, `after`, and `refused`, why no model was written; then the start stays."""
-    before = second_half_j(config.model, video, config)
+    before = second_half_j(config.movable_model or config.model, video, config)
     with tempfile.TemporaryDirectory() as folder:
         bag, out = Path(folder) / video.name, Path(folder) / 'adapted.onnx'
         with BagWriter(bag) as writer:
@@ -71,13 +71,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument('--data', type=Path, required=True, help='a DAVIS folder')
     parser.add_argument('--sequences', nargs='+', help='default: all')
     parser.add_argument('--model', default='gmos_nano')
+    parser.add_argument('--movable-model', default='', help='this one learns, of single pictures')
     parser.add_argument('--steps', type=int, default=SHORT.steps)
     parser.add_argument('--batch', type=int, default=SHORT.batch)
     parser.add_argument('--json', type=Path)
     given = parser.parse_args(arguments)
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    config = from_dict({'model': given.model, 'threads': 1})
+    config = from_dict({'model': given.model, 'movable_model': given.movable_model, 'threads': 1})
     settings = replace(SHORT, steps=given.steps, batch=given.batch)
     rows = []
     for video in read_videos(given.data):
@@ -90,8 +91,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _show(rows: list[dict[str, object]], given: argparse.Namespace) -> None:
-    table = Table(title=f'{given.model}, {given.data.name}: J of the second half, '
-                        f'{given.steps} steps of {given.batch}')
+    table = Table(title=f'{given.movable_model or given.model}, {given.data.name}: J of the second '
+                        f'half, {given.steps} steps of {given.batch}')
     for name in ('', 'before', 'after', 'gain', ''):
         table.add_column(name, justify='right')
     for row in rows:

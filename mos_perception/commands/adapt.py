@@ -6,7 +6,7 @@ import argparse
 
 from mos_perception.commands.training_process import options_of, run_training
 
-_OPTIONS = ('out', 'model', 'image_topic', 'events_topic', 'steps', 'most_seconds')
+_OPTIONS = ('out', 'model', 'movable_model', 'image_topic', 'events_topic', 'steps', 'most_seconds')
 
 
 def adapt_command(args: argparse.Namespace) -> None:

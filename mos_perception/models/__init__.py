@@ -55,13 +55,9 @@ def load_model(config: Config) -> Model:
     model = _load(find_model(model_name(config)), config)
     if not config.movable_model:
         return model
-    from mos_perception.models.mosis import WithMovable, load_mosis
-    path, own = find_model(config.movable_model), replace(config, score_threshold=-1.0, top_k=0)
-    card = load_card(path)
-    if card.architecture != 'mosis':
-        raise EngineError(f'movable_model {card.id!r}: architecture is {card.architecture!r}: must '
-                          'be mosis, a network that sees one picture')
-    return WithMovable(model, load_mosis(path, card, own))
+    from mos_perception.models.mosis import WithMovable, find_movable, load_mosis
+    of_its_card = replace(config, score_threshold=-1.0, top_k=0)
+    return WithMovable(model, load_mosis(*find_movable(config.movable_model), of_its_card))
 
 
 def _load(path: Path, config: Config) -> Model:

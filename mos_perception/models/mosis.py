@@ -17,8 +17,9 @@ import numpy as np
 from mos_perception.config import Config
 from mos_perception.datatypes import Instances, SyncedInput
 from mos_perception.engine import load_engine
-from mos_perception.engine.card import ModelCard, check
+from mos_perception.engine.card import ModelCard, check, load_card
 from mos_perception.engine.interface import Engine
+from mos_perception.engine.model_files import find_model
 from mos_perception.errors import EngineError
 from mos_perception.masks import mask_boxes
 from mos_perception.models.gmos.model import OUTPUTS
@@ -125,6 +126,16 @@ def joined(moving: Instances, movable: Instances) -> Instances:
     still = replace(movable.of(np.array(rows)), masks=np.stack(masks), boxes=mask_boxes(masks),
                     embeddings=np.zeros((len(rows), moving.embeddings.shape[1]), np.float32))
     return found.and_after(still)
+
+
+def find_movable(name: str) -> tuple[Path, ModelCard]:
+    """The file and card of a single-picture model. Raises EngineError, also for another kind."""
+    path = find_model(name)
+    card = load_card(path)
+    if card.architecture != 'mosis':
+        raise EngineError(f'movable_model {card.id!r}: architecture is {card.architecture!r}: must '
+                          'be mosis, a network that sees one picture')
+    return path, card
 
 
 def load_mosis(path: Path, card: ModelCard, config: Config) -> MosisModel:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from rich.progress import Progress
 
 from mos_perception.config import from_dict
-from mos_perception.datatypes import Events, Frame
+from mos_perception.datatypes import Events, Frame, SyncedInput
 from mos_perception.engine.card import load_card
 from mos_perception.engine.model_files import find_model
 from mos_perception.errors import BagError, ConfigError, DatasetError, EngineError
@@ -27,11 +27,13 @@ from mos_perception.formats import rosbag
 from mos_perception.formats.sequence import Sequence, regular_stamps
 from mos_perception.models import load_model
 from mos_perception.recording.bag import BagWriter
+from mos_perception.stages import StageTimes
 from training.adapt import judge as judgement
 from training.adapt import tune
 from training.adapt.__main__ import main
 from training.adapt.adapt import Settings, adapt
 from training.adapt.judge import Scores, complaints, judge
+from training.adapt.learner import Learner
 from training.adapt.mine import MOVES, RESTS, UNSURE, Steps, mine
 from training.adapt.start import network_of
 from training.adapt.survey import require, survey, usable
@@ -47,11 +49,11 @@ START_NS = 1_000_000_000
 ROOT = Path(__file__).parents[2]
 
 
-def scene(moves=True, count=36):
+def scene(moves=True, count=36, blur=1.0):
     """Frames of a textured square before a textured wall; it moves 2 px per frame."""
     rng = np.random.default_rng(0)
     wall = cv2.GaussianBlur(rng.integers(0, 255, (*SIZE, 3), np.uint8), (0, 0), 2)
-    square = cv2.GaussianBlur(rng.integers(0, 255, (36, 36, 3), np.uint8), (0, 0), 1)
+    square = cv2.GaussianBlur(rng.integers(0, 255, (36, 36, 3), np.uint8), (0, 0), blur)
     frames = []
     for n in range(count):
         image = wall.copy()
@@ -128,6 +130,47 @@ def test_the_report_needs_no_other_file(adapted):
 
 def test_an_adapted_model_is_a_start(adapted):
     network_of(adapted[1], load_card(adapted[1]))
+
+
+def test_motion_teaches_a_model_that_sees_single_pictures(tmp_path):
+    """It finds the square in pictures of a scene at rest afterwards, which it did not before."""
+    bag, out = bag_of(tmp_path / 'walk', scene(blur=4.0)), tmp_path / 'mine.onnx'
+    done = adapt([bag], out, replace(CONFIG, movable_model='movable_nano'),
+                 replace(FEW, steps=30, batch=4))
+    card = load_card(out)
+    assert card.architecture == 'mosis' and card.training['watched'] == 'gmos_nano'
+    assert card.training['start'] == 'movable_nano'
+    assert (done.before.agreement or 0) + 0.2 < done.after.agreement
+    model = load_model(replace(CONFIG, model=str(out)))
+    image = scene(moves=False, count=1, blur=4.0)[0]
+    found = model.detect(SyncedInput(1, '', Frame(1, image), None, SIZE), StageTimes())
+    square = np.zeros(SIZE, bool)
+    square[30:66, 20:56] = True
+    union = found.masks.any(0)
+    assert (union & square).sum() > 0.5 * (union | square).sum()
+    network_of(out, card)
+
+
+def test_only_a_single_picture_model_can_be_taught_so(tmp_path):
+    bag = bag_of(tmp_path / 'bag', scene(count=2))
+    with pytest.raises(EngineError, match='must be mosis'):
+        adapt([bag], tmp_path / 'mine.onnx', replace(CONFIG, movable_model='gmos_s_nano'), FEW)
+    with pytest.raises(EngineError, match='look at motion evidence can be watched'):
+        adapt([bag], tmp_path / 'mine.onnx', replace(CONFIG, model='movable_nano'), FEW)
+
+
+def test_labels_of_pictures_are_things_where_something_moves(tmp_path):
+    path = find_model('movable_nano')
+    card = load_card(path)
+    learner = Learner.of(path, card, load_card(find_model('gmos_nano')))
+    mined = np.full((2, 4, 4), RESTS, np.uint8)
+    mined[0, 0], mined[:, 3] = MOVES, UNSURE
+    mined[1, 3] = UNSURE
+    ids = np.zeros((2, 4, 4), np.uint8)
+    ids[0, 0, 2:] = 1
+    found = learner.labels(mined, ids)
+    assert found[0].tolist() == [[1, 1, 2, 2], [0] * 4, [0] * 4, [UNSURE] * 4]
+    assert (found[1] == UNSURE).all()
 
 
 def test_what_is_there_is_not_overwritten(adapted):
@@ -226,7 +269,7 @@ def test_a_disk_that_will_be_full_is_told_before(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ['bag']
 
 
-@pytest.mark.parametrize('name', ['gmos_nano', 'gmos_s_nano', 'dimos_light'])
+@pytest.mark.parametrize('name', ['gmos_nano', 'gmos_s_nano', 'dimos_light', 'movable_nano'])
 def test_shipped_models_are_starts(name):
     """The network read from the file gives the file's answers: `network_of` runs both."""
     path = find_model(name)

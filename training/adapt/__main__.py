@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -25,6 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument('bag', type=Path, nargs='+')
     parser.add_argument('--out', type=Path, required=True)
     parser.add_argument('--model')
+    parser.add_argument('--movable-model')
     parser.add_argument('--image-topic')
     parser.add_argument('--events-topic')
     parser.add_argument('--set', action='append', default=[])
@@ -35,7 +37,10 @@ def main(arguments: list[str] | None = None) -> int:
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     try:
         with Progress(console=Console(stderr=True)) as progress:
-            done = adapt(given.bag, given.out, config_from(given),
+            config = config_from(given)
+            if given.movable_model:
+                config = replace(config, movable_model=given.movable_model)
+            done = adapt(given.bag, given.out, config,
                          Settings(given.steps, most_s=given.most_seconds), given.image_topic,
                          given.events_topic, progress)
         _tell(done)

@@ -1,9 +1,9 @@
 """From unlabelled recordings to a model: watch, mine, learn, judge, write. All of `mos adapt`.
 
-    bags -> the robot's pipeline with the start model -> answers and samples      (watch, gather)
+    bags -> the robot's pipeline with the watched model -> answers and samples    (watch, gather)
     answers -> labels; what of the recordings can teach                           (mine, survey)
-    samples and labels of the first part of each recording -> new weights         (tune)
-    the new model on the last part of each, against the start                     (judge)
+    samples and labels of the first part of each recording -> new weights         (learner, tune)
+    the new model on the last part of each, against what it began as              (judge)
     no worse: OUT.onnx and its card; in any case OUT.report/                      (report)
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,30 +21,32 @@ import numpy as np
 from rich.progress import Progress
 
 from mos_perception.config import Config
-from mos_perception.datatypes import Frame, Result
+from mos_perception.datatypes import Instances, Result, SyncedInput
 from mos_perception.engine.card import ModelCard, load_card, save_card, sha256_of
 from mos_perception.engine.model_files import find_model
 from mos_perception.errors import BagError, ConfigError, DatasetError, EngineError
-from mos_perception.models import load_model, model_name
+from mos_perception.models import model_name
+from mos_perception.models.mosis import find_movable
 from mos_perception.recording.bag import Bag, open_bag
 from mos_perception.replay import with_topics
 from mos_perception.reports.overlay_video import draw, write_overlays
 from mos_perception.reports.visualize import tinted
 from training.adapt import judge, report
-from training.adapt.gather import Answers, Gatherer, at_image_size, shard_file, write_labels
+from training.adapt.gather import Answers, Gatherer, at_image_size, ids_of, shard_file, write_labels
+from training.adapt.learner import Learner
 from training.adapt.mine import Mined, Steps, mine
-from training.adapt.start import network_of
 from training.adapt.survey import LEAST_S, Survey, require, survey, usable
-from training.adapt.tune import BATCH, Adaptation
-from training.adapt.watch import Seen, watched
+from training.adapt.tune import BATCH
+from training.adapt.watch import shown, watched
 from training.adapt.work import Work, fingerprint
 from training.export_video import write_member
-from training.nets.gmos_nano import GmosNano
 from training.video_batches import Batches
 
 WARM_NS = 1_000_000_000   # of a recording before its held-out part: what the model remembers there
 PICTURES = 6
 SAVE_EVERY = 25           # steps
+
+_Picture = tuple[int, np.ndarray, np.ndarray]  # row, frame (H, W, 3), masks (N, H, W)
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,7 @@ def adapt(bags: Sequence[Path], out: Path, config: Config, settings: Settings = 
           progress: Progress | None = None) -> Outcome:
     """Write the model `out` (.onnx), its card and its report, learned from `bags`.
 
+    The model of `config` is watched and learns; where it names a `movable_model` that one learns.
     Stopped, the same call goes on. Raises MosError where nothing can be learned or the new model is
     worse: no model is written then.
     """
@@ -106,13 +110,14 @@ def adapt(bags: Sequence[Path], out: Path, config: Config, settings: Settings = 
     progress = progress or Progress(disable=True)
     configs = [_configured(path, config, image_topic, events_topic) for path in bags]
     start, card = _start(configs)
-    network = network_of(start, card)
+    learner = _learner(config, start, card)
     _check_out(out)
-    work = Work(out, {'start': card.sha256, 'settings': dataclasses.asdict(settings),
+    work = Work(out, {'start': card.sha256, 'learner': learner.card.sha256,
+                      'settings': dataclasses.asdict(settings),
                       'configs': [dataclasses.asdict(one) for one in configs],
                       'bags': [fingerprint(path) for path in bags]},
-                settings.most_samples * _sample_bytes(card))
-    recordings = [_watch(number, path, one, start, work, settings, len(bags), progress)
+                settings.most_samples * _sample_bytes(learner))
+    recordings = [_watch(number, path, one, learner, work, settings, len(bags), progress)
                   for number, (path, one) in enumerate(zip(bags, configs, strict=True))]
     surveys = [_mine(one, card, settings) for one in recordings]
     try:
@@ -121,18 +126,20 @@ def adapt(bags: Sequence[Path], out: Path, config: Config, settings: Settings = 
         work.remove()
         raise
     for one in recordings:
-        write_labels(work.samples, one.stem, one.answers.sampled, one.mined.labels[:one.split])
-    steps = _learn(network, work, settings, progress)
+        write_labels(work.samples, one.stem, one.answers.sampled, learner.labels(
+            one.mined.labels[:one.split], one.answers.ids[:one.split]))
+    steps = _learn(learner, work, settings, progress)
     made = work.folder / out.name
-    learned = {'steps': steps, 'hold_out': settings.hold_out, 'start': card.id,
-               'start_sha256': card.sha256, 'recordings': [found.as_dict() for found in surveys],
-               'command': 'mos adapt', 'start_training': card.training}
+    learned = {'steps': steps, 'hold_out': settings.hold_out, 'watched': card.id,
+               'start': learner.card.id, 'start_sha256': learner.card.sha256,
+               'recordings': [found.as_dict() for found in surveys],
+               'command': 'mos adapt', 'start_training': learner.card.training}
     try:
-        _export(Adaptation(work.run, network).average, made, card, out.stem, learned)
+        _export(learner, work, made, out.stem, learned)
     except EngineError:  # numbers beyond all bounds: to go on would end here again
         work.remove()
         raise
-    return _judge(recordings, surveys, made, out, work, learned, begun, progress)
+    return _judge(recordings, surveys, learner, made, out, work, learned, begun, progress)
 
 
 def _configured(path: Path, config: Config, image_topic: str | None,
@@ -143,7 +150,9 @@ def _configured(path: Path, config: Config, image_topic: str | None,
         if not found.image_topic:
             raise BagError(f'{path} has no frames to learn from: record the camera too; its '
                            f'topics: {bag.listing()}')
-    return dataclasses.replace(found, causal=False)
+    alone = {'events_topic': ''} if config.movable_model else {}
+    return dataclasses.replace(found, causal=False, movable_model='',
+                               model=model_name(dataclasses.replace(found, **alone)), **alone)
 
 
 def _start(configs: Sequence[Config]) -> tuple[Path, ModelCard]:
@@ -153,7 +162,18 @@ def _start(configs: Sequence[Config]) -> tuple[Path, ModelCard]:
         raise ConfigError(f'some recordings have events and some have none, and suit {names}: '
                           'name one with --model, or adapt to each kind alone')
     path = find_model(names[0])
-    return path, load_card(path)
+    card = load_card(path)
+    if card.architecture != 'gmos' or card.evidence is None:
+        raise EngineError(f'model {card.id} is a {card.architecture}: only the light members that '
+                          'look at motion evidence can be watched; use gmos_nano, gmos_s_nano, '
+                          'dimos_light or one made of them')
+    return path, card
+
+
+def _learner(config: Config, start: Path, card: ModelCard) -> Learner:
+    if not config.movable_model:
+        return Learner.of(start, card, card)
+    return Learner.of(*find_movable(config.movable_model), card)
 
 
 def _check_out(out: Path) -> None:
@@ -165,14 +185,15 @@ def _check_out(out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
 
 
-def _sample_bytes(card: ModelCard) -> int:
+def _sample_bytes(learner: Learner) -> int:
     """Of one sample on disk: a byte for each number of the inputs, and the label."""
-    return sum(int(np.prod(spec.shape)) for spec in card.inputs) + int(np.prod(card.evidence.size))
+    return (sum(int(np.prod(spec.shape)) for spec in learner.card.inputs)
+            + int(np.prod(learner.evidence.size)))
 
 
-def _watch(number: int, path: Path, config: Config, start: Path, work: Work, settings: Settings,
-           bags: int, progress: Progress) -> Recording:
-    """The start model's answers on one bag, read back where they are there."""
+def _watch(number: int, path: Path, config: Config, learner: Learner, work: Work,
+           settings: Settings, bags: int, progress: Progress) -> Recording:
+    """The watched model's answers on one bag, read back where they are there."""
     stem = f'bag{number:02}'
     file, told = work.folder / f'{stem}.npz', work.folder / f'{stem}.fault'
     if not file.exists():
@@ -183,9 +204,8 @@ def _watch(number: int, path: Path, config: Config, start: Path, work: Work, set
             task = progress.add_task(f'watch {path.name}', total=count)
             until = round((1 - settings.hold_out) * count)
             stride = max(1, -(-until * bags // settings.most_samples))
-            taken = Gatherer(work.samples, stem, stride, until)
-            model = load_model(dataclasses.replace(config, model=str(start)))
-            for _ in watched(bag, config, model, taken.keep):
+            taken = Gatherer(work.samples, stem, stride, until, learner.parts)
+            for _ in watched(bag, config, taken.keep):
                 progress.update(task, completed=len(taken))
                 if len(taken) >= count:
                     break
@@ -222,9 +242,9 @@ def _mine(one: Recording, card: ModelCard, settings: Settings) -> Survey:
     return survey(one.path.name, answers.stamps_ns, one.kinds, one.mined, one.fault)
 
 
-def _learn(network: GmosNano, work: Work, settings: Settings, progress: Progress) -> int:
+def _learn(learner: Learner, work: Work, settings: Settings, progress: Progress) -> int:
     """Fine-tune to the end; returns the steps."""
-    run = Adaptation(work.run, network)
+    run = learner.adaptation(work.run)
     batches = Batches([work.samples], np.random.default_rng(run.steps))
     task = progress.add_task('learn', total=settings.steps, completed=run.steps)
     while run.steps < settings.steps:
@@ -241,10 +261,11 @@ def _learn(network: GmosNano, work: Work, settings: Settings, progress: Progress
     return run.steps
 
 
-def _export(network: GmosNano, path: Path, start: ModelCard, name: str,
-            learned: dict[str, Any]) -> None:
+def _export(learner: Learner, work: Work, path: Path, name: str, learned: dict[str, Any]) -> None:
     """The model and its card, which says where it comes from."""
-    differences = write_member(network.eval(), path, start.evidence)
+    start = learner.card
+    network = learner.adaptation(work.run).average.eval()
+    differences = write_member(network, path, learner.evidence)
     save_card(dataclasses.replace(
         start, id=name, file=path.name, sha256=sha256_of(path), scores={},
         training=learned | {'onnx_difference': differences},
@@ -252,22 +273,26 @@ def _export(network: GmosNano, path: Path, start: ModelCard, name: str,
     ), path)
 
 
-def _judge(recordings: Sequence[Recording], surveys: list[Survey], made: Path, out: Path,
-           work: Work, learned: dict[str, Any], begun: float, progress: Progress) -> Outcome:
+def _judge(recordings: Sequence[Recording], surveys: list[Survey], learner: Learner, made: Path,
+           out: Path, work: Work, learned: dict[str, Any], begun: float,
+           progress: Progress) -> Outcome:
     """Both models on what was held out; the model goes to `out` unless it is worse."""
     folder = out.with_suffix('.report')
     folder.mkdir(parents=True, exist_ok=True)
     before, after, pairs, files = [], [], [], []
     for one in recordings:
-        labels = one.mined.labels[one.held]
-        before.append(judge.judge(one.answers.ids[one.held], labels, one.held_steps))
+        labels, old_ids = one.mined.labels[one.held], one.answers.ids[one.held]
+        if learner.of_pictures:
+            old_ids, _, _ = _answer_again(one, learner.path, None, progress)
+        before.append(judge.judge(old_ids, labels, one.held_steps))
         shown = folder if len(recordings) == 1 else folder / one.stem
         ids, pictures, written = _answer_again(one, made, shown, progress)
         after.append(judge.judge(ids, labels, one.held_steps))
-        pairs += pictures
+        pairs += [np.hstack([tinted(picture, at_image_size(old_ids[row], picture.shape[:2])),
+                             tinted(picture, masks)]) for row, picture, masks in pictures]
         files += written
     old, new = judge.together(before), judge.together(after)
-    worse = judge.complaints(old, new)
+    worse = judge.complaints(old, new, learner.of_pictures)
     seconds = time.monotonic() - begun
     verdict = (f'No model was written: {"; ".join(worse)}.' if worse
                else f'{out.name} was written: no worse on what was held out.')
@@ -291,43 +316,40 @@ def _judge(recordings: Sequence[Recording], surveys: list[Survey], made: Path, o
                    seconds)
 
 
-def _answer_again(one: Recording, made: Path, folder: Path,
-                  progress: Progress) -> tuple[np.ndarray, list[np.ndarray], list[Path]]:
-    """The new model on the held-out part: ids (T, h, w), pictures beside the start's, and files."""
+def _answer_again(one: Recording, made: Path, folder: Path | None,
+                  progress: Progress) -> tuple[np.ndarray, list[_Picture], list[Path]]:
+    """A model on the held-out part: ids (T, h, w), some frames, and overlays in `folder`."""
     stamps = one.answers.stamps_ns[one.held]
     row_of = {int(stamp): row for row, stamp in enumerate(stamps)}
-    ids, pairs = np.zeros_like(one.answers.ids[one.held]), []
-    chosen = set(np.linspace(0, len(stamps) - 1, PICTURES).round().astype(int).tolist())
-    taken = Gatherer()
+    ids, chosen = np.zeros_like(one.answers.ids[one.held]), []
+    wanted = set(np.linspace(0, len(stamps) - 1, PICTURES).round().astype(int).tolist())
+    task = progress.add_task(f'check {one.path.name}', total=len(stamps))
 
-    def keep(seen: Seen, frame: Frame) -> None:
-        row = row_of.get(seen.stamp_ns)
+    def keep(sample: SyncedInput, found: Instances) -> None:
+        row = row_of.get(sample.stamp_ns)
         if row is None:
             return
-        taken.keep(seen, frame)
-        ids[row] = taken.last_ids
-        if row in chosen:
-            old = at_image_size(one.answers.ids[one.held][row], frame.size)
-            pairs.append(np.hstack([tinted(frame.image, old),
-                                    tinted(frame.image, seen.instances.masks)]))
+        progress.advance(task)
+        ids[row] = ids_of(found, ids.shape[1:])
+        if row in wanted:
+            chosen.append((row, sample.frame.image, found.masks))
 
-    task = progress.add_task(f'check {one.path.name}', total=len(stamps))
     with open_bag(one.path) as bag:
         config = dataclasses.replace(one.config, model=str(made))
         first = int(stamps[0]) - WARM_NS if len(stamps) else 0
-        steps = watched(bag, config, load_model(config), keep, first)
+        steps = shown(bag, config, keep, first)
 
         def pictures():  # type: ignore[no-untyped-def]
             for step in steps:
-                progress.update(task, completed=len(taken))
                 if isinstance(step.outcome, Result) and step.outcome.stamp_ns in row_of:
                     yield draw(step.outcome, step.sample.frame, step.sample.window,
                                int(stamps[0]))
                 if len(stamps) and step.outcome.stamp_ns >= stamps[-1]:
                     return
 
-        files = write_overlays(folder, pictures())
-    return ids, pairs, files
+        if folder is None:
+            return ids, chosen, deque(pictures(), 0) or []
+        return ids, chosen, write_overlays(folder, pictures())
 
 
 def _examples(work: Work, recordings: Sequence[Recording]) -> list[np.ndarray]:

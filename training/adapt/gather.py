@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mos_perception.datatypes import Frame, Instances
+from mos_perception.datatypes import Instances
 from mos_perception.masks import masks_at_size
 from training.adapt.mine import UNSURE, support
 from training.adapt.survey import MOST_CLIPPED
@@ -64,12 +64,13 @@ class Answers:
 
 
 class Gatherer:
-    """Takes frames as they are answered; with a `folder` it writes samples of every `stride`-th of
-    the first `until` frames there, as `STEM-000.evidence.npy` and so on, for `Batches`.
+    """Takes frames as they are answered; writes `parts` of every `stride`-th of the first `until`
+    to `folder`, as `STEM-000.evidence.npy` and so on, for `Batches`.
     """
 
-    def __init__(self, folder: Path | None = None, stem: str = '', stride: int = 1,
-                 until: int = 0) -> None:
+    def __init__(self, folder: Path, stem: str, stride: int, until: int,
+                 parts: Sequence[str] = SAMPLE_PARTS) -> None:
+        self._parts = parts
         self._folder, self._stem, self._stride, self._until = folder, stem, stride, until
         self._rows: list[tuple] = []
         self._pending: list[Seen] = []
@@ -78,12 +79,7 @@ class Gatherer:
     def __len__(self) -> int:
         return len(self._rows)
 
-    @property
-    def last_ids(self) -> np.ndarray:
-        """(h, w) uint8 ids of the frame taken last."""
-        return self._rows[-1][4]
-
-    def keep(self, seen: Seen, frame: Frame) -> None:
+    def keep(self, seen: Seen) -> None:
         """Take one answered frame. Raises OSError where its sample cannot be written."""
         strength = support(seen.evidence)
         row = len(self._rows)
@@ -93,7 +89,7 @@ class Gatherer:
             float((strength > OFF).mean()), seen.missing_gaps,
         ))
         teaches = row < self._until and row % self._stride == 0 and seen.clipped <= MOST_CLIPPED
-        if self._folder is not None and teaches:
+        if teaches:
             self._sampled.append(row)
             self._pending.append(seen)
             if len(self._pending) == SHARD:
@@ -109,7 +105,7 @@ class Gatherer:
         if not self._pending:
             return
         number = (len(self._sampled) - 1) // SHARD
-        for part in SAMPLE_PARTS:
+        for part in self._parts:
             values = [getattr(seen, part) for seen in self._pending]
             if values[0] is not None:
                 np.save(shard_file(self._folder, self._stem, number, part), np.stack(values))

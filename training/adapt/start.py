@@ -19,6 +19,7 @@ from torch import Tensor
 from mos_perception.engine.card import ModelCard
 from mos_perception.engine.ort import OrtEngine
 from mos_perception.errors import EngineError
+from mos_perception.motion.evidence import EvidenceSpec
 from training.export_video import Member, example
 from training.nets.gmos_nano import GmosNano, GmosNanoConfig
 
@@ -32,13 +33,13 @@ def network_of(path: Path, card: ModelCard) -> GmosNano:
     Raises EngineError for a model that is none of the light members, and where the network answers
     otherwise than the file.
     """
-    if card.architecture != 'gmos' or card.evidence is None:
-        raise EngineError(f'model {card.id} is a {card.architecture}: only the light members that '
-                          'look at motion evidence can learn on; use gmos_nano, gmos_s_nano, '
-                          'dimos_light or one made of them')
+    if card.architecture not in ('gmos', 'mosis'):
+        raise EngineError(f'model {card.id} is a {card.architecture}: only the light members can '
+                          'learn on; use gmos_nano, gmos_s_nano, dimos_light, movable_nano or one '
+                          'made of them')
     found = _tensors(onnx.load(path).graph)
     try:
-        network = GmosNano(_config(found, card.evidence.gap_count))
+        network = GmosNano(_config(found, card.evidence.gap_count if card.evidence else 0))
         network.load_state_dict(_state(network, found))
     except (KeyError, IndexError, RuntimeError) as error:
         raise EngineError(f'{path} holds no network of this version ({str(error)[:200]}): start '
@@ -46,6 +47,13 @@ def network_of(path: Path, card: ModelCard) -> GmosNano:
     network.eval()
     _compare(network, path, card)
     return network
+
+
+def evidence_of(card: ModelCard) -> EvidenceSpec:
+    """The card's; of a model of single pictures one of their size."""
+    if card.evidence is not None:
+        return card.evidence
+    return EvidenceSpec(next(spec.shape[2:] for spec in card.inputs if spec.name == 'image'))
 
 
 def _tensors(graph: onnx.GraphProto) -> dict[str, np.ndarray]:
@@ -80,8 +88,8 @@ def _config(found: dict[str, np.ndarray], gaps: int) -> GmosNanoConfig:
     queries = found.get('decoder.queries')
     return GmosNanoConfig(
         gaps=gaps,
-        stem=outputs('geometry.stem.0'),
-        widths=(outputs('geometry.merge.0'),
+        stem=outputs('geometry.stem.0') if gaps else 0,
+        widths=(outputs('fusion.fuse.0'),
                 *(outputs(f'fusion.down.{n}.1.0') for n in range(levels))),
         appearance=(outputs('appearance.stem.0'),
                     *(outputs(f'appearance.levels.{n}.0') for n in range(looks))),
@@ -99,7 +107,7 @@ def _state(network: GmosNano, found: dict[str, np.ndarray]) -> dict[str, Tensor]
         owner, _, part = name.rpartition('.')
         if f'{owner}.running_var' in state:
             before = f'{owner.rpartition(".")[0]}.0'
-            fresh = {'weight': math.sqrt(1 + network.geometry.stem[1].eps), 'running_mean': 0.0,
+            fresh = {'weight': math.sqrt(1 + network.fusion.fuse[1].eps), 'running_mean': 0.0,
                      'running_var': 1.0, 'num_batches_tracked': 0}
             if part == 'bias':
                 state[name] = torch.from_numpy(found[f'{before}.weight_bias'].copy())
@@ -112,7 +120,7 @@ def _state(network: GmosNano, found: dict[str, np.ndarray]) -> dict[str, Tensor]
 
 def _compare(network: GmosNano, path: Path, card: ModelCard) -> None:
     """Raise EngineError unless both answer alike."""
-    inputs = example(network, card.evidence)
+    inputs = example(network, evidence_of(card))
     expected = OrtEngine(path, threads=1).run({key: value.numpy() for key, value in inputs.items()})
     module = Member(network)
     with torch.no_grad():

@@ -14,11 +14,13 @@ from torch.nn import functional
 from mos_perception.models.gmos.colour import ColourModel
 from mos_perception.models.outputs import resized
 from training.adapt.mine import MOVES, UNSURE
+from training.losses.gmos import query_loss
 from training.nets.gmos_nano import GmosNano
 from training.train_video import WITH_COLOURS, Run
 from training.video_batches import Batch
 
 PEAK = 5e-5      # of the learning rate; four times as much did harm even with true labels (docs)
+PICTURE_PEAK = 1e-3  # of a network that has all to learn
 BATCH = 8
 HELD = 1.0       # weight of what the queries are held to
 
@@ -26,8 +28,8 @@ HELD = 1.0       # weight of what the queries are held to
 class Adaptation(Run):
     """The start network, going on. What it saves in `folder` it finds again there."""
 
-    def __init__(self, folder: Path, start: GmosNano) -> None:
-        super().__init__(folder, start.config, PEAK, None)
+    def __init__(self, folder: Path, start: GmosNano, peak: float = PEAK) -> None:
+        super().__init__(folder, start.config, peak, None)
         self._start = start.eval()
         if not self.steps:
             for net in (self.net, self.average):
@@ -59,6 +61,23 @@ class Adaptation(Run):
             model.learn(bins, resized(logits[row], bins.shape))
             odds[row, 0] = torch.from_numpy(model.log_odds(bins))
         return odds
+
+
+class PictureAdaptation(Adaptation):
+    """A network of single pictures, learning what moves in others' eyes: all of it changes."""
+
+    def __init__(self, folder: Path, start: GmosNano) -> None:
+        super().__init__(folder, start, PICTURE_PEAK)
+
+    def terms(self, batch: Batch) -> dict[str, Tensor]:
+        """`foreground` and `queries` against labels of 0 rests, 1, 2, ... things, UNSURE."""
+        self.net.eval()  # normalisations keep the statistics that they came with
+        outputs = self.net(batch.image, None, torch.zeros_like(batch.image[:, :1]))
+        known = batch.labels != UNSURE
+        things = batch.labels * known
+        moves = torch.where(known, things.clamp(max=MOVES), UNSURE)
+        return {'foreground': label_loss(outputs['foreground_logits'][:, 0], moves),
+                'queries': query_loss(outputs, things)}
 
 
 def label_loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from mos_perception.config import Config
 from mos_perception.datatypes import Frame, Instances, Skip, SyncedInput
 from mos_perception.engine.card import ModelCard
 from mos_perception.engine.interface import Engine
+from mos_perception.models import Model, load_model
 from mos_perception.models.gmos.model import VOXEL, GmosModel
 from mos_perception.motion.flow import at_size
 from mos_perception.pipeline import Pipeline
@@ -45,14 +46,12 @@ class Seen:
     instances: Instances
 
 
-class Watched:
-    """A GMOS model that shows `keep` each frame that it answers; the answers are its own."""
+class Shown:
+    """A model that shows `keep` each frame that it answers; the answers are its own."""
 
-    def __init__(self, model: GmosModel, keep: Callable[[Seen, Frame], None]) -> None:
+    def __init__(self, model: Model, keep: Callable[[SyncedInput, Instances], None]) -> None:
         self.model, self.keep = model, keep
         self.card: ModelCard = model.card
-        self._engine = _Recorder(model.engine)
-        model.engine = self._engine
 
     def configure(self, config: Config) -> None:
         """As the model."""
@@ -66,7 +65,7 @@ class Watched:
         """As the model. What had no frame is not shown."""
         found = self.model.detect(sample, stages)
         if sample.frame is not None and sample.stamp_ns > 0:
-            self.keep(seen(sample, self.model.size, self._engine, found), sample.frame)
+            self.keep(sample, found)
         return found
 
 
@@ -85,13 +84,21 @@ class Part(Replay):
         return super()._push(topic, value, now_ns)
 
 
-def watched(bag: Bag, config: Config, model: GmosModel, keep: Callable[[Seen, Frame], None],
-            from_ns: int = 0) -> Iterator[Step]:
+def shown(bag: Bag, config: Config, keep: Callable[[SyncedInput, Instances], None],
+          from_ns: int = 0) -> Iterator[Step]:
     """The steps of a recording through the pipeline, each frame's answer shown to `keep` first.
 
-    Raises MosError as `Replay`.
+    Raises MosError as `Replay`, and for a model that cannot be used.
     """
-    yield from Part(bag, config, Pipeline(config, Watched(model, keep)), from_ns)
+    yield from Part(bag, config, Pipeline(config, Shown(load_model(config), keep)), from_ns)
+
+
+def watched(bag: Bag, config: Config, keep: Callable[[Seen], None]) -> Iterator[Step]:
+    """Likewise with all that a GMOS model saw and said."""
+    model: GmosModel = load_model(config)
+    model.engine = engine = _Recorder(model.engine)
+    yield from Replay(bag, config, Pipeline(config, Shown(
+        model, lambda sample, found: keep(seen(sample, model.size, engine, found)))))
 
 
 class _Recorder:
