@@ -2,8 +2,10 @@
 
 `python -m training.evaluate_mosis --runs runs/mosis/* --data runs/mosis2d/test --val
 runs/mosis2d/val --pictures out/mosis.jpg` prints one table; runs of one recipe, as of several
-seeds, are one row. The protocol is that of the MoSIS thesis' table 2 (COCO AP, no class), but with
-detections of every score; `--least-score 0.4` is the thesis' cut (its 3.8).
+seeds, are one row. Runs of `training.train_video --movable` on caches of `training.cold_start` are
+rows by the name of their folder without its number. The protocol is that of the MoSIS thesis' table
+2 (COCO AP, no class), but with detections of every score; `--least-score 0.4` is the thesis' cut
+(its 3.8).
 """
 
 from __future__ import annotations
@@ -19,20 +21,27 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from bench.document import table
 from mos_perception.errors import ConfigError, MosError
 from mos_perception.evaluation.metrics import MaskAp
 from mos_perception.masks import mask_boxes
+from mos_perception.models.gmos.postprocess import to_instances
 from mos_perception.reports.visualize import contact_sheet, tinted, write_image
+from training.cold_start import SCALE
 from training.datasets.frame_pairs import PairBatch, PairSet
 from training.nets.amd import Amd
 from training.nets.boxes import corners_of
+from training.nets.gmos_nano import GmosNano
 from training.nets.mosis import Mosis
 from training.nets.pwc_lite import PwcLite
 from training.nets.yolo import Yolo
 from training.recipes_mosis import MOSIS_RECIPES, MosisRecipe
 from training.state import load, read_metadata
+from training.video_batches import MEAN, STD
+from training.video_run import STATE as VIDEO_STATE
+from training.video_run import load_run
 
 COLUMNS = ('mask AP50', 'mask AP75', 'mask mAP', 'box AP50', 'box AP75', 'box mAP',
            'refit box mAP')
@@ -92,6 +101,22 @@ def region_finder(network: Amd, channel: int, least_score: float) -> Finder:
     return find
 
 
+def picture_finder(network: GmosNano, least_score: float) -> Finder:
+    """A light network of single pictures, as the robot runs it."""
+    def find(images: Tensor) -> list[Found]:
+        size = tuple(images.shape[2:])
+        large = functional.interpolate(images, scale_factor=float(SCALE), mode='bicubic')
+        large = large.clamp(0, 1)
+        answers = network((large - MEAN[0]) / STD[0], None, torch.zeros_like(large[:, :1]))
+        found = []
+        for row in range(len(images)):
+            one = {name: value[row:row + 1].numpy() for name, value in answers.items()}
+            objects = to_instances(one, size, least_score, 32)
+            found.append(Found(objects.masks, objects.scores, objects.boxes))
+        return found
+    return find
+
+
 def batches(data: PairSet, count: int = 16) -> Iterator[PairBatch]:
     """Every pair of a set once."""
     places = np.array([(video, t) for video in range(data.videos) for t in range(data.pairs)])
@@ -132,6 +157,11 @@ def best_channel(network: Amd, val: PairSet) -> int:
 
 def load_network(folder: Path) -> tuple[nn.Module, MosisRecipe]:
     """The network of a run, in evaluation mode. Raises ConfigError for a run of another kind."""
+    if (folder / VIDEO_STATE).exists():
+        network, _ = load_run(folder)
+        if network.geometry is not None:
+            raise ConfigError(f'{folder} is a run on motion evidence: give one made with --movable')
+        return network, replace(MOSIS_RECIPES['mosis_nano'], name=folder.name.rstrip('_0123456789'))
     trained = read_metadata(folder, 'give folders of runs')['recipe']
     name = trained['name']
     if name not in MOSIS_RECIPES:
@@ -147,6 +177,8 @@ def finder(network: nn.Module, val: PairSet | None, nms_iou: float, least_score:
         if val is None:
             raise ConfigError('AMD\'s channel is chosen on a set of its own: give --val')
         return region_finder(network, best_channel(network, val), least_score)
+    if isinstance(network, GmosNano):
+        return picture_finder(network, least_score)
     detector = network.detector if isinstance(network, Mosis) else network
     return detector_finder(detector, nms_iou, least_score)
 

@@ -10,10 +10,12 @@ from safetensors.torch import load_file
 
 from training.nets.gmos_nano import GmosNano, GmosNanoConfig
 
+STATE = 'state.json'
+
 
 def load_run(run: Path) -> tuple[GmosNano, dict[str, Any]]:
     """The averaged weights of a run, in evaluation mode, and its `state.json`."""
-    state = json.loads((run / 'state.json').read_text(encoding='utf-8'))
+    state = json.loads((run / STATE).read_text(encoding='utf-8'))
     config = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in state['config'].items()
