@@ -245,3 +245,15 @@ def test_process_ends_on_a_signal(start, tiny_model, number):
     process.send_signal(number)
     text, _ = process.communicate(timeout=LAST_S)
     assert process.returncode == 0 and 'Traceback' not in text, text
+
+
+def test_a_thing_at_rest_is_published_by_a_single_picture(rig):
+    """Nothing moves; the square has its mask, its track and its flag all the same."""
+    bench = rig(model='gmos_nano', movable_model='movable_nano', events_topic='', causal=True,
+                threads=1)
+    for n in range(8):
+        bench.images.publish(bench.image(bench.START_NS + n * bench.FRAME_NS))
+        assert bench.wait_results(n + 1), bench.counts()
+    found = bench.square(bench.got['instances'][-1])
+    assert (found.label, found.is_moving) == ('movable', False) and found.track_id > 0
+    assert found.box[0] == pytest.approx(40, abs=6) and found.score > 0.4
