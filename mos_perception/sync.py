@@ -174,6 +174,8 @@ class Synchronizer:
         self._trim()
         if dropped:
             self._kept_from_ns = max(self._kept_from_ns, self.buffer.oldest_ns)
+        # What went beyond the window of the next frame is history for late ones, and no loss yet.
+        if dropped and self._kept_from_ns > self._needed_from_ns():
             return self._said() + [
                 Skip(
                     SkipReason.BUFFER_FULL,
@@ -315,13 +317,17 @@ class Synchronizer:
             self._next_tick_ns += self.tick_ns
         return samples
 
+    def _needed_from_ns(self) -> int:
+        """Where the window begins of the frame that waits, or of one that came now."""
+        now = (self._watermark_ns or 0) - self.length_ns
+        return min(now, self.edges(self._waiting[0][0].stamp_ns)[0]) if self._waiting else now
+
     def _trim(self) -> None:
         """Drop events and gaps no later window can ask for."""
         if self._watermark_ns is None:
             return
         oldest = self._watermark_ns - self.length_ns - HISTORY_NS
-        if self._waiting:
-            oldest = min(oldest, self.edges(self._waiting[0][0].stamp_ns)[0])
+        oldest = min(oldest, self._needed_from_ns())
         self.buffer.drop_before(oldest)
         self._kept_from_ns = max(self._kept_from_ns, oldest)
         while self._gaps and self._gaps[0][1] < oldest:

@@ -131,6 +131,17 @@ def test_a_full_buffer_is_counted_and_the_window_called_late():
     assert pair.window.status is WindowStatus.LATE
 
 
+def test_history_that_gives_way_is_no_loss_until_a_late_frame_wants_it():
+    sync, skips = make(max_bytes=100 * 13 * 3), []
+    for step in range(6):
+        skips += feed(sync, *(np.arange(100) + step * 40 * MS + 1))
+    assert skips == []
+    sync.push_frame(frame(45 * MS), 0)
+    assert sync.ready(0)[0].window.status is WindowStatus.LATE
+    sync.push_frame(frame(190 * MS), 0)
+    assert sync.ready(0)[0].window.status is WindowStatus.COMPLETE
+
+
 def test_events_only_ticks_at_the_rate_of_event_time():
     sync = make(frames=False, tick_ns=10 * MS)
     stamps = []
