@@ -199,7 +199,7 @@ def test_a_model_that_got_worse_is_not_written(tmp_path, monkeypatch):
 
 
 def test_a_loss_without_bounds_ends_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(tune, 'PEAK', float('inf'))
+    monkeypatch.setattr(tune.Adaptation, 'highest_rate', float('inf'))
     bag = bag_of(tmp_path / 'walk', scene())
     with pytest.raises(EngineError, match='the loss is nan at step 2'):
         adapt([bag], tmp_path / 'mine.onnx', CONFIG, FEW)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from mos_perception.errors import BagError, ConfigError, DatasetError, EngineErr
 from mos_perception.models import model_name
 from mos_perception.models.mosis import find_movable
 from mos_perception.recording.bag import Bag, open_bag
-from mos_perception.replay import with_topics
+from mos_perception.replay import Step, with_topics
 from mos_perception.reports.overlay_video import draw, write_overlays
 from mos_perception.reports.visualize import tinted
 from training.adapt import judge, report
@@ -339,17 +339,20 @@ def _answer_again(one: Recording, made: Path, folder: Path | None,
         first = int(stamps[0]) - WARM_NS if len(stamps) else 0
         steps = shown(bag, config, keep, first)
 
-        def pictures():  # type: ignore[no-untyped-def]
+        def results() -> Iterator[Step]:
             for step in steps:
                 if isinstance(step.outcome, Result) and step.outcome.stamp_ns in row_of:
-                    yield draw(step.outcome, step.sample.frame, step.sample.window,
-                               int(stamps[0]))
+                    yield step
                 if len(stamps) and step.outcome.stamp_ns >= stamps[-1]:
                     return
 
         if folder is None:
-            return ids, chosen, deque(pictures(), 0) or []
-        return ids, chosen, write_overlays(folder, pictures())
+            deque(results(), maxlen=0)
+            return ids, chosen, []
+        files = write_overlays(folder, (
+            draw(step.outcome, step.sample.frame, step.sample.window, int(stamps[0]))
+            for step in results()))
+    return ids, chosen, files
 
 
 def _examples(work: Work, recordings: Sequence[Recording]) -> list[np.ndarray]:

@@ -28,8 +28,10 @@ HELD = 1.0       # weight of what the queries are held to
 class Adaptation(Run):
     """The start network, going on. What it saves in `folder` it finds again there."""
 
-    def __init__(self, folder: Path, start: GmosNano, peak: float = PEAK) -> None:
-        super().__init__(folder, start.config, peak, None)
+    highest_rate = PEAK
+
+    def __init__(self, folder: Path, start: GmosNano) -> None:
+        super().__init__(folder, start.config, self.highest_rate, None)
         self._start = start.eval()
         if not self.steps:
             for net in (self.net, self.average):
@@ -66,8 +68,7 @@ class Adaptation(Run):
 class PictureAdaptation(Adaptation):
     """A network of single pictures, learning what moves in others' eyes: all of it changes."""
 
-    def __init__(self, folder: Path, start: GmosNano) -> None:
-        super().__init__(folder, start, PICTURE_PEAK)
+    highest_rate = PICTURE_PEAK
 
     def terms(self, batch: Batch) -> dict[str, Tensor]:
         """`foreground` and `queries` against labels of 0 rests, 1, 2, ... things, UNSURE."""
