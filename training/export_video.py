@@ -45,7 +45,7 @@ MEMBERS = {
     'gmos_s_nano': (False, False, 0.3),
     'gmos_nano': (True, False, 0.3),
     'dimos_light': (True, True, 0.43),
-    'movable_nano': (True, False, 0.3),
+    'movable_nano': (True, False, 0.5),
 }
 """By name: whether it has queries, whether it sees events, and from which score on it reports,
 chosen on rendered clips of split `val`.
