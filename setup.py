@@ -35,7 +35,7 @@ setup(
     zip_safe=False,
     entry_points={'console_scripts': [
         'mos = mos_perception.cli:main',
-        'dimos_node = mos_perception.ros.node:main',
+        'dimos_node = mos_perception.ros.__main__:main',
         'bag_player = mos_perception.ros.player:main',
         'bag_recorder = mos_perception.ros.recorder:main',
     ]},

@@ -397,7 +397,7 @@ def main() -> None:
         given = {'model': str(path), 'causal': str(options.causal).lower()}
         given |= {} if mev else {'events_topic': '""'}
         words = (word for item in given.items() for word in ('-p', ':='.join(item)))
-        results = run(['mos_perception.ros.node', '--ros-args', *words], options.seconds, mev)
+        results = run(['mos_perception.ros', '--ros-args', *words], options.seconds, mev)
         report(*results, card, mev, echos).finish(options.json)
 
 

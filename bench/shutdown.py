@@ -65,7 +65,7 @@ def one_end(model: str, after_s: float, number: signal.Signals, flooded: bool) -
     """Start a node, signal it so long after its start, or after it is active, and see how it ends.
     """
     process = subprocess.Popen(
-        [sys.executable, '-m', 'mos_perception.ros.node', '--ros-args', '-p', f'model:={model}',
+        [sys.executable, '-m', 'mos_perception.ros', '--ros-args', '-p', f'model:={model}',
          '-p', 'force_inference:=true', '-p', 'registration:=scale',
          '-r', 'image:=/camera/image_raw', '-r', 'events:=/event_camera/events'],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

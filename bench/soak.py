@@ -285,7 +285,7 @@ def run(model: str, minutes: float, every_s: float, seed: int) -> tuple[Soak, Li
     prepare_transport()
     rclpy.init()
     process = subprocess.Popen(
-        [sys.executable, '-m', 'mos_perception.ros.node', '--ros-args', '-p', f'model:={model}',
+        [sys.executable, '-m', 'mos_perception.ros', '--ros-args', '-p', f'model:={model}',
          '-p', 'input_reliable:=true', '-p', 'input_depth:=1000', '-p', 'deadline_s:=2.0',
          '-p', 'event_buffer_bytes:=32000000'])
     try:

@@ -9,7 +9,6 @@ inference.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -227,9 +226,5 @@ def _undo(steps: list[Callable[[], Any]]) -> None:
 
 
 def main(args: list[str] | None = None) -> int:
-    """`dimos_node`: see `process.run`."""
+    """See `process.run`; as a process it begins in `__main__.py`."""
     return run(MosNode, args)
-
-
-if __name__ == '__main__':
-    sys.exit(main())

@@ -40,6 +40,35 @@ Feed.__init__ = begin
 '''
 
 
+IMPORTING = '''
+import sys, time, types
+class Loader:
+    def find_spec(self, name, *_):
+        if name == 'mos_perception.ros.node':
+            try:
+                print('BUSY', file=sys.stderr, flush=True)
+                time.sleep(600)
+            except BaseException:  # as some libraries do
+                time.sleep(600)
+sys.meta_path.insert(0, Loader())
+from mos_perception.ros.__main__ import main
+main()
+'''
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_not_lost_in_an_import(number):
+    process = subprocess.Popen([sys.executable, '-c', IMPORTING], stderr=subprocess.PIPE, text=True,
+                               env={**os.environ, 'PYTHONPATH': str(ROOT)})
+    try:
+        assert process.stderr.readline() == 'BUSY\n'
+        process.send_signal(number)
+        assert process.wait(60) == -number
+        assert process.stderr.read() == ''
+    finally:
+        process.kill()
+
+
 @pytest.mark.fault(28, 'SIGINT or SIGTERM while it configures, activates or infers',
                    'cut off in time, exit code 0, no traceback')
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
