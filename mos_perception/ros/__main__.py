@@ -1,4 +1,4 @@
-"""`dimos_node`, also as `python -m mos_perception.ros`: the node's process from its first moment."""
+"""`dimos_node`, or `python -m mos_perception.ros`: the node's process, from its first moment."""
 
 from __future__ import annotations
 
