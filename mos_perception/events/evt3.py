@@ -23,6 +23,7 @@ HIGH, LOW, WRAPS, READY, ROW, BASE, POLARITY = range(7)
 STATE_SIZE = 7
 _US = 1000  # ns
 _BITS = np.arange(256)[:, None] >> np.arange(8) & 1
+WORDS_OF_A_CODE = U(0x1000)  # a wider sensor's limit would let other words pass for events
 _COMMON = U(1 << 0 | 1 << 2 | 1 << 6)  # codes of the common words
 COUNTS = _BITS.sum(1).astype(np.uint8)  # (256,) set bits of a byte
 PLACES = np.argsort(-_BITS, axis=1, kind='stable').astype(np.uint16)  # (256, 8) these bits first
@@ -126,7 +127,7 @@ def decode_evt3(words: np.ndarray, columns: int, rows: int, state: np.ndarray,
             y[n] = row
             p[n] = (word >> U(11)) & U(1)
             t[n] = now
-            n += U(((word ^ U(0x2000)) & U(0xF7FF)) < limit)
+            n += U(((word ^ U(0x2000)) & U(0xF7FF)) < min(limit, WORDS_OF_A_CODE))
             row ^= (row ^ value) & (U(0) - U(code == U(0)))
             limit = width & (U(0) - U(row < height))
             now ^= (now ^ (high + (word & U(0xFFF)) * U(_US))) & (U(0) - U(code == U(6)))

@@ -9,6 +9,7 @@ inference.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -226,5 +227,9 @@ def _undo(steps: list[Callable[[], Any]]) -> None:
 
 
 def main(args: list[str] | None = None) -> int:
-    """See `process.run`; as a process it begins in `__main__.py`."""
+    """See `process.run`; `dimos_node` begins in `__main__.py`."""
     return run(MosNode, args)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -68,6 +68,13 @@ def test_evt3_equals_oracle(packets, odd):
 
 
 @settings(max_examples=100, deadline=None)
+@given(evt3_words, st.sampled_from([2048, 4096, 4097, 8224, 16384]))
+def test_evt3_of_sensors_wider_than_its_words_can_say(words, side):
+    """Words of other codes once passed for events there, and overran the arrays."""
+    compare('evt3', [np.array([HIGH | 1, LOW | 1, *words], '<u2').tobytes()], side, side)
+
+
+@settings(max_examples=100, deadline=None)
 @given(st.sampled_from(['libcaer_cmp', 'libcaer', 'mono']),
        st.lists(st.binary(max_size=200), min_size=1, max_size=3),
        st.integers(0, 2 ** 40))
