@@ -99,14 +99,8 @@ def _frames(kind: Any) -> list[Any]:
         rgb = np.random.default_rng(k).integers(0, 60, (HEIGHT, WIDTH, 3)).astype(np.uint8)
         rgb[150:330, 60 * k:60 * k + 180] = 220
         made.append(
-            kind(
-                height=HEIGHT,
-                width=WIDTH,
-                encoding='rgb8',
-                step=WIDTH * 3,
-                data=array('B', rgb.tobytes()),
-            )
-        )
+            kind(height=HEIGHT, width=WIDTH, encoding='rgb8', step=WIDTH * 3,
+                 data=array('B', rgb.tobytes())))
         made[-1].header.frame_id = 'camera'
     return made
 

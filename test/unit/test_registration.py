@@ -298,9 +298,10 @@ def test_the_pipeline_registers_before_anything_else(tmp_path, bright_model):
     assert pipeline.status()['event pixels inside the frame'] == '100.0%'
     late = [packet(n, Events(corner, corner, np.ones(40, np.uint8), t + n * 40_000_000), EVENT)
             for n in range(1, 60)]  # frames are silent: answers stay in the frame camera's pixels
+    alone = []
     for item in late:
         assert pipeline.push_packet(item) == []
-    alone = pipeline.ready(3_000_000_000)
+        alone += pipeline.ready(3_000_000_000)
     assert alone and {sample.frame_id for sample in alone} == {'camera'}
     pipeline.reset()
     pipeline.push_frame(Frame(1_035_000_000, np.zeros((24, 32, 3), np.uint8)), 0)
