@@ -60,7 +60,7 @@ def run_demo(options: DemoOptions) -> Path:
     names = ('image_topic', 'events_topic', 'imu_topic', 'camera_info_topic')
     played = [topic for name in names if (topic := params.get(name))]
     with Processes(options.out) as run:
-        run.start('dimos_node', 'node', '--ros-args', *_parameters(params))
+        run.start('dimos_node', '__main__', '--ros-args', *_parameters(params))
         run.start('bag_recorder', 'recorder', '--out', str(recorded), *outputs)
         run.start(
             'bag_player',
