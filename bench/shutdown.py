@@ -5,8 +5,8 @@
 A player loops the demo bag ten times as fast as it was recorded. Each time the node starts as a
 process and gets SIGINT or SIGTERM: every other one at a random moment of its start (it imports,
 loads its model, activates), the others at a random moment of the flood. It is clean if it ends
-within 2 s with exit code 0 (while it imports: as Python ends any program) and leaves no process and
-no traceback.
+within 2 s with exit code 0 (while it imports: as Python ends any program) and leaves no process, no
+traceback and, unless it was cut off while busy, no shared memory.
 """
 
 from __future__ import annotations
@@ -74,6 +74,7 @@ def one_end(model: str, after_s: float, number: signal.Signals, flooded: bool) -
         told += line
     time.sleep(after_s)
     children = psutil.Process(process.pid).children(recursive=True)
+    segments = _shared_segments(process.pid)
     start = time.monotonic()
     process.send_signal(number)
     try:
@@ -84,14 +85,26 @@ def one_end(model: str, after_s: float, number: signal.Signals, flooded: bool) -
     text = told + text
     seconds, began = time.monotonic() - start, '[mos_perception]' in text
     left = [child.pid for child in children if child.is_running()]
+    kept = [path for path in segments if path.exists()]
     right = process.returncode == 0 or not began and process.returncode in BEFORE
-    clean = (right and seconds < BAR_S and not left and not (began and 'Traceback' in text))
+    cut_off = 'cut off' in text
+    clean = (right and seconds < BAR_S and not left and (cut_off or not kept)
+             and not (began and 'Traceback' in text))
     if not clean:
         since = 'active' if flooded else 'start'
         print(f'{number.name} {after_s:.2f} s after {since}: exit code {process.returncode} after '
-              f'{seconds:.2f} s, {len(left)} processes left\n{text[-800:]}', file=sys.stderr)
+              f'{seconds:.2f} s, {len(left)} processes and {len(kept)} segments of shared memory '
+              f'left\n{text[-800:]}', file=sys.stderr)
     return {'after_s': after_s, 'signal': number.name, 'seconds': seconds, 'began': began,
-            'cut_off': 'cut off' in text, 'exit_code': process.returncode, 'clean': clean}
+            'cut_off': cut_off, 'segments_left': len(kept), 'exit_code': process.returncode,
+            'clean': clean}
+
+
+def _shared_segments(pid: int) -> list[Path]:
+    """What a process alone has in shared memory; ports are shared with others."""
+    paths = {mapped.path for mapped in psutil.Process(pid).memory_maps()}
+    return [Path(path) for path in paths
+            if path.startswith('/dev/shm/fastrtps_') and 'port' not in path]
 
 
 def report(ends: list[dict[str, Any]], path: Path | None) -> int:
@@ -103,6 +116,8 @@ def report(ends: list[dict[str, Any]], path: Path | None) -> int:
     found.row('from signal to end, p50', ours=float(np.median(seconds)), unit='s')
     found.row('from signal to end, longest', ours=max(seconds), unit='s', bar=f'< {BAR_S:.0f}')
     found.row('of nodes that had begun', ours=sum(end['began'] for end in ends), unit='ends')
+    found.row('left shared memory behind', ours=sum(bool(end['segments_left']) for end in ends),
+              unit='ends')
     found.row('cut off while busy', ours=sum(end['cut_off'] for end in ends), unit='ends')
     found.finish(path)
     return int(clean != len(ends))

@@ -9,6 +9,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from mos_perception.engine.driver import DRIVERS, open_driver
 from mos_perception.engine.model_files import find_model
 from mos_perception.engine.probe import find_gpu
 from mos_perception.errors import MosError
+from mos_perception.ros.transport import SHARED_MEMORY
 
 # what the runtime imports outside ROS (requirements/run.txt): module -> distributions that hold it
 PACKAGES = {
@@ -76,6 +78,7 @@ def examine(model: str, backend: str = 'auto') -> list[Finding]:
         _look('ROS', _ros),
         *_messages(),
         _look('topics', _topics),
+        _look('shared memory', _shared_memory),
         _look('colcon paths', _paths),
         _look('engine', lambda: str(load_engine(find_model(model), backend).report()), 'broken'),
     ]
@@ -167,6 +170,14 @@ def _topics() -> str:
         raise ImportError('no rclpy on the path')
     from mos_perception.ros.survey import survey
     return '; '.join(survey()) or 'no topic of frames, events or results on the network'
+
+
+def _shared_memory() -> str:
+    """Fast DDS takes a segment per process there; one that was killed leaves its own."""
+    segments = [path.stat().st_size for path in SHARED_MEMORY.glob('fastrtps_*')]
+    free = shutil.disk_usage(SHARED_MEMORY).free
+    return (f'{SHARED_MEMORY}: {free >> 20} MiB free, {sum(segments) >> 20} MiB held by Fast DDS '
+            '("fastdds shm clean" removes what killed processes left)')
 
 
 def _paths() -> str:

@@ -142,6 +142,13 @@ class MosNode(LifecycleNode):
         _undo(self._undo_configure)
         self._outputs, self._feed, self.pipeline = {}, None, None
 
+    def destroy_node(self) -> None:
+        """Also let go of the state machine, which rclpy leaves to the end of the interpreter: with
+        it the node lives on, and its 64 MiB of shared memory outlive a process that just exits.
+        """
+        super().destroy_node()
+        self._state_machine.destroy_when_not_in_use()
+
     def _start(self) -> None:
         """autostart: configure and activate; the process ends with exit code 1 when that fails."""
         self.destroy_timer(self._autostart)

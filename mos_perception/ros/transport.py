@@ -18,7 +18,7 @@ PROFILE = 'fastdds_shm.xml'
 # up to Jazzy; from Kilted on
 VARIABLES = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')
 SEGMENT_BYTES = 64 << 20          # of one process, as in the profile
-_SHARED_MEMORY = Path('/dev/shm')
+SHARED_MEMORY = Path('/dev/shm')
 _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1
 
 
@@ -47,7 +47,7 @@ def environment() -> dict[str, str]:
     path = profile_path()
     if path is None or any(name in os.environ for name in VARIABLES):
         return {}
-    if not _SHARED_MEMORY.is_dir() or shutil.disk_usage(_SHARED_MEMORY).free < 4 * SEGMENT_BYTES:
+    if not SHARED_MEMORY.is_dir() or shutil.disk_usage(SHARED_MEMORY).free < 4 * SEGMENT_BYTES:
         return {}
     return dict.fromkeys(VARIABLES, str(path))
 

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,3 +93,32 @@ def test_a_busy_node_ends(tiny_model, what, number):
         assert 'Traceback' not in text and 'cannot' not in text
     finally:
         process.kill()
+
+
+@pytest.mark.fault(28, 'SIGINT or SIGTERM of an active node',
+                   'its shared memory goes with it')
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_an_ended_node_leaves_no_shared_memory(tiny_model, number):
+    process = subprocess.Popen(
+        [sys.executable, '-m', 'mos_perception.ros', '--ros-args', '-p', f'model:={tiny_model}'],
+        stderr=subprocess.PIPE, text=True)
+    try:
+        lines = []
+        while not any('active: ' in line for line in lines):
+            lines.append(process.stderr.readline())
+            assert lines[-1], lines
+        segments = shared_segments(process.pid)
+        assert segments, 'Fast DDS with the profile of config/ maps one'
+        process.send_signal(number)
+        text = process.stderr.read()
+        assert process.wait(60) == 0, text
+        assert not [path for path in segments if path.exists()]
+    finally:
+        process.kill()
+
+
+def shared_segments(pid: int) -> set[Path]:
+    """What a process alone has in shared memory; ports are shared with others."""
+    paths = {mapped.path for mapped in psutil.Process(pid).memory_maps()}
+    return {Path(path) for path in paths
+            if path.startswith('/dev/shm/fastrtps_') and 'port' not in path}

@@ -239,6 +239,15 @@ def test_doctor_says_what_is_here_and_what_runs(tmp_path, capsys):
     assert all(f'{item["what"]}: ' in printed for item in found.values())
 
 
+def test_doctor_says_what_shared_memory_is_held(tmp_path, monkeypatch, capsys):
+    from mos_perception.commands import doctor
+    (tmp_path / 'fastrtps_0123').write_bytes(bytes(3 << 20))
+    (tmp_path / 'another').write_bytes(bytes(1 << 20))
+    monkeypatch.setattr(doctor, 'SHARED_MEMORY', tmp_path)
+    main(['doctor'])
+    assert ' 3 MiB held by Fast DDS' in capsys.readouterr().out
+
+
 def test_doctor_names_a_package_that_cannot_be_imported(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, 'pycocotools', None)
     assert main(['doctor']) == 1
