@@ -26,8 +26,10 @@ import psutil
 
 from bench.report import Report
 from bench.tiny_model import make_tiny_model
+from mos_perception.ros.transport import SHARED_MEMORY
 
 BAR_S = 2.0
+SEGMENTS = 'fastrtps_' + 16 * '[0-9a-f]'  # each process its own; ports are shared
 FLOOD_RATE = 10.0
 FLOODED_S = 3.0
 BAG = Path(__file__).resolve().parents[1] / 'test' / 'bags' / 'demo'
@@ -52,6 +54,8 @@ def main(arguments: list[str] | None = None) -> int:
              str(FLOOD_RATE), '--wait-for-subscribers', '0'],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
+            while not _mapped(player.pid):
+                time.sleep(0.1)
             ends = [one_end(model, rng.uniform(0, FLOODED_S if n % 2 else args.longest_s),
                             rng.choice([signal.SIGINT, signal.SIGTERM]), bool(n % 2))
                     for n in range(args.moments)]
@@ -64,6 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
 def one_end(model: str, after_s: float, number: signal.Signals, flooded: bool) -> dict[str, Any]:
     """Start a node, signal it so long after its start, or after it is active, and see how it ends.
     """
+    before = set(SHARED_MEMORY.glob(SEGMENTS))
     process = subprocess.Popen(
         [sys.executable, '-m', 'mos_perception.ros', '--ros-args', '-p', f'model:={model}',
          '-p', 'force_inference:=true', '-p', 'registration:=scale',
@@ -74,7 +79,7 @@ def one_end(model: str, after_s: float, number: signal.Signals, flooded: bool) -
         told += line
     time.sleep(after_s)
     children = psutil.Process(process.pid).children(recursive=True)
-    segments = _shared_segments(process.pid)
+    segments = _mapped(process.pid) - before
     start = time.monotonic()
     process.send_signal(number)
     try:
@@ -100,11 +105,10 @@ def one_end(model: str, after_s: float, number: signal.Signals, flooded: bool) -
             'clean': clean}
 
 
-def _shared_segments(pid: int) -> list[Path]:
-    """What a process alone has in shared memory; ports are shared with others."""
-    paths = {mapped.path for mapped in psutil.Process(pid).memory_maps()}
-    return [Path(path) for path in paths
-            if path.startswith('/dev/shm/fastrtps_') and 'port' not in path]
+def _mapped(pid: int) -> set[Path]:
+    """Segments of Fast DDS that a process has in its memory: its own, and those of its writers."""
+    paths = {Path(mapped.path) for mapped in psutil.Process(pid).memory_maps()}
+    return {path for path in paths if path.match(str(SHARED_MEMORY / SEGMENTS))}
 
 
 def report(ends: list[dict[str, Any]], path: Path | None) -> int:

@@ -10,12 +10,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -30,31 +31,42 @@ EXIT_OK, EXIT_AUTOSTART, EXIT_PARAMETERS, EXIT_DEVICE_LOST = 0, 1, 2, 70
 
 
 def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
-    """Spin the node that `make_node` gives until its context ends; returns the exit code."""
+    """Spin the node that `make_node` gives until its context ends, then end the process; returns
+    the exit code only where there was no context.
+    """
     prepare_transport()
     nodes: list[Any] = []
-    began = False
     try:
         rclpy.init(args=args)
-        began = True
-        threading.Thread(target=_end_in_time, args=(nodes,), name='end', daemon=True).start()
-        nodes.append(make_node())
     except KeyboardInterrupt:
         return EXIT_OK
-    except Exception as error:  # rclpy has no common class for bad arguments and parameter files
-        if began and not rclpy.ok():  # a signal came
+    except Exception as error:  # rclpy has no common class for bad arguments
+        print(f'dimos_node: {one_line(error)}', file=sys.stderr)
+        return EXIT_PARAMETERS
+    threading.Thread(target=_end_in_time, args=(nodes,), name='end', daemon=True).start()
+    _leave(_serve(make_node, nodes))
+
+
+def _serve(make_node: Callable[[], Any], nodes: list[Any]) -> int:
+    """Make the node, put it into `nodes`, spin it, let go of it; returns the exit code."""
+    try:
+        node = make_node()
+    except KeyboardInterrupt:
+        return EXIT_OK
+    except Exception as error:  # nor for parameter files
+        if not rclpy.ok():  # a signal came
             return EXIT_OK
         print(f'dimos_node: {one_line(error)}', file=sys.stderr)
         rclpy.try_shutdown()
         return EXIT_PARAMETERS
-    (node,) = nodes
+    nodes.append(node)
     try:
         spin(node)
     finally:
         node.release()
         node.destroy_node()
+        nodes.clear()
         rclpy.try_shutdown()
-    _leave(node.exit_code)
     return node.exit_code
 
 
@@ -71,10 +83,14 @@ def spin(node: Node) -> None:
             raise
 
 
-def _leave(code: int) -> None:
+def _leave(code: int) -> NoReturn:
     """End here, once others on the network know that we are gone: the interpreter's own end runs
     every library's destructors, for seconds on a busy machine, and nothing can cut it off.
+
+    The node goes when nothing holds it: cycles, and what a signal left behind, would keep it and
+    its 64 MiB of shared memory.
     """
+    gc.collect()
     rclpy.get_default_context().destroy()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -86,7 +102,8 @@ def _end_in_time(nodes: list[Any]) -> None:
     context = rclpy.get_default_context()
     while context.ok():
         time.sleep(WATCH_S)
+    code = nodes[0].exit_code if nodes else EXIT_OK
     time.sleep(GRACE_S)
     print(f'dimos_node: still busy {GRACE_S} s after its end was asked for: cut off',
           file=sys.stderr, flush=True)
-    os._exit(nodes[0].exit_code if nodes else EXIT_OK)
+    os._exit(code)
