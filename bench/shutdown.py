@@ -46,7 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--json', type=Path, metavar='PATH', help='write the results there')
     args = parser.parse_args(arguments)
-    rng = random.Random(args.seed)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it,
+    rng = random.Random(args.seed)                            # and so would the nodes
     with tempfile.TemporaryDirectory() as folder:
         model = args.model or str(make_tiny_model(Path(folder) / 'tiny.onnx'))
         player = subprocess.Popen(
