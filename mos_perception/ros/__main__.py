@@ -10,14 +10,11 @@ def main(args: list[str] | None = None) -> int:
     """See `process.run`.
 
     A KeyboardInterrupt that falls into the import of a library may be lost in there, and the node
-    would run on. So until all is imported SIGINT ends the process at once; an ignored one stays so.
+    would run on. So until all is imported SIGINT ends the process at once, in the background too,
+    where a shell has it ignored.
     """
-    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if usual:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     from mos_perception.ros.node import main as node
-    if usual:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
     return node(args)
 
 

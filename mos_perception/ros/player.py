@@ -32,7 +32,7 @@ from mos_perception.recording.storage import Recorded
 from mos_perception.ros import qos
 from mos_perception.ros.convert import to_stamp
 from mos_perception.ros.inputs import message_class
-from mos_perception.ros.transport import prepare_transport
+from mos_perception.ros.process import begin
 
 READ_AHEAD = 64        # messages
 DEPTH = 200            # of each publisher
@@ -215,12 +215,11 @@ def _sleep_until(when: float) -> None:
 
 def main(args: list[str] | None = None) -> int:
     """`bag_player`. Exit code 0 after the end or a signal, 1 when the bag cannot be played."""
-    prepare_transport()
     arguments = sys.argv if args is None else ['bag_player', *args]
     options = parse(remove_ros_args(arguments)[1:])
     player = None
     try:
-        rclpy.init(args=arguments)
+        begin(arguments)
         node = rclpy.create_node('bag_player')
         with open_bag(options.bag) as bag:
             player = Player(node, bag, options)
@@ -231,7 +230,7 @@ def main(args: list[str] | None = None) -> int:
             if bag.fault:
                 print(f'bag_player: {bag.fault}', file=sys.stderr)
             player.finish()
-    except (KeyboardInterrupt, ExternalShutdownException):
+    except ExternalShutdownException:
         pass
     except MosError as error:
         print(f'bag_player: {error}', file=sys.stderr)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 import threading
 import time
@@ -30,16 +31,28 @@ WATCH_S = 0.1
 EXIT_OK, EXIT_AUTOSTART, EXIT_PARAMETERS, EXIT_DEVICE_LOST = 0, 1, 2, 70
 
 
+def begin(args: list[str] | None = None) -> None:
+    """`rclpy.init`, with a SIGINT that ends the context, as SIGTERM does, and nothing else.
+
+    rclpy hands SIGINT on to Python, and the KeyboardInterrupt may fall into compiled code that
+    converts a message: it crashes there (rclpy 7.1.5), or asks for an argument's type. Of the main
+    thread alone, as Python wants.
+    """
+    asked: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: asked.append(number))
+    prepare_transport()
+    rclpy.init(args=args)
+    if asked:  # before rclpy listened
+        rclpy.try_shutdown()
+
+
 def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
     """Spin the node that `make_node` gives until its context ends, then end the process; returns
     the exit code only where there was no context.
     """
-    prepare_transport()
     nodes: list[Any] = []
     try:
-        rclpy.init(args=args)
-    except KeyboardInterrupt:
-        return EXIT_OK
+        begin(args)
     except Exception as error:  # rclpy has no common class for bad arguments
         print(f'dimos_node: {one_line(error)}', file=sys.stderr)
         return EXIT_PARAMETERS
@@ -51,8 +64,6 @@ def _serve(make_node: Callable[[], Any], nodes: list[Any]) -> int:
     """Make the node, put it into `nodes`, spin it, let go of it; returns the exit code."""
     try:
         node = make_node()
-    except KeyboardInterrupt:
-        return EXIT_OK
     except Exception as error:  # nor for parameter files
         if not rclpy.ok():  # a signal came
             return EXIT_OK
@@ -76,7 +87,7 @@ def spin(node: Node) -> None:
     executor.add_node(node)
     try:
         executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
+    except ExternalShutdownException:
         pass
     except Exception:
         if rclpy.ok():  # otherwise a signal has ended the context in the middle of a call

@@ -21,8 +21,7 @@ from mos_perception.errors import ConfigError, MosError
 from mos_perception.recording.bag import BagWriter
 from mos_perception.ros import qos
 from mos_perception.ros.inputs import message_class
-from mos_perception.ros.process import spin
-from mos_perception.ros.transport import prepare_transport
+from mos_perception.ros.process import begin, spin
 
 LOOK_PERIOD_S = 0.1  # between two looks for topics that are not there yet
 
@@ -108,12 +107,11 @@ class Recorder(Node):
 
 def main(args: list[str] | None = None) -> int:
     """`bag_recorder`. Exit code 0 after a signal or its limit, 1 when the bag cannot be written."""
-    prepare_transport()
     arguments = sys.argv if args is None else ['bag_recorder', *args]
     options = parse(remove_ros_args(arguments)[1:])
     try:
         with BagWriter(options.out, options.storage) as writer:
-            rclpy.init(args=arguments)
+            begin(arguments)
             recorder = Recorder(writer, options)
             spin(recorder)
             if recorder.error is not None:
