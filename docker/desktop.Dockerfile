@@ -10,7 +10,8 @@ ARG BASE=ros:jazzy-ros-base
 FROM ${BASE}
 SHELL ["/bin/bash", "-c"]
 RUN apt-get update && apt-get install -y --no-install-recommends make python3-venv python3-colcon-common-extensions \
-      ros-jazzy-cv-bridge ros-jazzy-message-filters ros-jazzy-event-camera-msgs ros-jazzy-event-camera-py ros-jazzy-rviz2 \
+      ros-jazzy-cv-bridge ros-jazzy-message-filters ros-jazzy-event-camera-msgs ros-jazzy-event-camera-py \
+      ros-jazzy-vision-msgs ros-jazzy-rviz2 \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /ws/src/mos_perception
 COPY Makefile Makefile

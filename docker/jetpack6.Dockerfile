@@ -11,6 +11,7 @@ FROM ${BASE}
 SHELL ["/bin/bash", "-c"]
 RUN apt-get update && apt-get install -y --no-install-recommends make python3-venv python3-dev python3-colcon-common-extensions \
       ros-humble-cv-bridge ros-humble-message-filters ros-humble-event-camera-msgs ros-humble-event-camera-py \
+      ros-humble-vision-msgs \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /ws/src/mos_perception
 COPY Makefile Makefile

@@ -11,6 +11,7 @@ FROM ${BASE}
 SHELL ["/bin/bash", "-c"]
 RUN apt-get update && apt-get install -y --no-install-recommends make python3-venv python3-colcon-common-extensions \
       ros-jazzy-cv-bridge ros-jazzy-message-filters ros-jazzy-event-camera-msgs ros-jazzy-event-camera-py \
+      ros-jazzy-vision-msgs \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /ws/src/mos_perception
 COPY Makefile Makefile

@@ -1,6 +1,7 @@
 """The node over real DDS: outputs, lifecycle, laziness, newest frame wins, diagnostics."""
 
 import itertools
+import re
 import signal
 import threading
 import time
@@ -160,7 +161,7 @@ def test_sim_time_jump_back_resets_once(rig):
     assert bench.node.pipeline.epoch == epoch + 1
 
 
-def test_diagnostics(rig):
+def test_diagnostics(rig, capfd):
     bench = rig()
     reports = []
     bench.client.create_subscription(DiagnosticArray, '/diagnostics', reports.append, 10)
@@ -180,12 +181,16 @@ def test_diagnostics(rig):
         'total results',
         'engine p50 ms',
         'publish p99 ms',
+        'stamp_to_publish p50 ms',
         'event buffer bytes',
         'event clock offset ns',
         'engine provider',
     } <= set(values)
     assert bench.wait(lambda: reports[-1].status[0].level == DiagnosticStatus.STALE)
     assert 'nothing on image, events' in reports[-1].status[0].message
+    said = re.findall(r'state (\w+): .*', capfd.readouterr().err)
+    assert said == [state for before, state in zip(['', *said], said) if state != before]
+    assert said[-2:] == ['OK', 'STALE'], 'one line per change'
 
 
 def test_fault_state_and_recovery(rig):

@@ -1,6 +1,7 @@
 """Many bags: the same table from one process, from four, from a Ray cluster; a bad bag is a row."""
 
 import csv
+import io
 import json
 import os
 import signal
@@ -8,9 +9,11 @@ import subprocess
 import sys
 
 import pytest
+from rich.console import Console
 
 from bench.tiny_model import make_tiny_model
 from mos_perception.cli import main
+from mos_perception.commands.many import _with_progress
 from mos_perception.commands.workers import DIED, in_processes
 
 BAGS = 20
@@ -135,6 +138,14 @@ def test_replay_of_several(bags, tmp_path):
     assert main(['replay', first, '--model', model, '--json', str(single),
                  '--set', 'registration=scale']) == 0
     assert json.loads(single.read_text())['digest'] == rows[0]['digest']
+
+
+def test_a_bar_on_a_terminal_goes_on_where_it_was():
+    text = io.StringIO()
+    rows = [('third', 3), ('fourth', 4)]
+    bar = _with_progress(rows, 4, 2, Console(file=text, force_terminal=True, width=80))
+    assert next(bar) == rows[0] and list(bar) == rows[1:]
+    assert 'bags' in text.getvalue() and '100%' in text.getvalue()
 
 
 def test_a_process_that_dies_costs_its_task():
