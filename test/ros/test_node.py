@@ -190,7 +190,7 @@ def test_diagnostics(rig, capfd):
     assert 'nothing on image, events' in reports[-1].status[0].message
     said = re.findall(r'state (\w+): .*', capfd.readouterr().err)
     assert said == [state for before, state in zip(['', *said], said) if state != before]
-    assert said[-2:] == ['OK', 'STALE'], 'one line per change'
+    assert 'OK' in said and said[-1] == 'STALE', 'one line per change'
 
 
 def test_fault_state_and_recovery(rig):
