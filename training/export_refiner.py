@@ -87,8 +87,8 @@ def main(arguments: list[str] | None = None) -> None:
     parameters = sum(value.numel() for value in network.parameters())
     training = {'command': 'python -m training.train_refiner', 'parameters': parameters,
                 'onnx_difference': difference, 'config': asdict(network.config), **about}
-    card = RefinerCard(given.out.stem, given.out.name, sha256_of(given.out), about['tracker'],
-                       network.config.width, training, {}, LICENCE)
+    card = RefinerCard(given.out.stem, given.out.name, sha256_of(given.out), network.config.width,
+                       training, {}, LICENCE, about['tracker'])
     save_card(card, given.out)
     print(f'{given.out} {given.out.stat().st_size / 1e6:.1f} MB, {parameters} parameters, '
           f'differs from torch by {difference:.1e}')

@@ -83,8 +83,8 @@ def main(arguments: list[str] | None = None) -> None:
     parameters = sum(value.numel() for value in network.parameters())
     training = {'command': 'python -m training.train_tracker', 'parameters': parameters,
                 'onnx_difference': difference, 'config': asdict(network.config), **about}
-    card = TrackerCard(given.out.stem, given.out.name, sha256_of(given.out), network.channels,
-                       network.config.width, training, {}, LICENCE)
+    card = TrackerCard(given.out.stem, given.out.name, sha256_of(given.out), network.config.width,
+                       training, {}, LICENCE, network.channels)
     save_card(card, given.out)
     print(f'{given.out} {given.out.stat().st_size / 1e6:.1f} MB, {parameters} parameters, '
           f'difference {difference:.1g}')
