@@ -26,11 +26,11 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from mos_perception.errors import MosError
 from mos_perception.evaluation.metrics import MaskAp
 from mos_perception.masks import mask_boxes
 from mos_perception.motion.camera_motion import camera_flow, fit_homography
 from mos_perception.motion.flow import DenseFlow, FlowSettings, length, pixel_grid, warp
+from training.command import command
 from training.datasets.frame_pairs import PairSet
 
 FINER = 3            # times the frames' size: where flow is found
@@ -214,6 +214,7 @@ def score(pairs: PairSet) -> tuple[float, float, float] | None:
     return found.values()
 
 
+@command('cold_start')
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -226,15 +227,11 @@ def main(arguments: list[str] | None = None) -> int:
     if given.out is None and not given.score:
         parser.error('give --out, --score or both')
     cv2.setNumThreads(1)
-    try:
-        pairs = PairSet(given.data)
-        if given.out is not None:
-            cache(pairs, given.out, given.truth)
-        if given.score and (values := score(pairs)) is not None:
-            print('mask mAP {:.3f}, AP50 {:.3f}, AP75 {:.3f}'.format(*values))
-    except MosError as error:
-        print(f'cold_start: {error}', file=sys.stderr)
-        return 1
+    pairs = PairSet(given.data)
+    if given.out is not None:
+        cache(pairs, given.out, given.truth)
+    if given.score and (values := score(pairs)) is not None:
+        print('mask mAP {:.3f}, AP50 {:.3f}, AP75 {:.3f}'.format(*values))
     return 0
 
 

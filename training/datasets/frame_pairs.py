@@ -20,7 +20,8 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from mos_perception.errors import DatasetError, MosError
+from mos_perception.errors import DatasetError
+from training.command import command
 from training.datasets.mosis2d_wrappers import boxes_of
 from training.datasets.source import Source
 from training.recipes_mosis import MosisRecipe
@@ -157,6 +158,7 @@ class PairSet(Source):
                          [boxes_of(mask) for mask in masks])
 
 
+@command('frame_pairs')
 def main(arguments: list[str] | None = None) -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description='Render pairs of frames of the thesis\' scenes.')
@@ -169,13 +171,9 @@ def main(arguments: list[str] | None = None) -> int:
     option('--seed', type=int, default=0, help='of the first video')
     option('--out', type=Path, required=True)
     args = parser.parse_args(arguments)
-    try:
-        preset = replace(THESIS, frames=args.frames, objects=tuple(args.objects),
-                         shapes=tuple(args.shapes))
-        pack_pairs(preset, args.videos, args.out, args.seed, args.split)
-    except MosError as error:
-        print(f'frame_pairs: {error}', file=sys.stderr)
-        return 1
+    preset = replace(THESIS, frames=args.frames, objects=tuple(args.objects),
+                     shapes=tuple(args.shapes))
+    pack_pairs(preset, args.videos, args.out, args.seed, args.split)
     return 0
 
 
