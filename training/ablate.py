@@ -20,9 +20,10 @@ import torch
 
 from bench.document import table
 from mos_perception.config import Config
-from mos_perception.errors import ConfigError, MosError
+from mos_perception.errors import ConfigError
 from mos_perception.evaluation.score import Scorer
 from mos_perception.models import Model, load_model
+from training.command import command
 from training.datasets.packed import PackedSet
 from training.evaluate import MethodScores, methods, score_clip
 from training.export import export
@@ -155,6 +156,7 @@ def climb(args: argparse.Namespace) -> Results:
     return results
 
 
+@command('ablate')
 def main(arguments: list[str] | None = None) -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description='Train and score the ladder of DIMOS parts.')
@@ -169,11 +171,7 @@ def main(arguments: list[str] | None = None) -> int:
     option('--threads', type=int, default=1)
     args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)
-    try:
-        results = climb(args)
-    except MosError as error:
-        print(f'ablate: {error}', file=sys.stderr)
-        return 1
+    results = climb(args)
     about = (f'{args.steps} steps of {args.recipe} each, {args.seeds} seeds, trained on '
              f'{args.data.name}, scored on {args.clips} clips of each preset, split test; rendered '
              'scenes only. In %.')

@@ -21,7 +21,7 @@ from rich.progress import track
 from torch import Tensor
 
 from mos_perception.datatypes import EventWindow
-from mos_perception.errors import DatasetError, MosError
+from mos_perception.errors import DatasetError
 from mos_perception.models.gmos.model import half
 from mos_perception.models.preprocess import voxel_tensor
 from mos_perception.motion.builder import EvidenceBuilder
@@ -30,6 +30,7 @@ from mos_perception.motion.event_compensation import EventMotion
 from mos_perception.motion.evidence import PER_GAP, EvidenceSpec
 from mos_perception.motion.flow import at_size
 from mos_perception.motion.scene_motion import from_frames
+from training.command import command
 from training.losses.gmos import gmos_loss
 from training.nets.gmos_nano import GmosNano, GmosNanoConfig
 from training.scenes.clip import Clip
@@ -179,6 +180,7 @@ def markdown(scores: dict[str, list[float]], about: str) -> str:
     return '\n'.join(lines) + '\n'
 
 
+@command('ablate_inputs')
 def main(arguments: list[str] | None = None) -> int:
     """Command line; see the module's docstring."""
     parser = argparse.ArgumentParser(description='Ablate the inputs of the light members.')
@@ -192,15 +194,11 @@ def main(arguments: list[str] | None = None) -> int:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     console = Console(stderr=True)
-    try:
-        paths = [path for folder in given.clips for path in sorted(folder.glob('*.npz'))]
-        rng = np.random.default_rng(0)
-        order = [paths[number] for number in rng.permutation(len(paths))]
-        clips = (clip for path in order for clip in load_shard(path))
-        samples = make_samples(track(clips, 'samples', given.count, console=console), given.count)
-    except MosError as error:
-        print(f'ablate_inputs: {error}', file=sys.stderr)
-        return 1
+    paths = [path for folder in given.clips for path in sorted(folder.glob('*.npz'))]
+    rng = np.random.default_rng(0)
+    order = [paths[number] for number in rng.permutation(len(paths))]
+    clips = (clip for path in order for clip in load_shard(path))
+    samples = make_samples(track(clips, 'samples', given.count, console=console), given.count)
     held_out = np.arange(len(samples)) >= len(samples) - len(samples) // HELD_OUT
     learnt, tested = samples.rows(np.flatnonzero(~held_out)), samples.rows(np.flatnonzero(held_out))
     scores: dict[str, list[float]] = {name: [] for name in SELECTIONS}

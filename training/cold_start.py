@@ -17,7 +17,6 @@ other way round: of the two frames each pixel takes the one that shows it.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,11 +26,12 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from mos_perception.errors import DatasetError, MosError
 from mos_perception.evaluation.metrics import MaskAp
 from mos_perception.masks import mask_boxes
 from mos_perception.motion.camera_motion import camera_flow, fit_homography
 from mos_perception.motion.flow import DenseFlow, FlowSettings, length, pixel_grid, warp
+from training.command import command
+from training.datasets.frame_pairs import PairSet
 
 FINER = 3            # times the frames' size: where flow is found
 SCALE = 2            # times the frames' size: what is cached, so that maps at half have the frames'
@@ -179,35 +179,18 @@ def objects(ids: np.ndarray, least: int) -> list[np.ndarray]:
     return [ids == number for number in range(1, len(areas)) if areas[number] >= least]
 
 
-class Pairs:
-    """The frames of `training.datasets.frame_pairs`."""
-
-    def __init__(self, folder: Path) -> None:
-        """Raises DatasetError where they are not."""
-        try:
-            self.least = json.loads((folder / 'set.json').read_text())['min_visible']
-            self.frames, self.ids = (np.load(folder / f'{name}.npy', mmap_mode='r')
-                                     for name in ('frames', 'ids'))
-        except (OSError, ValueError, KeyError) as error:
-            raise DatasetError(f'{folder} is no set of frame pairs ({error}): make one with '
-                               'python -m training.datasets.frame_pairs') from error
-        self.size = self.frames.shape[2:4]
-        videos, count = self.frames.shape[:2]
-        self.places = [(video, t) for video in range(videos) for t in range(1, count - 1)]
-
-
-def cache(pairs: Pairs, out: Path, truth: bool) -> None:
+def cache(pairs: PairSet, out: Path, truth: bool) -> None:
     """Write `coldNNNN.image.npy` and `.label.npy`; shards that are there stay."""
     out.mkdir(parents=True, exist_ok=True)
     finder = Finder(pairs.size)
-    for begin in track(range(0, len(pairs.places), SHARD), 'labels', console=Console(stderr=True)):
+    for begin in track(range(0, len(pairs.middles), SHARD), 'labels', console=Console(stderr=True)):
         file = out / f'cold{begin // SHARD:04}.label.npy'
         if file.exists():
             continue
         images, labels = [], []
-        for video, t in pairs.places[begin:begin + SHARD]:
+        for video, t in pairs.middles[begin:begin + SHARD]:
             if truth:
-                masks = objects(pairs.ids[video, t], pairs.least)
+                masks = objects(pairs.ids[video, t], pairs.min_visible)
             else:
                 masks = [part.mask for part in finder.find(*pairs.frames[video, t - 1:t + 2])]
             large = cv2.resize(np.asarray(pairs.frames[video, t]), None, fx=SCALE, fy=SCALE,
@@ -220,17 +203,18 @@ def cache(pairs: Pairs, out: Path, truth: bool) -> None:
             scratch.replace(path)
 
 
-def score(pairs: Pairs) -> tuple[float, float, float] | None:
+def score(pairs: PairSet) -> tuple[float, float, float] | None:
     """Mask (mAP, AP50, AP75) of the labels themselves, by their gain; None without objects."""
     finder, found = Finder(pairs.size), MaskAp()
-    for video, t in track(pairs.places, 'score', console=Console(stderr=True)):
+    for video, t in track(pairs.middles, 'score', console=Console(stderr=True)):
         masks = finder.find(*pairs.frames[video, t - 1:t + 2])
-        found.add(objects(pairs.ids[video, t], pairs.least), [part.mask for part in masks],
+        found.add(objects(pairs.ids[video, t], pairs.min_visible), [part.mask for part in masks],
                   np.array([part.score for part in masks], np.float32),
                   mask_boxes([part.mask for part in masks]))
     return found.values()
 
 
+@command('cold_start')
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -243,15 +227,11 @@ def main(arguments: list[str] | None = None) -> int:
     if given.out is None and not given.score:
         parser.error('give --out, --score or both')
     cv2.setNumThreads(1)
-    try:
-        pairs = Pairs(given.data)
-        if given.out is not None:
-            cache(pairs, given.out, given.truth)
-        if given.score and (values := score(pairs)) is not None:
-            print('mask mAP {:.3f}, AP50 {:.3f}, AP75 {:.3f}'.format(*values))
-    except MosError as error:
-        print(f'cold_start: {error}', file=sys.stderr)
-        return 1
+    pairs = PairSet(given.data)
+    if given.out is not None:
+        cache(pairs, given.out, given.truth)
+    if given.score and (values := score(pairs)) is not None:
+        print('mask mAP {:.3f}, AP50 {:.3f}, AP75 {:.3f}'.format(*values))
     return 0
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import torch
 
-from mos_perception.errors import MosError
 from mos_perception.reports.visualize import write_image
+from training.command import command
 from training.datasets.frame_pairs import PairSet
 from training.evaluate_mosis import as_markdown, evaluate_runs, sheet
 from training.loop import fit
@@ -46,6 +46,7 @@ def train_rows(args: argparse.Namespace) -> list[Path]:
     return folders
 
 
+@command('compare_mosis')
 def main(arguments: list[str] | None = None) -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -63,13 +64,9 @@ def main(arguments: list[str] | None = None) -> int:
     if not (args.minutes or args.steps):
         parser.error('give --minutes or --steps')
     torch.set_num_threads(args.threads)
-    try:
-        folders = train_rows(args)
-        text = as_markdown(evaluate_runs(folders, args.test, args.val))
-        pictures = sheet(folders, args.test, args.val)
-    except MosError as error:
-        print(f'compare_mosis: {error}', file=sys.stderr)
-        return 1
+    folders = train_rows(args)
+    text = as_markdown(evaluate_runs(folders, args.test, args.val))
+    pictures = sheet(folders, args.test, args.val)
     (args.out / 'table.md').write_text(text)
     if pictures.size:
         write_image(args.out / 'sheet.jpg', pictures)

@@ -16,10 +16,10 @@ import numpy as np
 
 from mos_perception.config import Config
 from mos_perception.datatypes import EventWindow, Instances, SyncedInput
-from mos_perception.errors import MosError
 from mos_perception.models import Model, load_model
 from mos_perception.motion.own_motion import camera_motion, own_motion
 from mos_perception.stages import StageTimes
+from training.command import command
 from training.scenes import render_clip
 from training.scenes.clip import Clip
 
@@ -78,6 +78,7 @@ def clips(count: int, seed: int) -> Iterable[Clip]:
             yield render_clip(preset, number, 'test')
 
 
+@command('ego_motion')
 def main(arguments: list[str] | None = None) -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -85,14 +86,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument('--clips', type=int, default=10, help='of each of: ' + ', '.join(PRESETS))
     parser.add_argument('--seed', type=int, default=1000, help='first clip')
     args = parser.parse_args(arguments)
-    try:
-        model = load_model(Config(model=args.model, backend='onnxruntime', ego_motion='off'))
-        tally = Tally()
-        for clip in clips(args.clips, args.seed):
-            judge(model, clip, tally, round(model.card.window.length_ms * 1e6))
-    except MosError as error:
-        print(f'ego_motion: {error}', file=sys.stderr)
-        return 1
+    model = load_model(Config(model=args.model, backend='onnxruntime', ego_motion='off'))
+    tally = Tally()
+    for clip in clips(args.clips, args.seed):
+        judge(model, clip, tally, round(model.card.window.length_ms * 1e6))
     print(json.dumps(tally.shares(), indent=1))
     return 0
 

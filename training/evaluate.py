@@ -24,13 +24,14 @@ from mos_perception.config import Config
 from mos_perception.datatypes import Instances, SyncedInput
 from mos_perception.engine.card import save_card
 from mos_perception.engine.model_files import find_model
-from mos_perception.errors import ConfigError, MosError
+from mos_perception.errors import ConfigError
 from mos_perception.evaluation.score import SIZES, Scorer
 from mos_perception.models import Model, load_model, model_name
 from mos_perception.pipeline import Pipeline
 from training.answers import answers
 from training.baselines import BASELINES
 from training.baselines.scoring import add_frame
+from training.command import command
 from training.datasets.sequences import clip_of
 from training.evaluate_masks import evaluate_masks
 from training.evaluate_static import evaluate_static, report
@@ -260,44 +261,41 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+@command('evaluate')
 def main(arguments: list[str] | None = None) -> int:
     """Command line."""
     args = _parser().parse_args(arguments)
-    try:
-        if args.task and args.data is None:
-            raise ConfigError(f'--task {args.task} needs --data')
-        if args.predictions and not args.task:
-            raise ConfigError('--predictions needs --task')
-        if args.task and (args.predictions or args.task != 'vis'):
-            return report_task(args.task, args.data, evaluate_task(
-                args.task, args.data, args.predictions, args.split), args.json)
-        theta = -1.0 if args.score_threshold is None else args.score_threshold
-        config = Config(model=args.model or 'auto', backend='onnxruntime', threads=args.threads,
-                        score_threshold=theta, causal=args.causal)
-        if args.frames_only or args.task:
-            config = replace(config, events_topic='')
-        if args.events_static:
-            config = replace(config, image_topic='')
-        model = load_model(config)
-        if args.events_static:
-            return report(evaluate_static(Pipeline(config, model), args.events_static), args.json)
-        if args.task:
-            return report_task(args.task, args.data, evaluate_task(
-                args.task, args.data, None, args.split, Pipeline(config, model)), args.json)
-        if args.masks:
-            if not (args.data and args.frames_only):
-                raise ConfigError('--masks needs --data and --frames-only')
-            return evaluate_masks(Pipeline(config, model), args.data, args.masks, args.json)
-        if args.data and args.frames_only and formats.detect(args.data) == 'davis':
-            return evaluate_videos(model, args.data, args.json, args.update_card, args.pictures)
-        key, about, scores = evaluate_asked(model, args)
-        result = {'about': about, 'min_pixels': args.min_pixels, 'scores': scores}
-        if args.update_card:
-            scores = model.card.scores | {key: result}
-            save_card(replace(model.card, scores=scores), find_model(model_name(config)))
-    except MosError as error:
-        print(f'evaluate: {error}', file=sys.stderr)
-        return 1
+    if args.task and args.data is None:
+        raise ConfigError(f'--task {args.task} needs --data')
+    if args.predictions and not args.task:
+        raise ConfigError('--predictions needs --task')
+    if args.task and (args.predictions or args.task != 'vis'):
+        return report_task(args.task, args.data, evaluate_task(
+            args.task, args.data, args.predictions, args.split), args.json)
+    theta = -1.0 if args.score_threshold is None else args.score_threshold
+    config = Config(model=args.model or 'auto', backend='onnxruntime', threads=args.threads,
+                    score_threshold=theta, causal=args.causal)
+    if args.frames_only or args.task:
+        config = replace(config, events_topic='')
+    if args.events_static:
+        config = replace(config, image_topic='')
+    model = load_model(config)
+    if args.events_static:
+        return report(evaluate_static(Pipeline(config, model), args.events_static), args.json)
+    if args.task:
+        return report_task(args.task, args.data, evaluate_task(
+            args.task, args.data, None, args.split, Pipeline(config, model)), args.json)
+    if args.masks:
+        if not (args.data and args.frames_only):
+            raise ConfigError('--masks needs --data and --frames-only')
+        return evaluate_masks(Pipeline(config, model), args.data, args.masks, args.json)
+    if args.data and args.frames_only and formats.detect(args.data) == 'davis':
+        return evaluate_videos(model, args.data, args.json, args.update_card, args.pictures)
+    key, about, scores = evaluate_asked(model, args)
+    result = {'about': about, 'min_pixels': args.min_pixels, 'scores': scores}
+    if args.update_card:
+        scores = model.card.scores | {key: result}
+        save_card(replace(model.card, scores=scores), find_model(model_name(config)))
     if args.json:
         print(json.dumps(result, indent=1))
     else:

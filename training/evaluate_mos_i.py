@@ -22,12 +22,12 @@ from rich.table import Table
 
 from mos_perception.config import FIELDS, Config
 from mos_perception.datatypes import Instances, SyncedInput, Tracks
-from mos_perception.errors import MosError
 from mos_perception.evaluation.mos_i import MATCHINGS, CellCounter, MosI
 from mos_perception.motion.backward_flow import BackwardFlow
 from mos_perception.pipeline import Pipeline
 from mos_perception.tracking import load_tracker
 from training.baselines import BASELINES
+from training.command import command
 from training.evaluate_masks import answered
 from training.scenes import render_clip
 from training.scenes.clip import Clip
@@ -97,20 +97,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+@command('evaluate_mos_i')
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
     given = _parser().parse_args(arguments)
-    try:
-        config = Config(model=given.model, tracker=given.tracker, causal=given.causal,
-                        threads=given.threads, backend='onnxruntime', events_topic='')
-        preset = find_preset(given.preset, events=False, **(STOPS if given.stops else {}))
-        pipeline = Pipeline(config)
-        name = f'{pipeline.model.card.id}, {given.tracker}'
-        found = evaluate({name: pipeline_answers(pipeline), FLOOR: floor_answers}, preset,
-                         range(given.seed, given.seed + given.clips), given.split)
-    except MosError as error:
-        print(f'evaluate_mos_i: {error}', file=sys.stderr)
-        return 1
+    config = Config(model=given.model, tracker=given.tracker, causal=given.causal,
+                    threads=given.threads, backend='onnxruntime', events_topic='')
+    preset = find_preset(given.preset, events=False, **(STOPS if given.stops else {}))
+    pipeline = Pipeline(config)
+    name = f'{pipeline.model.card.id}, {given.tracker}'
+    found = evaluate({name: pipeline_answers(pipeline), FLOOR: floor_answers}, preset,
+                     range(given.seed, given.seed + given.clips), given.split)
     about = (f'MOS-I, {given.clips} clips of {given.preset}{" with stops" if given.stops else ""}, '
              f'split {given.split}, seeds from {given.seed}')
     scores = {key: {matching: value.summary(matching) for matching in MATCHINGS}

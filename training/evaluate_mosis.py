@@ -24,12 +24,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.document import table
-from mos_perception.errors import ConfigError, MosError
+from mos_perception.errors import ConfigError
 from mos_perception.evaluation.metrics import MaskAp
 from mos_perception.masks import mask_boxes
 from mos_perception.models.gmos.postprocess import to_instances
 from mos_perception.reports.visualize import contact_sheet, tinted, write_image
 from training.cold_start import SCALE
+from training.command import command
 from training.datasets.frame_pairs import PairBatch, PairSet
 from training.nets.amd import Amd
 from training.nets.boxes import corners_of
@@ -254,6 +255,7 @@ def as_markdown(results: Results) -> str:
     return '\n'.join(parts)
 
 
+@command('evaluate_mosis')
 def main(arguments: list[str] | None = None) -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -270,14 +272,10 @@ def main(arguments: list[str] | None = None) -> int:
     option('--threads', type=int, default=1)
     args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)
-    try:
-        results = evaluate_runs(args.runs, args.data, args.val, args.nms_iou, args.least_score)
-        if args.pictures:
-            write_image(args.pictures, sheet(args.runs, args.data, args.val, args.columns,
-                                             args.picture_score))
-    except MosError as error:
-        print(f'evaluate_mosis: {error}', file=sys.stderr)
-        return 1
+    results = evaluate_runs(args.runs, args.data, args.val, args.nms_iou, args.least_score)
+    if args.pictures:
+        write_image(args.pictures, sheet(args.runs, args.data, args.val, args.columns,
+                                         args.picture_score))
     print(json.dumps(results, indent=1) if args.json else as_markdown(results))
     return 0
 

@@ -26,9 +26,9 @@ from rich.table import Table
 
 from mos_perception.config import Config
 from mos_perception.datatypes import Instances
-from mos_perception.errors import MosError
 from mos_perception.evaluation.metrics import overlaps
 from mos_perception.pipeline import Pipeline
+from training.command import command
 from training.evaluate_mos_i import STOPS, pipeline_answers
 from training.scenes import render_clip
 from training.scenes.clip import Clip
@@ -88,6 +88,7 @@ def evaluate(model: str, movable: str, seeds: range, preset: str, split: str) ->
     return sums
 
 
+@command('evaluate_movable')
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -99,12 +100,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument('--seed', type=int, default=0, help='first clip')
     parser.add_argument('--json', action='store_true', help='print JSON instead of the table')
     given = parser.parse_args(arguments)
-    try:
-        sums = evaluate(given.model, given.movable_model,
-                        range(given.seed, given.seed + given.clips), given.preset, given.split)
-    except MosError as error:
-        print(f'evaluate_movable: {error}', file=sys.stderr)
-        return 1
+    sums = evaluate(given.model, given.movable_model,
+                    range(given.seed, given.seed + given.clips), given.preset, given.split)
     rests, frames = max(1, sums['rests']), max(1, sums['frames'])
     rows = {way: (sums[way] / rests, sums[f'{way} false'] / frames) for way in WAYS}
     if given.json:

@@ -29,7 +29,8 @@ from mos_perception.engine.card import (
 )
 from mos_perception.engine.interface import TensorSpec
 from mos_perception.engine.ort import OrtEngine
-from mos_perception.errors import EngineError, MosError
+from mos_perception.errors import EngineError
+from training.command import command
 from training.datasets.batches import MEAN, STD
 from training.nets.dimos import Dimos
 from training.nets.macs import count_macs
@@ -130,6 +131,7 @@ def _rounded(values: np.ndarray) -> tuple[float, ...]:
     return tuple(round(float(value), 6) for value in values)
 
 
+@command('export')
 def main(arguments: list[str] | None = None) -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description='Export a checkpoint as ONNX with its card.')
@@ -138,11 +140,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument('--recipe', choices=sorted(RECIPES), default='dimos_nano')
     parser.add_argument('--fp16', action='store_true', help='write a half-precision file too')
     args = parser.parse_args(arguments)
-    try:
-        differences = export(args.run, RECIPES[args.recipe], args.out, fp16=args.fp16)
-    except MosError as error:
-        print(f'export: {error}', file=sys.stderr)
-        return 1
+    differences = export(args.run, RECIPES[args.recipe], args.out, fp16=args.fp16)
     size = args.out.stat().st_size / 1e6
     relative = ', '.join(f'{name} {value:.1e}' for name, value in differences.items())
     print(f'{args.out} ({size:.1f} MB); torch against ONNX Runtime, relative: {relative}')

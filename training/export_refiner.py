@@ -5,19 +5,14 @@ For any number of frames, instances and slots. The card gets no scores: `bench.r
 
 from __future__ import annotations
 
-import argparse
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
-from mos_perception.engine.card import save_card, sha256_of
 from mos_perception.tracking.tracker_card import RefinerCard
 from mos_perception.tracking.windows import RELATION, STATE
-from training.checkpoints import read_state, take
-from training.export import LICENCE
+from training.export_tracker import export_run
 from training.nets.instance_refiner import InstanceRefiner
 from training.onnx_files import write_dynamic
 
@@ -63,35 +58,10 @@ def write_refiner(network: InstanceRefiner, path: Path) -> float:
                          [example(network, *sizes) for sizes in _SIZES])
 
 
-def load_run(run: Path) -> tuple[InstanceRefiner, dict[str, str]]:
-    """The network of a run of `training.train_refiner`, and what the run was. Raises EngineError.
-    """
-    path = run / 'refiner.safetensors'
-    state = read_state(path)
-    with safe_open(path, 'pt') as file:
-        about = file.metadata()
-    network = InstanceRefiner()
-    take(network, state, str(path))
-    return network, about
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description='Export a Temporal Refiner as ONNX.')
-    parser.add_argument('--run', type=Path, required=True)
-    parser.add_argument('--out', type=Path, default=Path('models/trackers/refiner_nano.onnx'))
-    given = parser.parse_args(arguments)
-    network, about = load_run(given.run)
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    difference = write_refiner(network, given.out)
-    parameters = sum(value.numel() for value in network.parameters())
-    training = {'command': 'python -m training.train_refiner', 'parameters': parameters,
-                'onnx_difference': difference, 'config': asdict(network.config), **about}
-    card = RefinerCard(given.out.stem, given.out.name, sha256_of(given.out), about['tracker'],
-                       network.config.width, training, {}, LICENCE)
-    save_card(card, given.out)
-    print(f'{given.out} {given.out.stat().st_size / 1e6:.1f} MB, {parameters} parameters, '
-          f'differs from torch by {difference:.1e}')
+    export_run(arguments, RefinerCard, 'refiner_nano',
+               lambda about: (InstanceRefiner(), about['tracker']), write_refiner)
 
 
 if __name__ == '__main__':

@@ -6,8 +6,10 @@ One step for any number of instances and slots. The card gets no scores: `bench.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 
 from mos_perception.engine.card import save_card, sha256_of
 from mos_perception.tracking.tokens import PAIR, PLACE, width
-from mos_perception.tracking.tracker_card import TrackerCard
+from mos_perception.tracking.tracker_card import TrackerCard, TrackingCard
 from training.checkpoints import read_state, take
 from training.export import LICENCE
 from training.nets.instance_tracker import InstanceTracker
@@ -59,35 +61,41 @@ def write_step(network: InstanceTracker, path: Path) -> float:
                          [example(network, *sizes) for sizes in _SIZES])
 
 
-def load_run(run: Path) -> tuple[InstanceTracker, dict[str, str]]:
-    """The network of a run of `training.train_tracker`, and what the run was. Raises EngineError.
+def export_run(arguments: list[str] | None, kind: type[TrackingCard], name: str,
+               made: Callable[[dict[str, str]], tuple[nn.Module, Any]],
+               write: Callable[[Any, Path], float]) -> None:
+    """The command line of an export to models/trackers/`name`.onnx with a card of a `kind`. Of what
+    the run was, `made` gives its network and what that is made for, the card's own field. Raises
+    EngineError.
     """
-    path = run / 'tracker.safetensors'
+    parser = argparse.ArgumentParser(description=f'Export a {kind.kind} as ONNX.')
+    parser.add_argument('--run', type=Path, required=True)
+    parser.add_argument('--out', type=Path, default=Path(f'models/trackers/{name}.onnx'))
+    given = parser.parse_args(arguments)
+    path = given.run / f'{kind.kind}.safetensors'
     state = read_state(path)
     with safe_open(path, 'pt') as file:
         about = file.metadata()
-    network = InstanceTracker(int(about['channels']))
+    network, made_for = made(about)
     take(network, state, str(path))
-    return network, about
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    difference = write(network, given.out)
+    parameters = sum(value.numel() for value in network.parameters())
+    training = {'command': f'python -m training.train_{kind.kind}', 'parameters': parameters,
+                'onnx_difference': difference, 'config': asdict(network.config), **about}
+    save_card(kind(given.out.stem, given.out.name, sha256_of(given.out), network.config.width,
+                   training, {}, LICENCE, made_for), given.out)
+    print(f'{given.out} {given.out.stat().st_size / 1e6:.1f} MB, {parameters} parameters, '
+          f'differs from torch by {difference:.1e}')
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description='Export a referring tracker as ONNX.')
-    parser.add_argument('--run', type=Path, required=True)
-    parser.add_argument('--out', type=Path, default=Path('models/trackers/referring_nano.onnx'))
-    given = parser.parse_args(arguments)
-    network, about = load_run(given.run)
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    difference = write_step(network, given.out)
-    parameters = sum(value.numel() for value in network.parameters())
-    training = {'command': 'python -m training.train_tracker', 'parameters': parameters,
-                'onnx_difference': difference, 'config': asdict(network.config), **about}
-    card = TrackerCard(given.out.stem, given.out.name, sha256_of(given.out), network.channels,
-                       network.config.width, training, {}, LICENCE)
-    save_card(card, given.out)
-    print(f'{given.out} {given.out.stat().st_size / 1e6:.1f} MB, {parameters} parameters, '
-          f'difference {difference:.1g}')
+    def made(about: dict[str, str]) -> tuple[InstanceTracker, int]:
+        channels = int(about['channels'])
+        return InstanceTracker(channels), channels
+
+    export_run(arguments, TrackerCard, 'referring_nano', made, write_step)
 
 
 if __name__ == '__main__':

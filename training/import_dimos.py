@@ -10,7 +10,6 @@ of Neuromorphic-Electronics-Photonics-Lab/DIMOS-Moving-Instance-Segmentation-CVP
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 import tempfile
@@ -23,12 +22,13 @@ from torch import Tensor
 from mos_perception.engine.card import WindowSpec, save_card
 from mos_perception.errors import EngineError
 from training.checkpoints import keep, read_state, take
+from training.command import command
 from training.export import card_of, difference
 from training.nets.dimos import Dimos
 from training.nets.dimos_config import RELEASED, DimosConfig
 from training.onnx_files import write_onnx
 from training.recipes import RECIPES, VoxelSettings
-from training.static_graphs import TOLERANCE, move_in, run_import
+from training.static_graphs import TOLERANCE, import_parser, move_in
 
 RELEASED_FLOOR = 1e-5  # the released divisor is the largest cell + this
 LICENCE = "DIMOS' weights: see the terms of its repository"
@@ -165,18 +165,17 @@ def import_dimos(checkpoint: Path, release: Release, config: DimosConfig, out: P
         return move_in(Path(folder), out)
 
 
+@command('mos import dimos')
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog='mos import dimos', description='Released weights as a model for the runtime.')
-    parser.add_argument('--checkpoint', type=Path, required=True)
+    parser = import_parser('dimos', 'Released weights as a model for the runtime.')
     parser.add_argument('--data', choices=sorted(RELEASES), default='mousesis',
                         help='what it was trained on')
-    parser.add_argument('--out', type=Path, default=Path('models'))
     given = parser.parse_args(arguments)
     release = RELEASES[given.data]
     config = replace(RELEASED, size=release.size)
-    return run_import('dimos', lambda: import_dimos(given.checkpoint, release, config, given.out))
+    print(*import_dimos(given.checkpoint, release, config, given.out), sep='\n')
+    return 0
 
 
 if __name__ == '__main__':

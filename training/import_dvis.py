@@ -14,7 +14,6 @@ is not imported: the node's own trackers do not run them. Graphs of fixed shapes
 
 from __future__ import annotations
 
-import argparse
 import re
 import tempfile
 from dataclasses import replace
@@ -26,8 +25,9 @@ from torch import Tensor, nn
 from mos_perception.engine.card import ImageSpec
 from mos_perception.errors import EngineError
 from training.checkpoints import keep, read_state, take
+from training.command import command
 from training.nets.dvis import DvisConfig, ReferringTracker, TemporalRefiner
-from training.static_graphs import Graph, card_of_import, move_in, run_import, write_graph
+from training.static_graphs import Graph, card_of_import, import_parser, move_in, write_graph
 
 LICENCE = ("DVIS' weights: see the terms of github.com/zhang-tao-whu/DVIS (its code is MIT but for "
            "parts from MinVIS, which are non-commercial) and of the data sets they were trained on")
@@ -151,18 +151,17 @@ def import_dvis(checkpoint: Path, config: DvisConfig, queries: int, frames: int,
         return move_in(staged, out)
 
 
+@command('mos import dvis')
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog='mos import dvis', description="DVIS' tracker and refiner as graphs.")
-    parser.add_argument('--checkpoint', type=Path, required=True)
+    parser = import_parser('dvis', "DVIS' tracker and refiner as graphs.")
     parser.add_argument('--queries', type=int, default=100,
                         help="the segmenter's: 100 of ResNet-50, 200 of Swin-L")
     parser.add_argument('--frames', type=int, default=21, help='of a clip, for the refiner')
-    parser.add_argument('--out', type=Path, default=Path('models'))
     given = parser.parse_args(arguments)
-    return run_import('dvis', lambda: import_dvis(given.checkpoint, DvisConfig(), given.queries,
-                                                  given.frames, given.out))
+    print(*import_dvis(given.checkpoint, DvisConfig(), given.queries, given.frames, given.out),
+          sep='\n')
+    return 0
 
 
 if __name__ == '__main__':

@@ -12,7 +12,6 @@ with cards that say where the weights are from and under which licence:
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from torch import Tensor, nn
 from mos_perception.engine.card import ImageSpec
 from mos_perception.motion.history import FrameWindow
 from training.checkpoints import keep, read_state, take
+from training.command import command
 from training.import_sam2 import LICENCE as SAM2_LICENCE
 from training.import_sam2 import appearance_graph, example_levels, load_sam2, memory_graphs
 from training.nets.gmos import GmosProposer
@@ -34,7 +34,7 @@ from training.nets.gmos_s import GmosS
 from training.nets.gmos_whole import GEOMETRY_LICENCES, TARGET, WholeGmos
 from training.nets.pi3 import MEAN, STD, Pi3Config, Pi3Trunk
 from training.nets.sam2 import SIZES, AppearanceEncoder, sam2_config
-from training.static_graphs import Graph, card_of_import, move_in, run_import, write_graph
+from training.static_graphs import Graph, card_of_import, import_parser, move_in, write_graph
 
 if TYPE_CHECKING:
     from transformers import Sam2VideoConfig, Sam2VideoModel
@@ -169,23 +169,23 @@ def import_gmos(files: dict[str, Path], networks: Networks, out: Path) -> list[P
         return move_in(staged, out)
 
 
+@command('mos import gmos')
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog='mos import gmos', description='Published weights as graphs for the runtime.')
-    parser.add_argument('--checkpoint', type=Path, required=True, help='of GMOS or GMOS-S')
+    parser = import_parser('gmos', 'Published weights as graphs for the runtime.',
+                           'of GMOS or GMOS-S')
     parser.add_argument('--pi3', type=Path, required=True, help='model.safetensors of Pi3')
     parser.add_argument('--sam2', type=Path, required=True, help='sam2.1_hiera_*.pt')
     parser.add_argument('--size', choices=SIZES, default='large',
                         help="SAM 2.1's; the published GMOS was trained with large")
     parser.add_argument('--image-size', type=int, nargs=2, default=Pi3Config.size,
                         metavar=('H', 'W'), help="Pi3's input in px, multiples of 14")
-    parser.add_argument('--out', type=Path, default=Path('models'))
     given = parser.parse_args(arguments)
     networks = Networks(GmosConfig(), Pi3Config(size=tuple(given.image_size)),
                         sam2_config(given.size))
     files = {'gmos': given.checkpoint, 'pi3': given.pi3, 'sam2': given.sam2}
-    return run_import('gmos', lambda: import_gmos(files, networks, given.out))
+    print(*import_gmos(files, networks, given.out), sep='\n')
+    return 0
 
 
 if __name__ == '__main__':

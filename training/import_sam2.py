@@ -11,7 +11,6 @@ with cards that say where the weights are from:
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 from pathlib import Path
@@ -22,10 +21,11 @@ from torch import Tensor
 
 from mos_perception.engine.card import ImageSpec
 from training.checkpoints import keep, read_state, take
+from training.command import command
 from training.nets.pi3 import MEAN, STD
 from training.nets.sam2 import SIZES, AppearanceEncoder, from_official, make_sam2, sam2_config
 from training.nets.sam2_memory import MaskFromMemory, MaskPrompt, MemoryEncoder
-from training.static_graphs import Graph, card_of_import, move_in, run_import, write_graph
+from training.static_graphs import Graph, card_of_import, import_parser, move_in, write_graph
 
 if TYPE_CHECKING:
     from transformers import Sam2VideoConfig, Sam2VideoModel
@@ -98,16 +98,15 @@ def import_sam2(checkpoint: Path, config: Sam2VideoConfig, out: Path) -> list[Pa
         return move_in(staged, out)
 
 
+@command('mos import sam2')
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog='mos import sam2', description='Published weights as graphs for the runtime.')
-    parser.add_argument('--checkpoint', type=Path, required=True, help='sam2.1_hiera_*.pt')
+    parser = import_parser('sam2', 'Published weights as graphs for the runtime.',
+                           'sam2.1_hiera_*.pt')
     parser.add_argument('--size', choices=SIZES, default='large')
-    parser.add_argument('--out', type=Path, default=Path('models'))
     given = parser.parse_args(arguments)
-    return run_import('sam2', lambda: import_sam2(given.checkpoint, sam2_config(given.size),
-                                                  given.out))
+    print(*import_sam2(given.checkpoint, sam2_config(given.size), given.out), sep='\n')
+    return 0
 
 
 if __name__ == '__main__':

@@ -16,9 +16,9 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from mos_perception.errors import MosError
 from training.baselines import BASELINES
 from training.baselines.scoring import mean_scores, score_baseline
+from training.command import command
 from training.scenes import SCENES, Clip, Preset, render_clip
 from training.scenes.catalog import AnyPreset, find_scene, scene_name
 from training.scenes.world import World, build_world
@@ -167,6 +167,7 @@ def as_markdown(rows: list[Row]) -> str:
     return '\n'.join(lines)
 
 
+@command('levels')
 def main(arguments: list[str] | None = None) -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description='Score the classical baselines on the presets.')
@@ -180,12 +181,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument('--json', type=Path)
     parser.add_argument('--write', type=Path, help='the page to write, docs/levels.md')
     given = parser.parse_args(arguments)
-    try:
-        rows = [score_preset(name, given.clips, given.seed, 'test', given.frames, given.min_pixels)
-                for name in track(given.presets, 'presets', console=Console(stderr=True))]
-    except MosError as error:
-        print(f'levels: {error}', file=sys.stderr)
-        return 1
+    rows = [score_preset(name, given.clips, given.seed, 'test', given.frames, given.min_pixels)
+            for name in track(given.presets, 'presets', console=Console(stderr=True))]
     table = as_markdown(rows)
     settings = (
         f'{given.clips} clips of split test (`other`: split other) per preset, '

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import os
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from mos_perception.engine.card import (
 from mos_perception.engine.interface import TensorSpec
 from mos_perception.engine.model_files import HEAD
 from mos_perception.engine.ort import OrtEngine
-from mos_perception.errors import EngineError, MosError
+from mos_perception.errors import EngineError
 from mos_perception.motion.history import FrameWindow
 from training.onnx_files import OPSET, without_traces
 
@@ -111,17 +111,13 @@ def move_in(staged: Path, out: Path) -> list[Path]:
     return [out / path.name for path in found]
 
 
-def run_import(what: str, make: Callable[[], list[Path]]) -> int:
-    """The end of every `mos import`: print the paths it made, or one line of what is wrong; the
-    exit code.
-    """
-    try:
-        for path in make():
-            print(path)
-    except (MosError, OSError) as error:
-        print(f'mos import {what}: {error}', file=sys.stderr)
-        return 1
-    return 0
+def import_parser(what: str, description: str,
+                  checkpoint: str | None = None) -> argparse.ArgumentParser:
+    """The arguments of every `mos import`; `checkpoint`: which file that is."""
+    parser = argparse.ArgumentParser(prog=f'mos import {what}', description=description)
+    parser.add_argument('--checkpoint', type=Path, required=True, help=checkpoint)
+    parser.add_argument('--out', type=Path, default=Path('models'))
+    return parser
 
 
 def _specs(values: Sequence[onnx.ValueInfoProto]) -> tuple[TensorSpec, ...]:

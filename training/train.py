@@ -19,7 +19,8 @@ from pathlib import Path
 
 import torch
 
-from mos_perception.errors import ConfigError, MosError
+from mos_perception.errors import ConfigError
+from training.command import command
 from training.datasets.frame_pairs import PairSet
 from training.datasets.online import OnlineSet
 from training.datasets.packed import PackedSet
@@ -86,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+@command('training')
 def main(arguments: list[str] | None = None) -> int:
     """Command line."""
     parser = _parser()
@@ -103,15 +105,11 @@ def main(arguments: list[str] | None = None) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     device = init_distributed()
     rank, _ = rank_and_world_size()
-    command = ['python -m training.train', *(sys.argv[1:] if arguments is None else arguments)]
-    try:
-        with open_data(args, replace(recipe, seed=recipe.seed + rank)) as data:
-            state = open_state(args, recipe, data, device)
-            fit(state, data, recipe, args.out, steps=args.steps, minutes=args.minutes,
-                save_minutes=args.save_minutes, command=' '.join(command))
-    except MosError as error:
-        print(f'training: {error}', file=sys.stderr)
-        return 1
+    words = ['python -m training.train', *(sys.argv[1:] if arguments is None else arguments)]
+    with open_data(args, replace(recipe, seed=recipe.seed + rank)) as data:
+        state = open_state(args, recipe, data, device)
+        fit(state, data, recipe, args.out, steps=args.steps, minutes=args.minutes,
+            save_minutes=args.save_minutes, command=' '.join(words))
     return 0
 
 

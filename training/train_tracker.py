@@ -8,25 +8,14 @@ so as if never stopped.
 
 from __future__ import annotations
 
-import argparse
-import os
-import time
-from dataclasses import asdict
-from pathlib import Path
-
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mos_perception.errors import EngineError
-from training.checkpoints import keep
 from training.nets.instance_tracker import InstanceTracker
 from training.tracker_batches import IGNORED, NOISES, Batch, Curriculum, batch
-from training.tracker_cache import Sequence, load_folder
-from training.train_video import learning_rate
-
-SAVE_EVERY_S = 60.0
+from training.tracker_cache import load_folder
+from training.tracking_run import TrackingRun, run_parser
 
 
 def unroll(network: InstanceTracker, given: Batch) -> Tensor:
@@ -62,98 +51,33 @@ def right(logits: Tensor, target: Tensor) -> float:
     return float(hits[known].float().mean()) if known.any() else float('nan')
 
 
-class Run:
-    """Network, optimizer and how far they are; saved and found again in `folder`."""
+class Run(TrackingRun):
+    """A run for embeddings of `made_for` channels."""
 
-    def __init__(self, folder: Path, channels: int, peak: float, seed: int = 0) -> None:
-        """Raises EngineError for a folder whose run is for other embeddings."""
-        self.folder, self.peak, self.seed = folder, peak, seed
-        folder.mkdir(parents=True, exist_ok=True)
-        torch.manual_seed(seed)
-        self.network = InstanceTracker(channels)
-        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=peak, weight_decay=0.05)
-        self.seconds, self.steps = 0.0, 0
-        if (folder / 'run.pt').exists():
-            state = torch.load(folder / 'run.pt', weights_only=True)
-            if state['channels'] != channels:
-                raise EngineError(f'{folder} holds a run for embeddings of {state["channels"]} '
-                                  f'channels, the data has {channels}: give another --run')
-            self.seconds, self.steps = state['seconds'], state['steps']
-            self.network.load_state_dict(state['network'])
-            self.optimizer.load_state_dict(state['optimizer'])
+    kind, key, print_every = 'tracker', 'channels', 50
+    mismatch = 'for embeddings of {} channels, the data has {}: give another --run'
 
-    def step(self, given: Batch, progress: float) -> tuple[float, float]:
-        """One step of AdamW; loss and share of right slots before it."""
-        for group in self.optimizer.param_groups:
-            group['lr'] = learning_rate(progress, self.peak)
-        self.network.train()
+    def make(self) -> InstanceTracker:
+        """A new network."""
+        return InstanceTracker(self.made_for)
+
+    def judge(self, given: Batch) -> tuple[Tensor, float]:
+        """See `TrackingRun.judge`."""
         logits = unroll(self.network, given)
-        loss = tracker_loss(logits, given.target)
-        self.optimizer.zero_grad()
-        if loss.requires_grad:
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-            self.optimizer.step()
-        self.steps += 1
-        return float(loss.detach()), right(logits.detach(), given.target)
-
-    def save(self, made: Curriculum) -> None:
-        """`run.pt` to go on from and `tracker.safetensors` to export, each whole or not there."""
-        state = {'channels': self.network.channels, 'seconds': self.seconds, 'steps': self.steps,
-                 'network': self.network.state_dict(), 'optimizer': self.optimizer.state_dict()}
-        torch.save(state, self.folder / '.run.part')
-        os.replace(self.folder / '.run.part', self.folder / 'run.pt')
-        keep(self.network, self.folder / 'tracker.safetensors',
-             {'channels': str(self.network.channels), 'steps': str(self.steps),
-              'seconds': f'{self.seconds:.0f}', 'curriculum': str(asdict(made))})
-
-
-def train(run: Run, data: list[Sequence], made: Curriculum, size: int, steps: int,
-          minutes: float) -> None:
-    """Until `steps`, or `minutes` of training where steps are 0; prints and saves on the way."""
-    clock = saved = time.monotonic()
-    means: list[tuple[float, float]] = []
-
-    def progress() -> float:
-        return run.steps / steps if steps else run.seconds / (60 * minutes)
-
-    while progress() < 1:
-        rng = np.random.default_rng([run.seed, run.steps])
-        means.append(run.step(batch(data, made, rng, size), progress()))
-        now = time.monotonic()
-        run.seconds, clock = run.seconds + now - clock, now
-        if run.steps % 50 == 0 or progress() >= 1:
-            loss, share = np.nanmean(means, 0)
-            means.clear()
-            print(f'step {run.steps} {run.seconds:.0f} s loss {loss:.4f} right {share:.4f}',
-                  flush=True)
-        if now - saved > SAVE_EVERY_S:
-            run.save(made)
-            saved = now
-    run.save(made)
+        return tracker_loss(logits, given.target), right(logits.detach(), given.target)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description='Train the referring tracker on cached queries.')
-    parser.add_argument('--data', type=Path, nargs='+', required=True,
-                        help='folders of training.tracker_cache')
-    parser.add_argument('--run', type=Path, required=True)
-    length = parser.add_mutually_exclusive_group()
-    length.add_argument('--minutes', type=float, default=15.0)
-    length.add_argument('--steps', type=int, default=0)
-    parser.add_argument('--batch', type=int, default=16)
-    parser.add_argument('--learning-rate', type=float, default=1e-3)
+    parser = run_parser('Train the referring tracker on cached queries.', batch=16)
     parser.add_argument('--noise', choices=NOISES, default=Curriculum().noise)
-    parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--threads', type=int, default=1)
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
     data = load_folder(given.data)
-    run = Run(given.run, data[0].frames[0].embeddings.shape[1], given.learning_rate, given.seed)
-    made = Curriculum(noise=given.noise)
+    run = Run(given.run, data[0].frames[0].embeddings.shape[1], Curriculum(noise=given.noise),
+              given.learning_rate, given.seed)
     print(f'{len(data)} sequences, {sum(len(one.frames) for one in data)} frames')
-    train(run, data, made, given.batch, given.steps, given.minutes)
+    run.train(lambda rng: batch(data, run.curriculum, rng, given.batch), given.steps, given.minutes)
 
 
 if __name__ == '__main__':

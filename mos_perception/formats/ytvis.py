@@ -11,6 +11,7 @@ There are no times: frames are 1 / fps apart from 1 s on, unless our extra `stam
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +52,17 @@ def images_folder(file: Path) -> Path:
 
 
 def videos(file: Path) -> dict[str, Video]:
-    """Video records by 'split/folder'. Raises DatasetError."""
+    """Video records by 'split/folder'. Raises DatasetError, also where two share folder or id."""
     with naming(file):
         split = images_folder(file).parent.name
-        found = (video for video in read_json(file)['videos'] if video.get('file_names'))
-        return {f'{split}/{video["file_names"][0].split("/")[0]}': video for video in found}
+        found = [video for video in read_json(file)['videos'] if video.get('file_names')]
+        folders = [video['file_names'][0].split('/')[0] for video in found]
+        for what, values in (('folder', folders), ('id', [video['id'] for video in found])):
+            for value, count in Counter(values).items():
+                if count > 1:
+                    raise DatasetError(f'{file} has {count} videos of {what} {value!r}: each must '
+                                       'have its own; rename or remove all but one')
+        return {f'{split}/{folder}': video for folder, video in zip(folders, found)}
 
 
 def read(path: str | Path, name: str = '', fps: float = FPS) -> Sequence:
@@ -129,6 +136,7 @@ def inspect(path: Path, report: Report) -> None:
             if lost:
                 report.add('annotation-without-mask', file,
                            f'annotations of unknown videos {sorted(lost)}')
+            videos(file)  # which refuses two of one folder or id
 
 
 def _inspect_video(file: Path, annotations: dict[str, Any], video: Video, report: Report) -> None:

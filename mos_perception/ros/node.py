@@ -9,7 +9,6 @@ inference.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -236,7 +235,3 @@ def _undo(steps: list[Callable[[], Any]]) -> None:
 def main(args: list[str] | None = None) -> int:
     """See `process.run`; `dimos_node` begins in `__main__.py`."""
     return run(MosNode, args)
-
-
-if __name__ == '__main__':
-    sys.exit(main())

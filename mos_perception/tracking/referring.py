@@ -19,6 +19,7 @@ from mos_perception.engine.card import ModelCard, embedding_channels
 from mos_perception.engine.interface import Engine
 from mos_perception.engine.model_files import find_model
 from mos_perception.errors import EngineError
+from mos_perception.models.outputs import softmax
 from mos_perception.tracking.hungarian import assign
 from mos_perception.tracking.lifecycle import Track, TrackStore
 from mos_perception.tracking.tokens import Tokens, first_guess, joined, pairs, places, tokens
@@ -160,8 +161,7 @@ def expected(tracks: list[Track], size: tuple[int, int], stamp_ns: int) -> np.nd
 
 def probabilities(logits: np.ndarray, least: float = LEAST) -> np.ndarray:
     """(M, N) of logits (M, N + 1), the last one "none"; -inf where below `least`."""
-    powers = np.exp(logits - logits.max(1, keepdims=True))
-    shares = (powers / powers.sum(1, keepdims=True))[:, :-1]
+    shares = softmax(logits)[:, :-1]
     return np.where(shares >= least, shares, -np.inf)
 
 

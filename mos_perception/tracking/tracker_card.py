@@ -13,20 +13,15 @@ from mos_perception.engine.interface import Engine, TensorSpec
 from mos_perception.errors import EngineError
 from mos_perception.tracking.tokens import PAIR, PLACE, width
 
-Card = TypeVar('Card', 'TrackerCard', 'RefinerCard')
-
 
 @dataclass(frozen=True)
-class TrackerCard:
-    """What a tracker's file needs and is: `embeddings` channels of the models it is for, `width` of
-    a slot.
-    """
+class TrackingCard:
+    """What both cards say: `kind` of the file, `width` of a slot."""
 
-    kind: ClassVar[str] = 'tracker'
+    kind: ClassVar[str]
     id: str
     file: str
     sha256: str
-    embeddings: int
     width: int
     training: dict[str, Any]
     scores: dict[str, Any]
@@ -34,20 +29,24 @@ class TrackerCard:
 
 
 @dataclass(frozen=True)
-class RefinerCard:
+class TrackerCard(TrackingCard):
+    """What a tracker's file needs and is: `embeddings` channels of the models it is for."""
+
+    kind: ClassVar[str] = 'tracker'
+    embeddings: int
+
+
+@dataclass(frozen=True)
+class RefinerCard(TrackingCard):
     """What a refiner's file needs and is: `tracker` is the sha256 of the file of the tracker that
-    it was trained behind, `width` that of a slot.
+    it was trained behind.
     """
 
     kind: ClassVar[str] = 'refiner'
-    id: str
-    file: str
-    sha256: str
     tracker: str
-    width: int
-    training: dict[str, Any]
-    scores: dict[str, Any]
-    licence: str
+
+
+Card = TypeVar('Card', bound=TrackingCard)
 
 
 def load_tracker_card(path: Path) -> TrackerCard:
@@ -86,7 +85,7 @@ def check_tracker(card: TrackerCard, engine: Engine) -> None:
     check_tensors(card, tensors(card.embeddings, card.width), engine)
 
 
-def check_tensors(card: TrackerCard | RefinerCard,
+def check_tensors(card: TrackingCard,
                   expected: tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]],
                   engine: Engine) -> None:
     """Raise EngineError unless the graph has these inputs and outputs."""

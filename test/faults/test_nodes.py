@@ -144,7 +144,7 @@ def test_fault_30_the_disk_is_full(rig, tmp_path):
     28, 'SIGTERM in the middle of a flood',
     'the process ends within seconds, exit code 0, without a traceback or a process left')
 def test_fault_28_shutdown_in_a_flood(ros, start, tiny_model):
-    process = start('node', '--ros-args', '-p', f'model:={tiny_model}', '-p',
+    process = start('ros', '--ros-args', '-p', f'model:={tiny_model}', '-p',
                     'force_inference:=true')
     client = rclpy.create_node('feeder')
     images = client.create_publisher(Image, '/image', qos.playback(50))

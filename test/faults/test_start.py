@@ -45,7 +45,7 @@ def test_fault_20_no_gpu(rig, start, tiny_model):
     begin = time.monotonic()
     assert bench.node.trigger_configure() == TransitionCallbackReturn.FAILURE
     assert time.monotonic() - begin < 5
-    node = start('node', '--ros-args', '-p', f'model:={tiny_model}', '-p', 'backend:=tensorrt')
+    node = start('ros', '--ros-args', '-p', f'model:={tiny_model}', '-p', 'backend:=tensorrt')
     text, _ = node.communicate(timeout=LAST_S)
     assert node.returncode == EXIT_AUTOSTART == 1
     assert text.count('cannot configure: ') == 1 and 'Traceback' not in text

@@ -242,13 +242,13 @@ def rig(ros: None, tiny_model: str) -> Iterator[Callable[..., Rig]]:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen]]:
-    """Starts executables of the package as processes; ends them."""
+    """Starts executables of the package, by their module, as processes; ends them."""
     made = []
 
     def run(module: str, *arguments: str) -> subprocess.Popen:
         made.append(
             subprocess.Popen(
-                [sys.executable, '-m', f'mos_perception.ros.{module}', *arguments],
+                [sys.executable, '-m', f'mos_perception.{module}', *arguments],
                 text=True,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

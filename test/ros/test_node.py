@@ -240,7 +240,7 @@ def test_configure_again_after_cleanup(rig):
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_process_ends_on_a_signal(start, tiny_model, number):
-    process = start('node', '--ros-args', '-p', f'model:={tiny_model}', '-r', '__ns:=/robot1')
+    process = start('ros', '--ros-args', '-p', f'model:={tiny_model}', '-r', '__ns:=/robot1')
     lines = []
     for line in process.stdout:
         lines.append(line)

@@ -78,20 +78,20 @@ def test_live_threshold_changes_results(rig):
 @pytest.mark.fault(32, 'a parameter nobody knows',
                    'said, with the nearest that there is')
 def test_unknown_parameter_names_the_nearest(start, tiny_model):
-    node = start('node', '--ros-args', '-p', f'model:={tiny_model}', '-p', 'score_treshold:=0.5')
+    node = start('ros', '--ros-args', '-p', f'model:={tiny_model}', '-p', 'score_treshold:=0.5')
     line = next(line for line in node.stdout if 'score_treshold' in line)
     assert "did you mean 'score_threshold'" in line
 
 
 def test_out_of_range_ends_with_one_line(start):
-    node = start('node', '--ros-args', '-p', 'score_threshold:=3.0')
+    node = start('ros', '--ros-args', '-p', 'score_threshold:=3.0')
     text, _ = node.communicate(timeout=LAST_S)
     assert node.returncode == 2 and text.strip().count('\n') == 0, text
     assert 'score_threshold is 3.0: must be within [-1.0, 1.0]' in text
 
 
 def test_missing_model_ends_with_one_line(start):
-    node = start('node', '--ros-args', '-p', 'model:=no_such_model')
+    node = start('ros', '--ros-args', '-p', 'model:=no_such_model')
     text, _ = node.communicate(timeout=LAST_S)
     assert (
         node.returncode == 1 and "no model 'no_such_model'" in text and 'Traceback' not in text
@@ -103,6 +103,6 @@ def test_missing_model_ends_with_one_line(start):
 def test_corrupt_parameter_file_ends_with_one_line(start, tmp_path):
     path = tmp_path / 'bad.yaml'
     path.write_text('/**:\n  ros__parameters: [unclosed\n')
-    node = start('node', '--ros-args', '--params-file', str(path))
+    node = start('ros', '--ros-args', '--params-file', str(path))
     text, _ = node.communicate(timeout=LAST_S)
     assert node.returncode == 2 and 'bad.yaml' in text and 'Traceback' not in text, text

@@ -41,9 +41,10 @@ def contents(path: Path, topic: str) -> list[bytes]:
 
 def test_recorded_bytes_equal_played_bytes(bag, tmp_path, start):
     recorder = start(
-        'recorder', '--out', str(tmp_path / 'out'), '--count', str(2 * COUNT), '/image', '/events'
+        'ros.recorder', '--out', str(tmp_path / 'out'), '--count', str(2 * COUNT), '/image',
+        '/events'
     )
-    player = start('player', str(bag), '--topics', '/image', '/events', '--rate', '2')
+    player = start('ros.player', str(bag), '--topics', '/image', '/events', '--rate', '2')
     text, _ = player.communicate(timeout=LAST_S)
     assert player.returncode == 0, text
     assert (
@@ -64,9 +65,9 @@ def test_recorded_bytes_equal_played_bytes(bag, tmp_path, start):
 
 def test_clock_and_idle_timeout(bag, start, tmp_path):
     recorder = start(
-        'recorder', '--out', str(tmp_path / 'out'), '--idle-timeout', '1', '/image', '/clock'
+        'ros.recorder', '--out', str(tmp_path / 'out'), '--idle-timeout', '1', '/image', '/clock'
     )
-    player = start('player', str(bag), '--clock', '--wait-for-subscribers', '1')
+    player = start('ros.player', str(bag), '--clock', '--wait-for-subscribers', '1')
     assert player.wait(LAST_S) == 0 and recorder.wait(LAST_S) == 0
     with open_bag(tmp_path / 'out') as found:
         counts = {topic.name: topic.count for topic in found.topics}
@@ -97,38 +98,38 @@ def test_schedule_is_absolute(bag, ros):
 
 
 def test_nobody_listens(bag, start):
-    player = start('player', str(bag), '--topics', '/image', '--wait-timeout', '0.5')
+    player = start('ros.player', str(bag), '--topics', '/image', '--wait-timeout', '0.5')
     text, _ = player.communicate(timeout=LAST_S)
     assert player.returncode == 1 and 'nobody subscribed to /image within 0.5 s' in text
     player = start(
-        'player', str(bag), '--wait-for-subscribers', '0', '--start-delay', '0', '--rate', '10'
+        'ros.player', str(bag), '--wait-for-subscribers', '0', '--start-delay', '0', '--rate', '10'
     )
     assert player.wait(LAST_S) == 0
 
 
 def test_missing_topic_and_missing_bag(bag, start):
-    player = start('player', str(bag), '--topics', '/imge')
+    player = start('ros.player', str(bag), '--topics', '/imge')
     text, _ = player.communicate(timeout=LAST_S)
     assert (
         player.returncode == 1
         and 'no topic /imge' in text
         and '/image (sensor_msgs/msg/Image, 20)' in text
     )
-    player = start('player', str(bag / 'nothing'))
+    player = start('ros.player', str(bag / 'nothing'))
     text, _ = player.communicate(timeout=LAST_S)
     assert player.returncode == 1 and 'no such bag' in text and 'Traceback' not in text
 
 
 def test_recorder_refuses_an_existing_bag(bag, start):
-    recorder = start('recorder', '--out', str(bag), '/image')
+    recorder = start('ros.recorder', '--out', str(bag), '/image')
     text, _ = recorder.communicate(timeout=LAST_S)
     assert recorder.returncode == 1 and 'exists' in text and 'Traceback' not in text
 
 
 def test_player_node_recorder(bag, tmp_path, start, tiny_model, ros, messages):
-    node = start('node', '--ros-args', '-p', f'model:={tiny_model}')
+    node = start('ros', '--ros-args', '-p', f'model:={tiny_model}')
     outputs = ['/mos_perception/instances', '/mos_perception/tracks']
-    recorder = start('recorder', '--out', str(tmp_path / 'out'), *outputs)
+    recorder = start('ros.recorder', '--out', str(tmp_path / 'out'), *outputs)
     missing, answered, last = set(outputs), [], messages.START_NS + COUNT * messages.FRAME_NS
     while missing:
         line = recorder.stdout.readline()
@@ -141,7 +142,7 @@ def test_player_node_recorder(bag, tmp_path, start, tiny_model, ros, messages):
     def last_frame_answered() -> bool:
         rclpy.spin_once(watcher, timeout_sec=0.1)
         return last in answered
-    player = start('player', str(bag), '--topics', '/image', '/events', '--rate', '0.25')
+    player = start('ros.player', str(bag), '--topics', '/image', '/events', '--rate', '0.25')
     assert wait_until(last_frame_answered)
     text, _ = player.communicate(timeout=LAST_S)
     assert player.returncode == 0, text

@@ -9,18 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from mos_perception.errors import ConfigError, DatasetError
-from training.cold_start import (
-    LEAST_PX,
-    Finder,
-    Pairs,
-    cache,
-    hypotheses,
-    label,
-    main,
-    parts,
-    score,
-)
-from training.datasets.frame_pairs import pack_pairs
+from training.cold_start import LEAST_PX, Finder, cache, hypotheses, label, main, parts, score
+from training.datasets.frame_pairs import PairSet, pack_pairs
 from training.evaluate_mosis import COLUMNS, evaluate_runs, load_network
 from training.nets.gmos_nano import MOVABLE, GmosNanoConfig
 from training.scenes.moving_shapes import THESIS
@@ -113,7 +103,7 @@ def pairs(tmp_path_factory):
 
 
 def test_its_labels_are_worth_something_and_train_a_network(pairs, tmp_path, capsys):
-    values = score(Pairs(pairs))
+    values = score(PairSet(pairs))
     assert values[1] > 0.25  # AP50
     assert main(['--data', str(pairs), '--out', str(tmp_path / 'cold'), '--score']) == 0
     assert 'AP50' in capsys.readouterr().out
@@ -128,18 +118,19 @@ def test_its_labels_are_worth_something_and_train_a_network(pairs, tmp_path, cap
 
 
 def test_the_truth_can_be_cached_instead_and_shards_stay(pairs, tmp_path):
-    cache(Pairs(pairs), tmp_path, truth=True)
+    cache(PairSet(pairs), tmp_path, truth=True)
     path = tmp_path / 'cold0000.label.npy'
     labels, written = np.load(path), path.stat().st_mtime_ns
     ids = np.load(pairs / 'ids.npy')
     np.testing.assert_array_equal(labels[0, ::2, ::2] > 0, ids[0, 1] > 0)
-    cache(Pairs(pairs), tmp_path, truth=True)
+    cache(PairSet(pairs), tmp_path, truth=True)
     assert path.stat().st_mtime_ns == written
 
 
 def test_what_is_no_set_is_refused(tmp_path, capsys):
     with pytest.raises(DatasetError, match='no set of frame pairs'):
-        Pairs(tmp_path)
+        PairSet(tmp_path)
+    (tmp_path / 'set.json').write_text('{"about": "another"}')
     assert main(['--data', str(tmp_path), '--score']) == 1
     assert 'training.datasets.frame_pairs' in capsys.readouterr().err
 

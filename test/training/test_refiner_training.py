@@ -129,17 +129,18 @@ def test_a_run_goes_on_as_if_never_stopped(tmp_path, tracker):
     command = ['--data', str(tmp_path), '--batch', '2', '--windows', '3', '--steps']
     main([*command, '4', '--run', str(tmp_path / 'one')])
     pool = Pool(load_sources([tmp_path]), tracker, CURRICULUM, 3, 0)
-    run = Run(tmp_path / 'two', tracker.card.sha256, 1e-3)
+    run = Run(tmp_path / 'two', tracker.card.sha256, CURRICULUM, 1e-3)
     for step in range(2):
         run.step(pool.batch(np.random.default_rng([0, step]), 2), step / 4)
     run.save()
     main([*command, '4', '--run', str(tmp_path / 'two')])
-    one, two = (Run(tmp_path / name, tracker.card.sha256, 1e-3) for name in ('one', 'two'))
+    one, two = (Run(tmp_path / name, tracker.card.sha256, CURRICULUM, 1e-3)
+                for name in ('one', 'two'))
     assert one.steps == two.steps == 4
     for a, b in zip(one.network.parameters(), two.network.parameters()):
         assert (a == b).all()
     with pytest.raises(EngineError, match='holds a run behind a tracker of sha256'):
-        Run(tmp_path / 'one', '0' * 64, 1e-3)
+        Run(tmp_path / 'one', '0' * 64, CURRICULUM, 1e-3)
     with pytest.raises(DatasetError, match='no \\*.npz in .*training.tracker_cache'):
         load_sources([tmp_path / 'one'])
 
@@ -147,7 +148,7 @@ def test_a_run_goes_on_as_if_never_stopped(tmp_path, tracker):
 def test_overfits_a_window(tmp_path, tracker):
     made = window(Source(passing(), frozenset({1})), tracker, PLAIN, np.random.default_rng(0))
     given = collate([made])
-    run = Run(tmp_path, tracker.card.sha256, 5e-3)
+    run = Run(tmp_path, tracker.card.sha256, CURRICULUM, 5e-3)
     first, _ = run.step(given, 0.1)
     for _ in range(40):
         loss, share = run.step(given, 0.1)

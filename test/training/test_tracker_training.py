@@ -131,21 +131,21 @@ def test_a_run_goes_on_as_if_never_stopped(tmp_path):
     passing().save(tmp_path / 'a.npz')
     command = ['--data', str(tmp_path), '--batch', '2', '--steps']
     main([*command, '4', '--run', str(tmp_path / 'one')])
-    run = Run(tmp_path / 'two', 4, 1e-3)
+    run = Run(tmp_path / 'two', 4, Curriculum(), 1e-3)
     for step in range(2):
         run.step(batch([passing()], Curriculum(), np.random.default_rng([0, step]), 2), step / 4)
-    run.save(Curriculum())
+    run.save()
     main([*command, '4', '--run', str(tmp_path / 'two')])
-    one, two = (Run(tmp_path / name, 4, 1e-3) for name in ('one', 'two'))
+    one, two = (Run(tmp_path / name, 4, Curriculum(), 1e-3) for name in ('one', 'two'))
     assert one.steps == two.steps == 4
     for a, b in zip(one.network.parameters(), two.network.parameters()):
         assert (a == b).all()
     with pytest.raises(EngineError, match='embeddings of 4 channels, the data has 7'):
-        Run(tmp_path / 'one', 7, 1e-3)
+        Run(tmp_path / 'one', 7, Curriculum(), 1e-3)
 
 
 def test_overfits_objects_that_go_through_each_other(tmp_path):
-    run = Run(tmp_path, 4, 1e-2)
+    run = Run(tmp_path, 4, Curriculum(), 1e-2)
     made = batch([passing()], dataclasses.replace(PLAIN, flow=0), np.random.default_rng(0), 1)
     first, _ = run.step(made, 0.1)
     for _ in range(40):

@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from mos_perception.errors import UnsafeFileError
+from mos_perception.errors import DatasetError, UnsafeFileError
 from mos_perception.formats import module
+from mos_perception.formats.check import check_data
 from mos_perception.formats.files import read_npz
 from mos_perception.formats.image_files import palette_colours, read_indexed, write_indexed
 
@@ -187,6 +188,18 @@ def test_ytvis_by_hand(tmp_path):
     assert found.ids[0].tolist() == [[0] * 4] * 3
     assert found.ids[1].tolist() == [[0] * 4, [4000, 0, 0, 0], [4000, 0, 0, 0]]
     assert found.boxes == ({}, {4000: (0, 1, 1, 3)})
+
+
+@pytest.mark.parametrize('key, says', [('id', 'id 9'), ('file_names', "folder 'abc'")])
+def test_two_ytvis_videos_of_one_folder_or_id_are_refused(tmp_path, key, says):
+    (tmp_path / 'JPEGImages').mkdir()
+    first = {'id': 9, 'width': 4, 'height': 3, 'length': 1, 'file_names': ['abc/00000.jpg']}
+    second = {**first, 'id': 8, 'file_names': ['xyz/00000.jpg'], key: first[key]}
+    (tmp_path / 'instances.json').write_text(json.dumps({'videos': [first, second]}))
+    for reader in (module('ytvis').find, module('ytvis').read):
+        with pytest.raises(DatasetError, match=f'instances.json has 2 videos of {says}: each must'):
+            reader(tmp_path)
+    assert any(says in one.detail for one in check_data(tmp_path, 'ytvis'))
 
 
 def test_dimos_by_hand(tmp_path):

@@ -20,7 +20,8 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from mos_perception.errors import DatasetError, MosError
+from mos_perception.errors import DatasetError
+from training.command import command
 from training.datasets.mosis2d_wrappers import boxes_of
 from training.datasets.source import Source
 from training.recipes_mosis import MosisRecipe
@@ -82,20 +83,26 @@ def pack_pairs(preset: Preset2D, videos: int, folder: Path, seed: int = 0,
 
 
 class PairSet(Source):
-    """A packed set of pairs, open for reading."""
+    """A packed set of pairs, open for reading: `frames`, `ids`, and `min_visible` px, from which
+    an object counts.
+    """
 
     recipe: MosisRecipe
 
-    def __init__(self, folder: Path, recipe: MosisRecipe) -> None:
-        """Raises DatasetError: no such set, or frames of another size than the recipe's."""
+    def __init__(self, folder: Path, recipe: MosisRecipe | None = None) -> None:
+        """Without a recipe nothing can be drawn. Raises DatasetError: no such set, or frames of
+        another size than the recipe's.
+        """
         try:
             metadata = json.loads((folder / _METADATA).read_text())
-            self._frames, self._ids, self._flow = (np.load(folder / f'{name}.npy', mmap_mode='r')
-                                                   for name in ('frames', 'ids', 'flow'))
-        except (OSError, ValueError) as error:
+            self.about, self.min_visible = metadata['about'], metadata['min_visible']
+            self.frames, self.ids, self._flow = (np.load(folder / f'{name}.npy', mmap_mode='r')
+                                                 for name in ('frames', 'ids', 'flow'))
+        except (OSError, ValueError, KeyError) as error:
             raise DatasetError(f'{folder} is no set of frame pairs ({error}): make one with '
                                'python -m training.datasets.frame_pairs') from error
-        self.about, self._min_visible = metadata['about'], metadata['min_visible']
+        if recipe is None:
+            return
         self.recipe, self.seed = recipe, recipe.seed
         if self.size != recipe.size:
             raise DatasetError(f'the frames in {folder} are {self.size}, {recipe.name} takes '
@@ -104,17 +111,22 @@ class PairSet(Source):
     @property
     def size(self) -> tuple[int, int]:
         """(height, width) of the frames."""
-        return self._frames.shape[2:4]
+        return self.frames.shape[2:4]
 
     @property
     def videos(self) -> int:
         """Their number."""
-        return len(self._frames)
+        return len(self.frames)
 
     @property
     def pairs(self) -> int:
         """How many a video has."""
-        return self._frames.shape[1] - 1
+        return self.frames.shape[1] - 1
+
+    @property
+    def middles(self) -> list[tuple[int, int]]:
+        """(video, frame) of every frame that has one before and one after it."""
+        return [(video, t) for video in range(self.videos) for t in range(1, self.pairs)]
 
     def draw(self, step: int) -> PairBatch:
         """The pairs of a step, mirrored at random along both axes."""
@@ -129,15 +141,15 @@ class PairSet(Source):
         firsts, seconds, flows, masks = [], [], [], []
         for (video, t), turned in zip(places, mirrored):
             flow = torch.from_numpy(self._flow[video, t].astype(np.float32))
-            ids = torch.from_numpy(self._ids[video, t].copy())
-            pair = torch.from_numpy(self._frames[video, t:t + 2].copy())
+            ids = torch.from_numpy(self.ids[video, t].copy())
+            pair = torch.from_numpy(self.frames[video, t:t + 2].copy())
             pair = pair.permute(0, 3, 1, 2) / 255
             axes = [-1 - axis for axis in range(2) if turned[axis]]
             flow = flow * (1 - 2 * torch.from_numpy(turned).float())[:, None, None]
             pair, ids, flow = (value.flip(axes) for value in (pair, ids, flow))
             areas = torch.bincount(ids.flatten().long())
             areas[0] = 0
-            objects = torch.nonzero(areas >= self._min_visible).flatten()
+            objects = torch.nonzero(areas >= self.min_visible).flatten()
             firsts.append(pair[0])
             seconds.append(pair[1])
             flows.append(flow)
@@ -146,6 +158,7 @@ class PairSet(Source):
                          [boxes_of(mask) for mask in masks])
 
 
+@command('frame_pairs')
 def main(arguments: list[str] | None = None) -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description='Render pairs of frames of the thesis\' scenes.')
@@ -158,13 +171,9 @@ def main(arguments: list[str] | None = None) -> int:
     option('--seed', type=int, default=0, help='of the first video')
     option('--out', type=Path, required=True)
     args = parser.parse_args(arguments)
-    try:
-        preset = replace(THESIS, frames=args.frames, objects=tuple(args.objects),
-                         shapes=tuple(args.shapes))
-        pack_pairs(preset, args.videos, args.out, args.seed, args.split)
-    except MosError as error:
-        print(f'frame_pairs: {error}', file=sys.stderr)
-        return 1
+    preset = replace(THESIS, frames=args.frames, objects=tuple(args.objects),
+                     shapes=tuple(args.shapes))
+    pack_pairs(preset, args.videos, args.out, args.seed, args.split)
     return 0
 
 
