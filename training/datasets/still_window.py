@@ -17,13 +17,14 @@ _SMALLER = 0.9
 
 
 def still_window(image: np.ndarray, rng: np.random.Generator, frames: int = 5) -> list[np.ndarray]:
-    """`frames` views of an image (H, W, 3) uint8, each (H, W, 3); the middle one looks straight
+    """`frames` views of an image (H, W, 3), each (H, W, 3); the middle one looks straight
     ahead.
     """
     size = image.shape[:2]
     times = np.linspace(-1, 1, frames)[:, None]
     # steady, and faster or slower on the way
-    angles = rng.uniform(-1, 1, 3) * MOST * times + 0.3 * rng.uniform(-1, 1, 3) * MOST * times ** 2
+    steady, changing = rng.uniform(-1, 1, (2, 3))
+    angles = MOST * (0.8 * steady * times + 0.2 * changing * times ** 2)
     while not all(inside(homography(turn, size), size) for turn in angles):
         angles *= _SMALLER
     return [cv2.warpPerspective(image, homography(turn, size), size[::-1],
