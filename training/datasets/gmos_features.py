@@ -4,7 +4,7 @@
 FOLDER` encodes a window of each clip of some folders of `training.scenes.cache`, `--passes` of
 them. A command that was stopped goes on where it was.
 
-A sample is one file: the four feature maps in int8, each channel by its own greatest value (5.5 MB
+A sample is one file: the four feature maps in int8, each channel by its own greatest value (5.6 MB
 at the published sizes, half of float16; off by 1/254 of that value at most), the label and how
 certain it is. As the encoders are frozen, augmentation comes before them: another pass is another
 frame of the clip, mirrored or not, or one picture of it under a moving camera (`still_window`).

@@ -61,7 +61,9 @@ class _Pairs:
 
 def gmos_losses(network: nn.Module, batch: GmosBatch, recipe: GmosRecipe,
                 progress: float = 1.0) -> dict[str, Tensor]:
-    """The weighted loss terms of a batch; `progress` in [0, 1] of the run."""
+    """The weighted loss terms of a batch; `progress` in [0, 1] of the run. In float32, as the
+    published head runs.
+    """
     outputs = network(*batch.features())
     return objective(outputs, batch.labels, batch.certain, recipe.weights, progress)
 
