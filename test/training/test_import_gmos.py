@@ -3,6 +3,7 @@
 `goldens/sam2.json` has the official code's keys and numbers: see `training.parity_sam2`.
 """
 
+import dataclasses
 import json
 import logging
 from itertools import islice
@@ -127,8 +128,9 @@ def test_official_files_become_graphs_with_cards(official_files, tmp_path, name,
 def test_from_the_encoders_files_over_a_run_to_graphs(official_files, tmp_path, monkeypatch):
     """What who has the weights does: features, training, import of the run."""
     monkeypatch.setattr('training.nets.sam2.sam2_config', lambda size: parity_sam2.tiny_config())
-    recipe, run = GmosRecipe('gmos', net=GMOS, geometry=PI3, batch=2), tmp_path / 'run'
-    files = files_of(official_files, 'gmos') | {'gmos': run}
+    run, net = tmp_path / 'run', dataclasses.replace(GMOS, queries=0)
+    recipe = GmosRecipe('gmos_s', net=net, geometry=PI3, batch=2)
+    files = files_of(official_files, 'gmos_s') | {'gmos': run}
     encoders, about = open_encoders(recipe, files['pi3'], files['sam2'], 'large', 'cpu')
     assert about.startswith('pi3.pth (sha256 ') and about.endswith('SAM 2.1 large')
     ids = np.zeros((8, 56, 84), np.uint16)
@@ -140,10 +142,10 @@ def test_from_the_encoders_files_over_a_run_to_graphs(official_files, tmp_path, 
     run.mkdir()
     trained = fit(start(recipe), GmosSet(tmp_path / 'set', recipe), recipe, run, steps=2).network
     import_gmos.import_gmos(files, networks(), tmp_path / 'models')
-    card = load_card(tmp_path / 'models' / 'gmos_head.onnx')
+    card = load_card(tmp_path / 'models' / 'gmos_s_head.onnx')
     assert card.licence == import_gmos.OWN_LICENCE
     assert max(card.training['onnx_difference'].values()) <= 1e-4
-    kept = load_file(tmp_path / 'models' / 'gmos.safetensors')
+    kept = load_file(tmp_path / 'models' / 'gmos_s.safetensors')
     assert all(torch.equal(value, trained.state_dict()[key]) for key, value in kept.items())
 
 
