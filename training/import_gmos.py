@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mos_perception.engine.card import ImageSpec
@@ -34,6 +35,7 @@ from training.nets.gmos_s import GmosS
 from training.nets.gmos_whole import GEOMETRY_LICENCES, TARGET, WholeGmos
 from training.nets.pi3 import MEAN, STD, Pi3Config, Pi3Trunk
 from training.nets.sam2 import SIZES, AppearanceEncoder, sam2_config
+from training.state import read_metadata, tensors_of
 from training.static_graphs import Graph, card_of_import, import_parser, move_in, write_graph
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
 PI3_LICENCE = f"Pi3's published weights: {GEOMETRY_LICENCES['pi3']}"
 GMOS_LICENCE = "GMOS' weights: see the terms of github.com/Jyxarthur/gmos (its code is Apache-2.0)"
+OWN_LICENCE = 'the head was trained with training.train: its licence is up to whoever did'
 FRAMES = 5
 # parts of Pi3 and Pi3X that a GMOS does not use
 _PI3_HEADS = (
@@ -87,8 +90,14 @@ class _Head(nn.Module):
 
 
 def load_head(path: Path, config: GmosConfig) -> GmosProposer | GmosS:
-    """The proposer, or GMOS-S where the checkpoint has its head. Raises MosError."""
-    state = read_state(path)
+    """The proposer, or GMOS-S where the checkpoint has its head; `path` of a checkpoint or of the
+    folder of a run of `training.train`. Raises MosError.
+    """
+    if path.is_dir():
+        metadata = read_metadata(path, 'give a checkpoint or the folder of a run')
+        state = tensors_of(load_file(path / metadata['weights']), 'net')
+    else:
+        state = read_state(path)
     network = (GmosS if 'fg_out.weight' in state else GmosProposer)(config).eval()
     take(network, state, str(path))
     return network
@@ -153,18 +162,19 @@ def import_gmos(files: dict[str, Path], networks: Networks, out: Path) -> list[P
     _log.warning('%s', PI3_LICENCE)
     whole = load_whole(files, networks)
     head, trunk, sam2 = whole.head, whole.geometry, whole.appearance.sam2
+    licences = _LICENCES | ({'gmos': OWN_LICENCE} if files['gmos'].is_dir() else {})
     name = 'gmos_s' if isinstance(head, GmosS) else 'gmos'
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix='.import') as folder:
         staged = Path(folder)
         for part, network in (('gmos', head), ('pi3', trunk), ('sam2', sam2)):
             keep(network, staged / f'{name if part == "gmos" else part}.safetensors',
-                 {'licence': _LICENCES[part], 'source': files[part].name})
+                 {'licence': licences[part], 'source': files[part].name})
         for part, graph in graphs(head, trunk, sam2).items():
             path = staged / f'{name}_{part}.onnx'
             sources = _SOURCES.get(part, ('sam2',))
             card_of_import(graph, path, write_graph(graph, path),
-                           '; '.join(_LICENCES[key] for key in sources), 'mos import gmos',
+                           '; '.join(licences[key] for key in sources), 'mos import gmos',
                            [files[key].name for key in sources])
         return move_in(staged, out)
 
@@ -173,7 +183,7 @@ def import_gmos(files: dict[str, Path], networks: Networks, out: Path) -> list[P
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
     parser = import_parser('gmos', 'Published weights as graphs for the runtime.',
-                           'of GMOS or GMOS-S')
+                           'of GMOS or GMOS-S, or the folder of a run of training.train')
     parser.add_argument('--pi3', type=Path, required=True, help='model.safetensors of Pi3')
     parser.add_argument('--sam2', type=Path, required=True, help='sam2.1_hiera_*.pt')
     parser.add_argument('--size', choices=SIZES, default='large',

@@ -26,7 +26,8 @@ from training.scenes.world import World, build_world
 SOLVABLE, UNSOLVABLE = 0.6, 0.4
 # frames that the baselines see before scoring begins: background subtraction needs them
 WARM_UP = 12
-_NO_TABLE = ('demo', 'still', 'video', 'video-still')  # for a bag, for false alarms, without events
+# for a bag, for false alarms, without events
+_NO_TABLE = ('demo', 'still', 'video', 'video-still', 'video-long')
 _ABOUT = """# Levels: what the classical baselines score
 
 Written by `python -m training.levels --write docs/levels.md`; the difficulty factors are in

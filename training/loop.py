@@ -16,19 +16,23 @@ from torch import Tensor, nn
 
 from mos_perception.errors import MosError
 from training.datasets.frame_pairs import PairBatch
+from training.datasets.gmos_features import GmosBatch
 from training.datasets.source import Batch, Source
 from training.distributed import average_gradients, broadcast, rank_and_world_size
 from training.losses.alignment import alignment_losses
 from training.losses.flow import flow_loss, true_flow_loss
+from training.losses.gmos_whole import gmos_losses
 from training.losses.masks import foreground_loss, instance_losses
 from training.losses.pairs import pair_losses
 from training.metrics_logger import MetricsLogger, format_metrics
 from training.nets.alignment import Alignment
 from training.optimizer import one_cycle, set_learning_rate
 from training.recipes import Training
+from training.recipes_gmos import GmosRecipe
 from training.recipes_mosis import MosisRecipe
 from training.state import State, save
 
+AnyBatch = Batch | PairBatch | GmosBatch
 _REMEDY = 'resume from the last checkpoint with a lower learning rate'
 
 
@@ -36,7 +40,7 @@ class TrainingError(MosError):
     """A training step that must not be applied."""
 
 
-def losses(network: nn.Module, batch: Batch | PairBatch, recipe: Training,
+def losses(network: nn.Module, batch: AnyBatch, recipe: Training,
            alignment: Alignment | None = None, progress: float = 0.0) -> dict[str, Tensor]:
     """The weighted loss terms of a batch; their sum is minimised.
 
@@ -45,6 +49,8 @@ def losses(network: nn.Module, batch: Batch | PairBatch, recipe: Training,
     """
     if isinstance(recipe, MosisRecipe):
         return pair_losses(network, batch, recipe)
+    if isinstance(recipe, GmosRecipe):
+        return gmos_losses(network, batch, recipe, progress)
     with torch.autocast(batch.image.device.type, torch.bfloat16, enabled=batch.image.is_cuda):
         outputs = network(batch.image, batch.voxel, batch.evidence)
     outputs = {name: value.float() for name, value in outputs.items()}
@@ -78,7 +84,7 @@ def has_both_inputs(batch: Batch) -> Tensor:
     return has_image & has_events
 
 
-def train_step(state: State, batch: Batch | PairBatch, recipe: Training, learning_rate: float,
+def train_step(state: State, batch: AnyBatch, recipe: Training, learning_rate: float,
                progress: float = 0.0) -> dict[str, float]:
     """One update; returns the terms, the loss and the norm of the gradient.
 

@@ -17,6 +17,8 @@ from training.nets.alignment import Alignment
 from training.nets.amd import Amd, AmdConfig
 from training.nets.dimos import Dimos
 from training.nets.dimos_config import DimosConfig
+from training.nets.gmos_fusion import GmosConfig
+from training.nets.gmos_whole import make_head
 from training.nets.mosis import Mosis, MosisConfig
 from training.nets.pwc_lite import PwcConfig, PwcLite
 from training.nets.yolo import Yolo, YoloConfig
@@ -25,7 +27,7 @@ from training.recipes import Recipe, Training
 
 METADATA = 'checkpoint.json'
 _NETWORKS = {DimosConfig: Dimos, MosisConfig: Mosis, AmdConfig: Amd, YoloConfig: Yolo,
-             PwcConfig: PwcLite}
+             PwcConfig: PwcLite, GmosConfig: make_head}
 _DIMOS = Recipe('')
 
 

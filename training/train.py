@@ -22,15 +22,19 @@ import torch
 from mos_perception.errors import ConfigError
 from training.command import command
 from training.datasets.frame_pairs import PairSet
+from training.datasets.gmos_features import GmosSet
 from training.datasets.online import OnlineSet
 from training.datasets.packed import PackedSet
 from training.datasets.source import Source
 from training.distributed import init_distributed, rank_and_world_size
 from training.loop import fit
 from training.recipes import RECIPES, Training
+from training.recipes_gmos import GMOS_RECIPES, GmosRecipe
 from training.recipes_mosis import MOSIS_RECIPES, MosisRecipe
 from training.smoke import smoke
 from training.state import METADATA, State, load, start, start_from
+
+_RECIPES = RECIPES | MOSIS_RECIPES | GMOS_RECIPES
 
 
 def open_data(args: argparse.Namespace, recipe: Training) -> Source:
@@ -40,6 +44,11 @@ def open_data(args: argparse.Namespace, recipe: Training) -> Source:
             raise ConfigError(f'{recipe.name} learns from pairs of frames: give --data with a '
                               'folder that training.datasets.frame_pairs made')
         return PairSet(args.data, recipe)
+    if isinstance(recipe, GmosRecipe):
+        if not args.data:
+            raise ConfigError(f'{recipe.name} learns from cached features: give --data with a '
+                              'folder that training.datasets.gmos_features made')
+        return GmosSet(args.data, recipe)
     if args.data:
         return PackedSet(args.data, recipe)
     return OnlineSet(args.online, recipe, workers=args.workers, device=args.render_device,
@@ -62,13 +71,14 @@ def open_state(args: argparse.Namespace, recipe: Training, data: Source,
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     option = parser.add_argument
-    option('--recipe', choices=sorted(RECIPES | MOSIS_RECIPES), default='dimos_nano')
+    option('--recipe', choices=sorted(_RECIPES), default='dimos_nano')
     data = parser.add_mutually_exclusive_group(required=True)
     data.add_argument('--smoke', action='store_true',
                       help='all stages in a minute or two, in a folder that is removed')
     data.add_argument('--data', type=Path,
                       help='folder of a packed set (training.datasets.packed; for pairs of frames '
-                           'training.datasets.frame_pairs)')
+                           'training.datasets.frame_pairs; for GMOS training.datasets.'
+                           'gmos_features)')
     data.add_argument('--online', metavar='PRESET[=WEIGHT],...',
                       help='scenes rendered while training')
     option('--workers', type=int, default=1, help='processes that render (--online)')
@@ -94,7 +104,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     if args.threads:
         torch.set_num_threads(args.threads)
-    recipe = (RECIPES | MOSIS_RECIPES)[args.recipe]
+    recipe = _RECIPES[args.recipe]
     if args.smoke:
         return smoke(recipe)
     if not (args.minutes or args.steps) or not args.out:

@@ -122,22 +122,30 @@ def bent(
 
 
 def moving_label(clip: Clip, at: int, size: tuple[int, int]) -> np.ndarray:
-    """(H, W) uint8: 1, 2, ... for objects that moved before this frame or the next one, the largest
-    first.
-    """
-    moving = clip.moving[at] | clip.moving[min(at + 1, len(clip) - 1)]
-    return object_label(clip.ids[at], moving, size)
+    """(H, W) uint8: 1, 2, ... for objects that move at this frame, the largest first."""
+    return object_label(clip.ids[at], moves_at(clip, at), size)
+
+
+def moves_at(clip: Clip, at: int) -> np.ndarray:
+    """(K + 1,) bool: the objects that moved before this frame or the next one."""
+    return clip.moving[at] | clip.moving[min(at + 1, len(clip) - 1)]
 
 
 def object_label(ids: np.ndarray, wanted: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """(H, W) uint8 of the ids that are `wanted` (K + 1,) bool: 1, 2, ..., the largest first."""
+    return numbered(ids, wanted, size, 250)[0]
+
+
+def numbered(ids: np.ndarray, wanted: np.ndarray, size: tuple[int, int],
+             most: int) -> tuple[np.ndarray, list[int]]:
+    """`object_label` of the `most` largest objects, and the ids of 1, 2, ..."""
     ids = cv2.resize(ids, size[::-1], interpolation=cv2.INTER_NEAREST)
     areas = np.bincount(ids.ravel(), minlength=len(wanted))[: len(wanted)] * wanted
     areas[0] = 0
     table = np.zeros(len(wanted), np.uint8)
-    kept = [n for n in np.argsort(-areas, kind='stable') if areas[n] >= _LEAST_PIXELS][:250]
+    kept = [int(n) for n in np.argsort(-areas, kind='stable') if areas[n] >= _LEAST_PIXELS][:most]
     table[kept] = np.arange(1, len(kept) + 1)
-    return table[ids]
+    return table[ids], kept
 
 
 def cache_shard(path: Path, out: Path, seed: int, of_video: EvidenceSpec = OF_VIDEO,

@@ -12,12 +12,13 @@ import json
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mos_perception.engine.card import ImageSpec
 from training.nets.gmos import GmosProposer
 from training.nets.gmos_fusion import GmosConfig
 from training.nets.gmos_s import GmosS
+from training.nets.gmos_whole import Convolutions
 from training.nets.pi3 import MEAN, STD, Pi3Config, Pi3Trunk
 from training.parity import fill
 
@@ -27,22 +28,6 @@ GMOS = GmosConfig(width=WIDTH, heads=4, feed_forward=32, encoder_depth=1, decode
                   queries=4, geometry_width=32, appearance_width=WIDTH, grid=GRID)
 PI3 = Pi3Config(size=(42, 56), width=32, heads=2, encoder_depth=1, decoder_depth=2, trained_grid=4)
 GOLDEN = Path(__file__).parents[1] / 'training' / 'goldens' / 'sam2.json'
-
-
-class Convolutions(nn.Module):
-    """`training.nets.sam2.AppearanceEncoder` in shape alone."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.steps = nn.ModuleList([nn.Conv2d(3, WIDTH // 8, 4, 4),
-                                    nn.Conv2d(WIDTH // 8, WIDTH // 4, 2, 2),
-                                    nn.Conv2d(WIDTH // 4, WIDTH, 2, 2)])
-
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """As the encoder's."""
-        fine = self.steps[0](image)
-        middle = self.steps[1](fine)
-        return self.steps[2](middle), middle, fine
 
 
 def networks(name: str) -> tuple[nn.Module, Pi3Trunk]:
@@ -86,7 +71,7 @@ def _imported(folder: Path, name: str, head: nn.Module, trunk: Pi3Trunk) -> None
 def _written(folder: Path, name: str, head: nn.Module, trunk: Pi3Trunk) -> None:
     from training.import_gmos import network_graphs
     from training.static_graphs import Graph, card_of_import, write_graph
-    encoder = Convolutions()
+    encoder = Convolutions(GMOS)
     with torch.no_grad():
         fill(encoder, 0)
         image = torch.randn(1, 3, 16 * GRID, 16 * GRID, generator=torch.Generator().manual_seed(0))

@@ -3,6 +3,7 @@
 `goldens/sam2.json` has the official code's keys and numbers: see `training.parity_sam2`.
 """
 
+import dataclasses
 import json
 import logging
 from itertools import islice
@@ -11,16 +12,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from mos_perception.datatypes import Events
 from mos_perception.engine.card import check, load_card
 from mos_perception.engine.ort import OrtEngine
 from mos_perception.errors import ConfigError, EngineError
 from mos_perception.propagation.sam2_memory import Sam2Propagator
+from training.datasets.gmos_features import GmosSet, cache, open_encoders
+from training.loop import fit
 from training.nets.gmos import GmosProposer
 from training.nets.gmos_fusion import GmosConfig
 from training.nets.gmos_s import GmosS
 from training.nets.pi3 import MEAN, STD, Pi3Config, Pi3Trunk
 from training.parity import TOLERANCE, digest, fill, summary
+from training.recipes_gmos import GmosRecipe
+from training.scenes.clip import Clip
+from training.state import start
 
 pytest.importorskip(
     'transformers', reason='SAM 2.1 needs transformers: pip install -r requirements/gmos.txt')
@@ -115,6 +123,30 @@ def test_official_files_become_graphs_with_cards(official_files, tmp_path, name,
     assert found.keys() == wanted.keys()
     for key, value in wanted.items():
         np.testing.assert_allclose(found[key], value.numpy(), atol=1e-4, rtol=1e-4, err_msg=key)
+
+
+def test_from_the_encoders_files_over_a_run_to_graphs(official_files, tmp_path, monkeypatch):
+    """What who has the weights does: features, training, import of the run."""
+    monkeypatch.setattr('training.nets.sam2.sam2_config', lambda size: parity_sam2.tiny_config())
+    run, net = tmp_path / 'run', dataclasses.replace(GMOS, queries=0)
+    recipe = GmosRecipe('gmos_s', net=net, geometry=PI3, batch=2)
+    files = files_of(official_files, 'gmos_s') | {'gmos': run}
+    encoders, about = open_encoders(recipe, files['pi3'], files['sam2'], 'large', 'cpu')
+    assert about.startswith('pi3.pth (sha256 ') and about.endswith('SAM 2.1 large')
+    ids = np.zeros((8, 56, 84), np.uint16)
+    ids[:, 10:40, 20:60] = 1
+    video = Clip(np.random.default_rng(0).integers(0, 256, (8, 56, 84, 3), np.uint8),
+                 np.arange(8) * 40_000_000, Events.empty(), ids,
+                 np.tile([False, True], (8, 1)), 0, 'noise')
+    assert cache([('clip', video)], 2, recipe, encoders, tmp_path / 'set', about) == 2
+    run.mkdir()
+    trained = fit(start(recipe), GmosSet(tmp_path / 'set', recipe), recipe, run, steps=2).network
+    import_gmos.import_gmos(files, networks(), tmp_path / 'models')
+    card = load_card(tmp_path / 'models' / 'gmos_s_head.onnx')
+    assert card.licence == import_gmos.OWN_LICENCE
+    assert max(card.training['onnx_difference'].values()) <= 1e-4
+    kept = load_file(tmp_path / 'models' / 'gmos_s.safetensors')
+    assert all(torch.equal(value, trained.state_dict()[key]) for key, value in kept.items())
 
 
 def test_sam2_alone_carries_masks_over_its_graphs(official_files, tmp_path):

@@ -88,8 +88,8 @@ def _presets() -> dict[str, Preset]:
     changed = [replace(mid, name=f'{factor}-{level}', **changes)
                for factor, (low, _, high) in FACTORS.items()
                for level, changes in (('easy', low), ('hard', high))]
-    others = (_train(), _still(), _frames(), _video(), _video_water(), _video_still(), _demo(),
-              _other(mid), *_like_data_sets())
+    others = (_train(), _still(), _frames(), _video(), _video_water(), _video_still(),
+              _video_long(), _demo(), _other(mid), *_like_data_sets())
     return {preset.name: preset for preset in (easy, mid, hard, *changed, *others)}
 
 
@@ -143,6 +143,11 @@ def _video_still() -> Preset:
     """Video of a static world under every motion of the camera, water and leaves aside: for false
     alarms."""
     return replace(_video(), name='video-still', empty=1.0, static_camera=0.0, distractors=(1, 5))
+
+
+def _video_long() -> Preset:
+    """Video long enough for windows of 480 ms, in which most objects start, stop or pause."""
+    return replace(_video(), name='video-long', duration_s=30 / 24, start_stop=0.6)
 
 
 def _demo() -> Preset:
