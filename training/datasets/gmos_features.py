@@ -30,9 +30,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mos_perception.engine.card import ImageSpec
-from mos_perception.errors import ConfigError, DatasetError, MosError
+from mos_perception.errors import ConfigError, DatasetError
 from mos_perception.models.gmos.whole import FRAMES, MAX_SQUEEZE, window_frames
 from mos_perception.models.preprocess import image_tensor
+from training.command import command
 from training.datasets.source import Source
 from training.datasets.still_window import still_window
 from training.import_gmos import load_pi3
@@ -267,6 +268,7 @@ def named_clips(folders: list[Path]) -> Iterator[tuple[str, Clip]]:
             yield f'{path.stem}-{number:03d}', clip
 
 
+@command('gmos_features')
 def main(arguments: list[str] | None = None) -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description="The frozen encoders' features of clips.")
@@ -283,12 +285,8 @@ def main(arguments: list[str] | None = None) -> int:
     option('--out', type=Path, required=True)
     given = parser.parse_args(arguments)
     recipe = GMOS_RECIPES[given.recipe]
-    try:
-        encoders, what = open_encoders(recipe, given.pi3, given.sam2, given.size, given.device)
-        made = cache(named_clips(given.clips), given.passes, recipe, encoders, given.out, what)
-    except MosError as error:
-        print(f'gmos_features: {error}', file=sys.stderr)
-        return 1
+    encoders, what = open_encoders(recipe, given.pi3, given.sam2, given.size, given.device)
+    made = cache(named_clips(given.clips), given.passes, recipe, encoders, given.out, what)
     print(f'{given.out}: {made} samples made')
     return 0
 
