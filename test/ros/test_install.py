@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -38,6 +39,16 @@ def sourced(workspace, command):
     return subprocess.run(
         ['bash', '-c', f'. install/setup.bash && {theirs} && {command}'], cwd=workspace,
         env={**environment, 'PATH': '/usr/bin:/bin'}, capture_output=True, text=True)
+
+
+def test_colcon_test_runs_our_tests(workspace):
+    run = subprocess.run(
+        [sys.executable, '-m', 'colcon', 'test', '--base-paths', str(ROOT), '--pytest-args',
+         str(ROOT / 'test/unit/test_masks.py')], cwd=workspace, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    results = ElementTree.parse(workspace / 'build/mos_perception/pytest.xml').getroot()
+    suite = results.find('testsuite').attrib
+    assert int(suite['tests']) > 0 and suite['errors'] == suite['failures'] == '0'
 
 
 def test_executables_run_in_the_interpreter_that_built_them(workspace):
