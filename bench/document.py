@@ -30,7 +30,7 @@ def performance() -> str:
         facts = data['machine'] | data['versions']
         parts += [
             f'## {data["title"]}\n',
-            f'`python -m bench.{data["bench"]} --json bench/results/{path.name}`\n',
+            f'`{_command(data, path)}`\n',
             ', '.join(f'{key} {value}' for key, value in facts.items()) + '\n',
             table(
                 ['measurement', 'ours', 'unit', 'peers', 'bar', 'met'],
@@ -40,6 +40,12 @@ def performance() -> str:
             '',
         ]
     return '\n'.join(parts).rstrip() + '\n'
+
+
+def _command(data: dict[str, Any], path: Path) -> str:
+    arguments = [data['arguments']] if data.get('arguments') else []
+    return ' '.join(['python -m', f'bench.{data["bench"]}', *arguments,
+                     f'--json bench/results/{path.name}'])
 
 
 def accuracy() -> str:

@@ -12,7 +12,9 @@ import importlib.metadata
 import json
 import os
 import platform
+import shlex
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,7 @@ class Report:
     ) -> None:
         """`packages` are the distributions whose versions matter here."""
         self.data: dict[str, Any] = {'bench': name, 'title': title, 'machine': machine(),
+                                     'arguments': _arguments(sys.argv[1:]),
                                      'versions': versions(*packages), 'rows': [], 'notes': []}
 
     def row(
@@ -106,6 +109,14 @@ class Report:
             console.print(f'note: {note}')
         if json_path:
             Path(json_path).write_text(json.dumps(self.data, indent=1) + '\n')
+
+
+def _arguments(given: list[str]) -> str:
+    """The command line without `--json PATH`, which is where a run was kept."""
+    if '--json' in given:
+        at = given.index('--json')
+        given = given[:at] + given[at + 2:]
+    return shlex.join(given)
 
 
 def _read(path: str) -> str:

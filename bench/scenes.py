@@ -261,7 +261,7 @@ def main() -> None:
     parser.add_argument('--rate-clips', type=int, default=20)
     args = parser.parse_args()
     name, title = (
-        ('scenes --fidelity', 'event fidelity and rates')
+        ('scenes', 'event fidelity and rates')
         if args.fidelity
         else ('scenes', 'speed and memory')
     )
