@@ -260,14 +260,9 @@ def main() -> None:
                                                                 'none')
     parser.add_argument('--rate-clips', type=int, default=20)
     args = parser.parse_args()
-    name, title = (
-        ('scenes', 'event fidelity and rates')
-        if args.fidelity
-        else ('scenes', 'speed and memory')
-    )
-    report = Report(
-        name, f'Scenes: {title}', ('numpy', 'numba', 'torch', 'opencv-python-headless', 'evlib')
-    )
+    title = 'event fidelity and rates' if args.fidelity else 'speed and memory'
+    report = Report('scenes', f'Scenes: {title}',
+                    ('numpy', 'numba', 'torch', 'opencv-python-headless', 'evlib'))
     steps = (
         (bench_fidelity, bench_rates)
         if args.fidelity
