@@ -225,7 +225,8 @@ class Config:
     )
     track_lost_s: float = parameter(
         1.0,
-        'a track neither seen nor held for this long dies',
+        'a track neither seen nor held for this long dies; one that was covered while it may have '
+        'stopped lives on for track_hold_s',
         unit='s',
         low=0.0,
         high=60.0,

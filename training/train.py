@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import ChainMap
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,7 +35,7 @@ from training.recipes_mosis import MOSIS_RECIPES, MosisRecipe
 from training.smoke import smoke
 from training.state import METADATA, State, load, start, start_from
 
-_RECIPES = RECIPES | MOSIS_RECIPES | GMOS_RECIPES
+_RECIPES = ChainMap(RECIPES, MOSIS_RECIPES, GMOS_RECIPES)
 
 
 def open_data(args: argparse.Namespace, recipe: Training) -> Source:

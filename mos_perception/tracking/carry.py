@@ -75,12 +75,13 @@ class Carry:
 
     `motion` (3, 3) takes px of the frame before to px of this one; `support` in [0, 1] is the share
     of the mask that follows it; `against` (2,) is the way it went against its surroundings, in
-    image widths.
+    image widths; `around` (3, 3) is the shift of those, as `motion`.
     """
 
     motion: np.ndarray
     support: float
     against: np.ndarray
+    around: np.ndarray
 
 
 def carry(masks: Sequence[tuple[np.ndarray, np.ndarray]], flow: np.ndarray, error: np.ndarray,
@@ -141,11 +142,12 @@ def _carry(mask: np.ndarray, area: int, flow: np.ndarray, good: np.ndarray,
     to_image = np.array([[ratio[0], 0, (ratio[0] - 1) / 2], [0, ratio[1], (ratio[1] - 1) / 2],
                          [0, 0, 1]])
     motion = to_image @ np.linalg.inv(backward) @ np.linalg.inv(to_image)
-    around = tuple(slice(max(0, side.min() - _RING_PX), side.max() + _RING_PX + 1)
+    window = tuple(slice(max(0, side.min() - _RING_PX), side.max() + _RING_PX + 1)
                    for side in (y, x))
-    ring = flow[around][background[around]]
+    ring = flow[window][background[window]]
     rest = np.median(ring if len(ring) else flow.reshape(-1, 2), axis=0)
-    return Carry(motion, min(1.0, support), (rest - np.median(flow[y, x], axis=0)) / flow.shape[1])
+    return Carry(motion, min(1.0, support), (rest - np.median(flow[y, x], axis=0)) / flow.shape[1],
+                 _shift(*-rest * ratio))
 
 
 def _paint(canvas: np.ndarray, number: int, mask: np.ndarray, box: np.ndarray,

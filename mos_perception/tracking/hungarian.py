@@ -77,10 +77,17 @@ class _Place:
     """Where a track may be now."""
 
     def __init__(self, track: Track, stamp_ns: int) -> None:
-        self.here = _Patch(track.carried.mask, track.carried.box) if track.placed else None
-        self.last, self.shift = _Patch(track.seen.mask, track.seen.box), track.shift(stamp_ns)
-        # Still objects and wrong velocities exist: the place last seen counts as well.
-        self.offsets = {(0, 0), (round(self.shift[0]), round(self.shift[1]))}
+        here = None if track.carried is None else _Patch(track.carried.mask, track.carried.box)
+        last, shift = _Patch(track.seen.mask, track.seen.box), track.shift(stamp_ns)
+        self.here = here if track.placed else None
+        self.places, self.centres = [], []  # (patch, its shift) for overlap and for proximity
+        if not track.forgotten:
+            # Still objects and wrong velocities exist: the place last seen counts as well.
+            offsets = {(0, 0), (round(shift[0]), round(shift[1]))}
+            self.places, self.centres = [(last, offset) for offset in offsets], [(last, shift)]
+        if track.hidden and here is not None:
+            self.places.append((here, (0, 0)))
+            self.centres.append((here, (0, 0)))
         self.stays = track.placed and track.held  # it was there one answer ago, at rest
         self.reaches = track.held or track.state is TrackState.LOST or track.velocity is None
 
@@ -91,11 +98,11 @@ class _Place:
             overlap = self.here.iou(new, 0, 0)
             if overlap >= least or self.stays:
                 return overlap if overlap >= least else 0.0
-        # no flow, or an object too small and fast for it
-        overlap = max(self.last.iou(new, *offset) for offset in self.offsets)
+        # no flow, an object too small and fast for it, or a hidden one
+        overlap = max((patch.iou(new, *shift) for patch, shift in self.places), default=0.0)
         if overlap >= least or not self.reaches:
             return overlap if overlap >= least else 0.0
-        near = self.last.proximity(new, *self.shift)
+        near = max((patch.proximity(new, *shift) for patch, shift in self.centres), default=0.0)
         # never better than a pair that overlaps enough
         return max(overlap, least * near) if near > 0 else 0.0
 

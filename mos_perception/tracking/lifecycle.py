@@ -5,8 +5,9 @@ track that no instance matches any more is held, at rest, while what it showed i
 is so where it had moved before (else it was a false alarm), where flow and grey levels of at least
 half its mask follow one motion (else something covers it, or it is gone), and where a quarter of
 the area it used to have is inside the image and not another instance's (else it is leaving, or
-hidden). Without flow, as from events alone, nothing can be checked: it is held in place, which is
-right for a camera at rest.
+hidden). One that is covered is not shown, but remembered for as long, its place carried along with
+what is around it. Without flow, as from events alone, nothing can be checked: it is held in place,
+which is right for a camera at rest.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ class Track:
     seen: CarriedMask  # the mask as last matched
     carried: CarriedMask | None  # where that is in the current frame; None: unknown
     placed: bool = False  # the flow says so; else it is where it was
+    hidden: bool = False  # not seen since something covered it: `carried` goes with what is around
+    forgotten: bool = False  # lost for track_lost_s: but for the place where it was hidden
     way: np.ndarray = field(default_factory=lambda: np.zeros(2))  # lately, in image widths
     moved: bool = False  # the way was once long enough
     velocity: np.ndarray | None = None  # (2,) px/s as shown; None until seen twice
@@ -126,7 +129,8 @@ class TrackStore:
         for track in self.tracks:
             if not self._flows and self._step_s > PAUSE_S:  # anything may have happened
                 track.carried = None
-            track.placed = self._flows and track.carried is not None
+            track.placed = self._flows and track.carried is not None and not track.hidden
+            track.forgotten = not self._keeps(track)
         return self.tracks
 
     def apply(self, matches: list[tuple[int, int]],
@@ -164,8 +168,16 @@ class TrackStore:
         )
 
     def _lives(self, track: Track) -> bool:
+        return self._keeps(track) or track.hidden and self._stopped(track)
+
+    def _keeps(self, track: Track) -> bool:
         limit_s = self.lost_s if track.instance < 0 else max(self.lost_s, PAUSE_S)
         return (self.stamp_ns - track.shown_ns) * 1e-9 < limit_s
+
+    def _stopped(self, track: Track) -> bool:
+        """Whether it may be at rest now, seen or hidden."""
+        return (track.confirmed and track.moved and track.carried is not None
+                and (self.stamp_ns - track.seen_ns) * 1e-9 <= self.hold_s)
 
     def _carry(self, size: tuple[int, int], flow: np.ndarray, error: np.ndarray) -> None:
         """Move every mask whose place is known; what was not shown lies beneath what was."""
@@ -173,8 +185,9 @@ class TrackStore:
         known.sort(key=lambda track: track.instance >= 0)
         masks = [(track.carried.mask, track.carried.box) for track in known]
         for track, found in zip(known, carry(masks, flow, error, size)):
-            there = found is not None and found.support >= HELD_SHARE
-            track.carried = track.carried.moved(found.motion, size) if there else None
+            track.hidden |= found is None or found.support < HELD_SHARE
+            motion = None if found is None else found.around if track.hidden else found.motion
+            track.carried = None if motion is None else track.carried.moved(motion, size)
             if found is not None and track.instance >= 0 and not track.held:
                 self._went(track, found.against)
 
@@ -184,7 +197,8 @@ class TrackStore:
 
     def _hold(self, instances: Instances) -> Instances:
         """The instances and, at rest, the tracks that none of them matched but that are there."""
-        waiting = [track for track in self.tracks if track.instance < 0 and self._may_hold(track)]
+        waiting = [track for track in self.tracks if track.instance < 0
+                   and not track.hidden and self._stopped(track)]
         if not waiting:
             return instances
         free, held, masks = ~instances.masks.any(0), [], []
@@ -202,10 +216,6 @@ class TrackStore:
             masks.append(np.zeros(instances.size, bool))
             masks[-1][y0:y1, x0:x1] = inside
         return _with_held(instances, held, masks) if held else instances
-
-    def _may_hold(self, track: Track) -> bool:
-        return (track.confirmed and track.moved and track.carried is not None
-                and (self.stamp_ns - track.seen_ns) * 1e-9 <= self.hold_s)
 
     def _show(self, track: Track, box: np.ndarray, mask: np.ndarray) -> None:
         elapsed_s = (self.stamp_ns - track.shown_ns) * 1e-9
@@ -228,6 +238,7 @@ class TrackStore:
         if instances.embeddings[row].any():  # none of what a single picture alone shows
             track.embedding = instances.embeddings[row]
         track.seen = track.carried = CarriedMask.seen(mask, box)
+        track.hidden = False
         change = np.count_nonzero(mask) - track.area
         track.area += change * -math.expm1(-self._step_s / MEMORY_TAU_S)
 

@@ -187,6 +187,29 @@ def test_an_occluded_object_is_not_held():
     assert [len(found) for found, _ in answers[14:]] == [0] * 6
 
 
+def covered(**config):
+    """(tracks once it moves again, places shown while it is covered) of an object that stops in
+    frame 15, is covered in 18 by what nobody detects, and moves again in 60.
+    """
+    world, run = World(), Run(**config)
+    thing, cover = world.put(), world.put(seed=8, axes=(30, 24))
+    shown = 0
+    for n in range(66):
+        at = 140 + 2 * min(n, 14) + 2 * max(n - 59, 0)
+        places = {thing: (at, 110)} | ({cover: (155, 98)} if 18 <= n < 60 else {})
+        image, masks = world.view(camera(n), places)
+        found, tracks = run.see(image, masks[:1] if n < 15 or n >= 60 else [])
+        shown += 20 <= n < 60 and len(found)
+    return tracks, shown
+
+
+def test_a_stopped_object_that_is_covered_is_known_when_it_moves_again():
+    tracks, shown = covered()
+    assert tracks.ids.tolist() == [1] and shown == 0
+    tracks, _ = covered(track_hold_s=1.2)  # at 1.5 s it is forgotten
+    assert tracks.ids.tolist() == [2]
+
+
 def test_a_false_alarm_that_vanishes_is_not_held():
     """It never moved against the wall."""
     answers = follow([(140, 110)] * 15, lambda n: {0: (140, 110)})
