@@ -35,8 +35,8 @@ def begin(args: list[str] | None = None) -> None:
     """`rclpy.init`, with a SIGINT that ends the context, as SIGTERM does, and nothing else.
 
     rclpy hands SIGINT on to Python, and the KeyboardInterrupt may fall into compiled code that
-    converts a message: it crashes there (rclpy 7.1.5), or asks for an argument's type. Of the main
-    thread alone, as Python wants.
+    converts a message: rclpy 7.1.5 crashes there, or cannot convert an argument. For the main
+    thread of a process of its own: the handler stays.
     """
     asked: list[int] = []
     signal.signal(signal.SIGINT, lambda number, _: asked.append(number))
