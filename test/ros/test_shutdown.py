@@ -7,8 +7,9 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
+
+from bench.shutdown import mapped_segments
 
 ROOT = Path(__file__).resolve().parents[2]
 # what the node is busy with when the signal comes; each says so and then takes ten minutes
@@ -107,7 +108,7 @@ def test_an_ended_node_leaves_no_shared_memory(tiny_model, number):
         while not any('active: ' in line for line in lines):
             lines.append(process.stderr.readline())
             assert lines[-1], lines
-        segments = shared_segments(process.pid)
+        segments = mapped_segments(process.pid)
         assert segments, 'Fast DDS with the profile of config/ maps one'
         process.send_signal(number)
         text = process.stderr.read()
@@ -115,10 +116,3 @@ def test_an_ended_node_leaves_no_shared_memory(tiny_model, number):
         assert not [path for path in segments if path.exists()]
     finally:
         process.kill()
-
-
-def shared_segments(pid: int) -> set[Path]:
-    """What a process alone has in shared memory; ports are shared with others."""
-    paths = {mapped.path for mapped in psutil.Process(pid).memory_maps()}
-    return {Path(path) for path in paths
-            if path.startswith('/dev/shm/fastrtps_') and 'port' not in path}

@@ -29,7 +29,7 @@ from training.datasets.gmos_features import (
 )
 from training.datasets.still_window import still_window
 from training.import_gmos import load_head
-from training.loop import fit, train_step
+from training.loop import train_step
 from training.losses.gmos import overlap
 from training.nets.gmos_whole import encode, make_head
 from training.optimizer import one_cycle
@@ -244,26 +244,10 @@ def test_a_batch_can_be_learnt_by_heart(folder, name):
 
 
 @pytest.mark.parametrize('name', TWINS)
-def test_a_killed_run_resumes_bit_for_bit(folder, tmp_path, monkeypatch, name):
+def test_a_killed_run_resumes_bit_for_bit(folder, tmp_path, killed_and_resumed, name):
     recipe = replace(tiny(name), batch=2)
-    whole, halved = tmp_path / 'whole', tmp_path / 'halved'
-    whole.mkdir()
-    halved.mkdir()
     data = GmosSet(folder, recipe)
-    wanted = fit(start(recipe), data, recipe, whole, steps=4).network.state_dict()
-
-    def killed(step, draw=data.draw):
-        if step == 2:
-            raise KeyboardInterrupt
-        return draw(step)
-    monkeypatch.setattr(data, 'draw', killed)
-    with pytest.raises(KeyboardInterrupt):
-        fit(start(recipe), data, recipe, halved, steps=4, save_minutes=0)
-    monkeypatch.undo()
-    state = load(halved, recipe)
-    assert state.step == 2
-    found = fit(state, data, recipe, halved, steps=4).network.state_dict()
-    assert all(torch.equal(value, wanted[key]) for key, value in found.items())
+    halved, wanted = killed_and_resumed(recipe, data)
     with pytest.raises(ConfigError, match='another recipe'):
         load(halved, replace(recipe, weights=GmosWeights(confidence=0.0)))
     # what `mos import gmos --checkpoint RUN` takes

@@ -117,26 +117,10 @@ def test_the_supervised_detector_learns_one_batch_by_heart(folder):
 
 
 @pytest.mark.parametrize('name', ['mosis_nano', 'mosis_supervised_nano', 'amd_nano', 'flow_nano'])
-def test_a_killed_run_resumes_bit_for_bit(folder, tmp_path, monkeypatch, name):
+def test_a_killed_run_resumes_bit_for_bit(folder, killed_and_resumed, name):
     recipe = replace(tiny(name), batch=2, flip=0.5)
-    whole, halved = tmp_path / 'whole', tmp_path / 'halved'
-    whole.mkdir()
-    halved.mkdir()
     data = PairSet(folder, recipe)
-    wanted = fit(start(recipe), data, recipe, whole, steps=4).network.state_dict()
-
-    def killed(step, draw=data.draw):
-        if step == 2:
-            raise KeyboardInterrupt
-        return draw(step)
-    monkeypatch.setattr(data, 'draw', killed)
-    with pytest.raises(KeyboardInterrupt):
-        fit(start(recipe), data, recipe, halved, steps=4, save_minutes=0)
-    monkeypatch.undo()
-    state = load(halved, recipe)
-    assert state.step == 2
-    found = fit(state, data, recipe, halved, steps=4).network.state_dict()
-    assert all(torch.equal(value, wanted[key]) for key, value in found.items())
+    halved, wanted = killed_and_resumed(recipe, data)
     with pytest.raises(ConfigError, match='another recipe'):
         load(halved, replace(recipe, explain=ExplainWeights(photometric='l1')))
 
