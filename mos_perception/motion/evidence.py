@@ -125,6 +125,16 @@ def mirrored(planes: np.ndarray) -> np.ndarray:
     return turned
 
 
+def residual_px(tensor: np.ndarray) -> np.ndarray:
+    """(G, 2, H, W) float32 px: the residual flow that evidence (G * 8, H, W) was made of, of a
+    length of 400 px (e^6 - 1) at most.
+    """
+    planes = tensor.reshape(-1, PER_GAP, *tensor.shape[1:])
+    directions, lengths = planes[:, :2], np.expm1(planes[:, 2])
+    norms = np.sqrt(np.square(directions).sum(1))
+    return directions * (lengths / np.maximum(norms, np.finfo(np.float32).tiny))[:, None]
+
+
 def assemble(found: Sequence[Pair | None], spec: EvidenceSpec) -> np.ndarray:
     """(C, H, W) float32 from one pair or None per gap; None takes its opposite turned round, else
     zeros.

@@ -19,6 +19,7 @@ from mos_perception.motion.evidence import (
     channel_count,
     mirrored,
     pair_evidence,
+    residual_px,
 )
 from mos_perception.motion.flow import DenseFlow, FlowSettings, grey, pixel_grid, warp
 from mos_perception.motion.history import MAX_DELAY_MS, FrameHistory, nearest
@@ -138,6 +139,19 @@ def test_a_still_scene_gives_next_to_nothing():
     flow = DenseFlow()(fine, fine, SIZE)
     planes = pair_evidence(image, image, flow, flow, fit_homography(flow))
     assert np.abs(planes[2:6]).max() < 0.1
+
+
+def test_the_residual_flow_comes_back_from_the_evidence():
+    rng = np.random.default_rng(0)
+    still = CameraMotion(np.array([[1, 0, 2.0], [0, 1, -1.0], [0, 0, 1]]), 1.0, 0.1)
+    flow = rng.normal(0, 3, (*SIZE, 2)).astype(np.float32)
+    image = np.zeros(SIZE, np.uint8)
+    spec = EvidenceSpec()
+    pair = Pair(pair_evidence(image, image, flow, -flow, still), flow, still)
+    found = residual_px(assemble([pair] * 4, spec))
+    assert found.shape == (4, 2, *SIZE)
+    np.testing.assert_allclose(found[0], (flow - [2, -1]).transpose(2, 0, 1), atol=1e-4)
+    assert not residual_px(np.zeros((32, *SIZE), np.float32)).any()
 
 
 def test_turning_time_round_turns_the_signed_channels():

@@ -20,6 +20,7 @@ from mos_perception.errors import EngineError
 from mos_perception.events.voxel import channels
 from mos_perception.models.ego import without_ego
 from mos_perception.models.gmos.colour import ColourModel, colour_bins
+from mos_perception.models.gmos.join import joined
 from mos_perception.models.gmos.postprocess import to_instances
 from mos_perception.models.motion_input import MotionInput, evidence_shape
 from mos_perception.models.outputs import finite, limits, resized
@@ -95,6 +96,7 @@ class GmosModel:
                 self.colours.learn(bins, resized(logits, bins.shape))
             found = to_instances(outputs, sample.size, self.score_threshold, self.top_k,
                                  None if bins is None else image)
+            found = joined(found, evidence)
         # a frame's evidence has told the camera's motion: judged again, slow movers are lost
         again = self.ego_motion and sample.frame is None
         return without_ego(found, sample, stages) if again else found
