@@ -294,8 +294,8 @@ def main(arguments: list[str] | None = None) -> int:
     key, about, scores = evaluate_asked(model, args)
     result = {'about': about, 'min_pixels': args.min_pixels, 'scores': scores}
     if args.update_card:
-        scores = model.card.scores | {key: result}
-        save_card(replace(model.card, scores=scores), find_model(model_name(config)))
+        kept = model.card.scores | {key: result}
+        save_card(replace(model.card, scores=kept), find_model(model_name(config)))
     if args.json:
         print(json.dumps(result, indent=1))
     else:

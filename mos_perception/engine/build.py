@@ -118,7 +118,7 @@ def build_plan(trt: ModuleType, path: Path, target: str, progress: Progress) -> 
     typed = getattr(trt.NetworkDefinitionCreationFlag, 'STRONGLY_TYPED', None)
     network = builder.create_network(0 if typed is None else 1 << int(typed))
     parser = trt.OnnxParser(network, logger)
-    if not parser.parse(Path(path).read_bytes()):
+    if not parser.parse_from_file(str(path)):  # finds weights in a file beside the graph
         errors = [str(parser.get_error(n)) for n in range(parser.num_errors)]
         raise EngineError(
             f'{trt.__name__} {trt.__version__} cannot parse {path}: {"; ".join(errors)[:500]}: '

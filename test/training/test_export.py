@@ -4,6 +4,7 @@ And evaluation runs on it.
 """
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -124,6 +125,19 @@ def test_evaluation_scores_model_and_baselines_on_the_same_clips(exported):
         'baseline: events',
     ]
     assert all(0 <= row['mIoU_ins'] <= 1 and row['ms_per_frame'] > 0 for row in scores.values())
+
+
+def test_scores_go_into_the_card_and_onto_the_screen(exported, tmp_path, capsys, monkeypatch):
+    for file in (exported[1], exported[1].with_suffix('.json')):
+        shutil.copy(file, tmp_path)
+    monkeypatch.setattr('training.evaluate.render_clip', lambda preset, seed, split: render_clip(
+        find_preset(preset, duration_s=0.1), seed, split))
+    path = tmp_path / 'tiny.onnx'
+    assert evaluate_command(['--model', str(path), '--preset', 'easy', '--clips', '1',
+                             '--update-card']) == 0
+    printed = capsys.readouterr().out
+    scores = load_card(path).scores['easy/test']['scores']
+    assert 'frames + events' in printed and f"{scores['frames only']['mIoU01']:.3f}" in printed
 
 
 def test_half_precision_keeps_inputs_outputs_and_nearly_the_answer(exported, tmp_path):

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import onnx
 import pytest
 
 from mos_perception.engine.build import build_plan, import_tensorrt, model_builds
@@ -23,6 +24,7 @@ SUBSET = {
     ),
     'IExecutionContext': ('set_tensor_address', 'execute_async_v3'),
 }
+BUILDER_SUBSET = {'OnnxParser': ('parse_from_file', 'get_error', 'num_errors')}
 rtx = pytest.mark.skipif(
     os.environ.get('MOS_TEST_RTX') != '1', reason='set MOS_TEST_RTX=1 with tensorrt-rtx installed'
 )
@@ -56,6 +58,21 @@ def test_the_calls_we_make_exist(module):
 @pytest.mark.parametrize('path', MODELS, ids=lambda path: path.stem)
 def test_every_shipped_model_builds(path):
     assert model_builds(path) > 100_000
+
+
+@rtx
+def test_weights_in_a_file_beside_the_graph_are_found(tmp_path):
+    onnx.save(onnx.load(MODELS[0]), tmp_path / 'net.onnx', save_as_external_data=True,
+              location='net.onnx.data', size_threshold=0)
+    assert (tmp_path / 'net.onnx.data').stat().st_size > 100_000
+    assert model_builds(tmp_path / 'net.onnx') > 100_000
+
+
+@rtx
+def test_the_calls_of_the_builder_exist():
+    trt = import_tensorrt('tensorrt_rtx')
+    assert all(hasattr(getattr(trt, kind), name)
+               for kind, names in BUILDER_SUBSET.items() for name in names)
 
 
 @rtx

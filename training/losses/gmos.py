@@ -37,12 +37,13 @@ def overlap(logits: Tensor, target: Tensor) -> Tensor:
     return torch.where(union > 0, (found & true).sum((1, 2)) / union.clamp(min=1), 1.0)
 
 
-def confident(losses: Tensor, quality: Tensor, logits: Tensor, target: Tensor) -> Tensor:
-    """Scalar: losses (N,) weighted by confidence C over its mean, plus C l - alpha log C and the
-    IoU's error.
+def confident(losses: Tensor, quality: Tensor, logits: Tensor, target: Tensor,
+              weighted: bool = True) -> Tensor:
+    """Scalar: losses (N,) `weighted` by confidence C over its mean or not, plus C l - alpha log C
+    and the IoU's error.
     """
     confidence = quality[:, 1]
-    weights = (confidence / confidence.mean()).detach()
+    weights = (confidence / confidence.mean() if weighted else torch.ones_like(losses)).detach()
     regret = confidence * losses.detach() - ALPHA * confidence.log()
     error = (quality[:, 0] - overlap(logits, target).detach()) ** 2
     return (weights * losses).mean() + 0.1 * regret.mean() + 0.5 * error.mean()
@@ -62,7 +63,7 @@ def match(logits: Tensor, motion: Tensor, targets: Tensor) -> tuple[np.ndarray, 
     return linear_sum_assignment(cost.numpy())
 
 
-def query_loss(outputs: dict[str, Tensor], labels: Tensor) -> Tensor:
+def query_loss(outputs: dict[str, Tensor], labels: Tensor, weighted: bool = True) -> Tensor:
     """Scalar, of the decoder's outputs against labels (B, h, w) int64, 1, 2, ... by object."""
     masks, motions = outputs['mask_logits'], outputs['motion_logits']
     found, wanted, qualities = [], [], []
@@ -86,18 +87,22 @@ def query_loss(outputs: dict[str, Tensor], labels: Tensor) -> Tensor:
     if not found:
         return loss
     logits, target = torch.cat(found), torch.cat(wanted)
-    return loss + confident(mask_loss(logits, target), torch.cat(qualities), logits, target)
+    return loss + confident(mask_loss(logits, target), torch.cat(qualities), logits, target,
+                            weighted)
 
 
-def gmos_loss(outputs: dict[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
-    """`foreground` and, with queries, `queries`: the two terms, of labels (B, h, w)."""
+def gmos_loss(outputs: dict[str, Tensor], labels: Tensor,
+              weighted: bool = True) -> dict[str, Tensor]:
+    """`foreground` and, with queries, `queries`: the two terms, of labels (B, h, w). Not
+    `weighted`: a loss counts the same whatever the confidence.
+    """
     target = (labels > 0).float()
     logits = outputs['foreground_logits'][:, 0]
     terms = {
         'foreground': confident(
-            mask_loss(logits, target), outputs['foreground_quality'], logits, target
+            mask_loss(logits, target), outputs['foreground_quality'], logits, target, weighted
         )
     }
     if 'mask_logits' in outputs:
-        terms['queries'] = query_loss(outputs, labels)
+        terms['queries'] = query_loss(outputs, labels, weighted)
     return terms
