@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.report import Report
+from bench.report import Report, parsed
 from mos_perception.datatypes import EventPacket, Events
 from mos_perception.events import warm_up
 from mos_perception.events.decode import Decoded, Decoder
@@ -238,7 +238,7 @@ def bench_voxel(report: Report, args: argparse.Namespace) -> None:
                 '(see load_1min)')
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Run everything and report."""
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -248,13 +248,13 @@ def main() -> None:
                         help='events in the generated EVT3 files')
     parser.add_argument('--data', type=Path, default=Path('../shared/data'),
                         help='folder of the real recordings')
-    args = parser.parse_args()
+    args = parsed(parser, arguments)
     report = Report('events', 'EVT3 decode and voxelization, medians',
                     ('numpy', 'numba', 'faery', 'expelliarmus', 'tonic', 'torch'))
     warm_up()
     bench_decode(report, args)
     bench_voxel(report, args)
-    report.finish(args.json)
+    report.finish(args)
 
 
 if __name__ == '__main__':

@@ -21,7 +21,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from bench.report import Report
+from bench.report import Report, parsed
 from mos_perception.config import Config
 from mos_perception.datatypes import Frame
 from mos_perception.evaluation.boundary import region_j
@@ -139,7 +139,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument('--model', default='gmos_nano')
     parser.add_argument('--every', type=int, default=3, help='frames from one scored to the next')
     parser.add_argument('--json', type=Path)
-    given = parser.parse_args(arguments)
+    given = parsed(parser, arguments)
     model = load_model(Config(model=given.model, backend='onnxruntime'))
     spec, videos = model.card.evidence, list(read_videos(given.data))
     packages = ('numpy', 'opencv-python-headless', 'onnxruntime')
@@ -155,7 +155,7 @@ def main(arguments: list[str] | None = None) -> None:
     took, masks = sparse(videos, spec.size)
     report.row('sparse + homography', took, 'ms')
     report.row('sparse + homography: J', mean_j(videos, masks, given.every), '')
-    report.finish(given.json)
+    report.finish(given)
 
 
 if __name__ == '__main__':

@@ -34,7 +34,7 @@ from typing import Any
 
 import psutil
 
-from bench.report import Report
+from bench.report import Report, parsed
 from mos_perception.errors import MosError
 
 HANG_S = 60.0        # of processor time, without a new case
@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument('--keep', type=Path, metavar='FOLDER', help='write what is found there')
     parser.add_argument('--json', type=Path, metavar='PATH', help='write the results there')
     parser.add_argument('--child', type=Path, help=argparse.SUPPRESS)
-    args = parser.parse_args(arguments)
+    args = parsed(parser, arguments)
     if args.child:
         return child(args)
     with tempfile.TemporaryDirectory(prefix='mos_fuzz_') as folder:
@@ -257,7 +257,7 @@ def report(args: argparse.Namespace, read: int, seconds: float, found: list[dict
         table.row(name, ours=count, unit='inputs',
                   outcomes=len(stats['outcomes'].get(name, ())))
     table.note(f'seed {args.seed}; {sum(map(len, stats["outcomes"].values()))} different outcomes')
-    table.finish(args.json)
+    table.finish(args)
     return int(bool(found) or growth >= GROWTH_MB)
 
 

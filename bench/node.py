@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from bench.report import Report
+from bench.report import Report, parsed
 from mos_perception.engine.card import ModelCard, load_card
 from mos_perception.engine.model_files import find_model
 from mos_perception.errors import EngineError
@@ -355,7 +355,7 @@ def _counts(out: Report, log: dict[str, Any], listener: Listener, card: ModelCar
     )
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Parse, run, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--json', type=Path)
@@ -367,7 +367,7 @@ def main() -> None:
     parser.add_argument('--camera', type=Path, help=argparse.SUPPRESS)
     parser.add_argument('--mev', type=int, default=5, help='Mev/s, for a model that takes events')
     parser.add_argument('--echo', action='store_true', help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = parsed(parser, arguments)
     if options.camera:
         camera(options.camera, options.seconds, options.mev)
         return
@@ -392,7 +392,7 @@ def main() -> None:
         given |= {} if mev else {'events_topic': '""'}
         words = (word for item in given.items() for word in ('-p', ':='.join(item)))
         results = run(['mos_perception.ros', '--ros-args', *words], options.seconds, mev)
-        report(*results, card, mev, echos).finish(options.json)
+        report(*results, card, mev, echos).finish(options)
 
 
 if __name__ == '__main__':

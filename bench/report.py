@@ -1,12 +1,14 @@
 """What every benchmark shares: where it ran, a table on the terminal, the same figures as JSON.
 
+    given = parsed(parser, arguments)
     report = Report('events', 'EVT3 decode and voxelization')
     report.row('decode vect', ours=160.0, unit='Mev/s', peers={'faery': 58.0}, bar='>= 120')
-    report.finish(args.json)
+    report.finish(given)
 """
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import importlib.metadata
 import json
@@ -20,6 +22,12 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+
+def parsed(parser: argparse.ArgumentParser, arguments: list[str] | None) -> argparse.Namespace:
+    """What a bench was asked for, on the process's command line if None; `words`: as it was put."""
+    words = sys.argv[1:] if arguments is None else arguments
+    return parser.parse_args(words, argparse.Namespace(words=words))
 
 
 def machine() -> dict[str, Any]:
@@ -60,7 +68,7 @@ class Report:
     ) -> None:
         """`packages` are the distributions whose versions matter here."""
         self.data: dict[str, Any] = {'bench': name, 'title': title, 'machine': machine(),
-                                     'arguments': _arguments(sys.argv[1:]),
+                                     'arguments': '',
                                      'versions': versions(*packages), 'rows': [], 'notes': []}
 
     def row(
@@ -92,8 +100,11 @@ class Report:
         """A line under the table: a peer that is missing, what was seen."""
         self.data['notes'].append(text)
 
-    def finish(self, json_path: str | os.PathLike | None = None) -> None:
-        """Print machine, versions, table and notes; write all of it to `json_path` if given."""
+    def finish(self, given: argparse.Namespace) -> None:
+        """Print machine, versions, table and notes; write all of it to the file `json` of what was
+        `parsed`, if it names one.
+        """
+        self.data['arguments'] = _arguments(given.words)
         console = Console(width=None if os.isatty(1) else 150)
         facts = self.data['machine'] | self.data['versions']
         console.print(' | '.join(f'{key} {value}' for key, value in facts.items()))
@@ -107,8 +118,8 @@ class Report:
         console.print(table)
         for note in self.data['notes']:
             console.print(f'note: {note}')
-        if json_path:
-            Path(json_path).write_text(json.dumps(self.data, indent=1) + '\n')
+        if given.json:
+            Path(given.json).write_text(json.dumps(self.data, indent=1) + '\n')
 
 
 def _arguments(given: list[str]) -> str:

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from bench import scenes_opencv
-from bench.report import Report
+from bench.report import Report, parsed
 from bench.scenes_fidelity import SIZE, SPAN_S, bench_fidelity, bench_rates, quiet_pixels
 from training.scenes import esim, render_clip
 from training.scenes.presets import Preset, find_preset
@@ -246,7 +246,7 @@ def bench_gpu(report: Report) -> None:
     report.row('GPU, mid 256x192', rate, 'scene-s/s', {}, '>= 100', rate >= 100)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Run everything and report."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -259,7 +259,7 @@ def main() -> None:
     parser.add_argument('--clips', type=int, default=1000, help='clips of the memory test, 0 = '
                                                                 'none')
     parser.add_argument('--rate-clips', type=int, default=20)
-    args = parser.parse_args()
+    args = parsed(parser, arguments)
     title = 'event fidelity and rates' if args.fidelity else 'speed and memory'
     report = Report('scenes', f'Scenes: {title}',
                     ('numpy', 'numba', 'torch', 'opencv-python-headless', 'evlib'))
@@ -272,7 +272,7 @@ def main() -> None:
         step(report, args)
     if not args.fidelity:
         bench_gpu(report)
-    report.finish(args.json)
+    report.finish(args)
 
 
 if __name__ == '__main__':

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from bench.report import Report
+from bench.report import Report, parsed
 from bench.tiny_model import make_tiny_model
 from mos_perception.ros.transport import SHARED_MEMORY
 
@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument('--model', help='default: a tiny one')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--json', type=Path, metavar='PATH', help='write the results there')
-    args = parser.parse_args(arguments)
+    args = parsed(parser, arguments)
     # a job in a shell's background ignores it, and the nodes would inherit that
     signal.signal(signal.SIGINT, signal.default_int_handler)
     rng = random.Random(args.seed)
@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
         finally:
             player.terminate()
             player.wait()
-    return report(ends, args.json)
+    return report(ends, args)
 
 
 def one_end(model: str, after_s: float, number: signal.Signals, flooded: bool) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def mapped_segments(pid: int) -> set[Path]:
     return {path for path in paths if path.match(str(SHARED_MEMORY / SEGMENTS))}
 
 
-def report(ends: list[dict[str, Any]], path: Path | None) -> int:
+def report(ends: list[dict[str, Any]], given: argparse.Namespace) -> int:
     """The table and the JSON; the exit code."""
     found = Report('shutdown', 'Ends of the node at random moments', ('rclpy',))
     seconds = [end['seconds'] for end in ends]
@@ -127,7 +127,7 @@ def report(ends: list[dict[str, Any]], path: Path | None) -> int:
     found.row('left shared memory behind', ours=sum(bool(end['segments_left']) for end in ends),
               unit='ends')
     found.row('cut off while busy', ours=sum(end['cut_off'] for end in ends), unit='ends')
-    found.finish(path)
+    found.finish(given)
     return int(clean != len(ends))
 
 

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import psutil
 
-from bench.report import Report
+from bench.report import Report, parsed
 from bench.soak_plot import plot
 from bench.tiny_model import make_tiny_model
 
@@ -320,7 +320,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--json', type=Path, metavar='PATH', help='write the results there')
     parser.add_argument('--plot', type=Path, metavar='PATH', help='write an .svg there')
-    args = parser.parse_args(arguments)
+    args = parsed(parser, arguments)
     os.environ.setdefault('ROS_DOMAIN_ID', str(random.randint(1, 100)))
     os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
     with tempfile.TemporaryDirectory() as folder:
@@ -355,7 +355,7 @@ def report(soak: Soak, listener: Listener, code: int, args: argparse.Namespace) 
         table.note(f'memory, latency and state over time: {args.plot}')
     for text in (soak.wrong + soak.unaccounted)[:20]:
         print(text, file=sys.stderr)
-    table.finish(args.json)
+    table.finish(args)
     return int(bool(soak.wrong or soak.unaccounted or code or growth >= GROWTH_MB))
 
 

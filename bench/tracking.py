@@ -21,7 +21,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from bench.report import Report
+from bench.report import Report, parsed
 from mos_perception.config import Config
 from mos_perception.datatypes import Instances, SyncedInput, Tracks
 from mos_perception.evaluation.metrics import IdSwitches, match, overlaps
@@ -152,7 +152,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--missed', type=float, default=0.0, help='share of masks left out')
     parser.add_argument('--json', action='store_true', help='print JSON alone')
-    options = parser.parse_args(arguments)
+    options = parsed(parser, arguments)
     preset = find_preset(options.preset, duration_s=DURATION_S, start_stop=1.0, empty=0.0,
                          static_camera=0.0, moving_objects=(2, 4), events=False)
     ways = {'flow': True, 'constant velocity': False}
@@ -185,7 +185,7 @@ def report(options: argparse.Namespace, found: dict[str, dict[str, float]]) -> N
         bar = BARS.get(name)
         table.row(name, value, '', {'constant velocity': found['constant velocity'][name]},
                   f'>= {bar:g}' if bar else '', None if bar is None else value >= bar)
-    table.finish(None)
+    table.finish(options)
 
 
 if __name__ == '__main__':

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from bench.report import Report
+from bench.report import Report, parsed
 from mos_perception.errors import MosError
 from training.nets.gmos import GmosProposer
 from training.nets.gmos_fusion import GmosConfig
@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument('--size', choices=SIZES, default='large', help='of SAM 2.1')
     parser.add_argument('--threads', type=int, default=2)
     parser.add_argument('--json', type=Path, metavar='PATH', help='write the results there')
-    args = parser.parse_args(arguments)
+    args = parsed(parser, arguments)
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     report = Report('whole_gmos', f'GMOS at its published sizes, SAM 2.1 {args.size}, '
@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
     report.row('resident memory, most', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
                'MB')
     report.note(f'all outputs are {"finite" if finite else "NOT finite"}; the weights are random')
-    report.finish(args.json)
+    report.finish(args)
     return int(not finite)
 
 

@@ -155,7 +155,7 @@ def train(samples: Samples, select: Callable[[Samples], Inputs], steps: int,
 
 def _run(network: GmosNano, inputs: Inputs) -> dict[str, Tensor]:
     image, evidence, voxel = inputs
-    return network(image, evidence, torch.zeros_like(image[:, :1]), voxel)
+    return network(image, evidence, voxel=voxel)
 
 
 @torch.no_grad()

@@ -108,7 +108,7 @@ def picture_finder(network: GmosNano, least_score: float) -> Finder:
         size = tuple(images.shape[2:])
         large = functional.interpolate(images, scale_factor=float(SCALE), mode='bicubic')
         large = large.clamp(0, 1)
-        answers = network((large - MEAN[0]) / STD[0], None, torch.zeros_like(large[:, :1]))
+        answers = network((large - MEAN[0]) / STD[0])
         found = []
         for row in range(len(images)):
             one = {name: value[row:row + 1].numpy() for name, value in answers.items()}

@@ -70,8 +70,6 @@ class Member(nn.Module):
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """As `GmosNano.forward`, as a tuple; of the image alone where there are no gaps."""
-        if self.network.geometry is None:
-            inputs = inputs[0], None, torch.zeros_like(inputs[0][:, :1])
         found = self.network(*inputs)
         return tuple(found[name] for name in self.outputs)
 

@@ -27,7 +27,7 @@ from training.losses.pairs import pair_losses
 from training.metrics_logger import MetricsLogger, format_metrics
 from training.nets.alignment import Alignment
 from training.optimizer import one_cycle, set_learning_rate
-from training.recipes import Training
+from training.recipes import Recipe, Training
 from training.recipes_gmos import GmosRecipe
 from training.recipes_mosis import MosisRecipe
 from training.state import State, save
@@ -40,17 +40,13 @@ class TrainingError(MosError):
     """A training step that must not be applied."""
 
 
-def losses(network: nn.Module, batch: AnyBatch, recipe: Training,
-           alignment: Alignment | None = None, progress: float = 0.0) -> dict[str, Tensor]:
+def dimos_losses(network: nn.Module, batch: Batch, recipe: Recipe, progress: float = 0.0,
+                 alignment: Alignment | None = None) -> dict[str, Tensor]:
     """The weighted loss terms of a batch; their sum is minimised.
 
-    `alignment`: the training-only parts, for recipes that use them; `progress` in [0, 1] of the
-    run. Raises TrainingError if an output is not finite.
+    `progress` in [0, 1] of the run; `alignment`: the training-only parts, for recipes that use
+    them. Raises TrainingError if an output is not finite.
     """
-    if isinstance(recipe, MosisRecipe):
-        return pair_losses(network, batch, recipe)
-    if isinstance(recipe, GmosRecipe):
-        return gmos_losses(network, batch, recipe, progress)
     with torch.autocast(batch.image.device.type, torch.bfloat16, enabled=batch.image.is_cuda):
         outputs = network(batch.image, batch.voxel, batch.evidence)
     outputs = {name: value.float() for name, value in outputs.items()}
@@ -77,6 +73,10 @@ def losses(network: nn.Module, batch: AnyBatch, recipe: Training,
     return terms
 
 
+# of a network, a batch and its recipe, and what else a step knows: progress, alignment
+LOSSES = {Recipe: dimos_losses, MosisRecipe: pair_losses, GmosRecipe: gmos_losses}
+
+
 def has_both_inputs(batch: Batch) -> Tensor:
     """(B,) bool: samples of which neither the image nor the events are all zeros."""
     has_image = (batch.image != 0).flatten(1).any(1)
@@ -92,7 +92,7 @@ def train_step(state: State, batch: AnyBatch, recipe: Training, learning_rate: f
     """
     set_learning_rate(state.optimizer, recipe, learning_rate, progress)
     state.optimizer.zero_grad(set_to_none=True)
-    terms = losses(state.network, batch, recipe, state.alignment, progress)
+    terms = LOSSES[type(recipe)](state.network, batch, recipe, progress, state.alignment)
     total = sum(terms.values())
     metrics = {name: float(term.detach()) for name, term in terms.items()}
     metrics['loss'] = float(total.detach())

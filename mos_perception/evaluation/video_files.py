@@ -23,7 +23,7 @@ from mos_perception.evaluation.video_ap import Code, VideoTrack, occlusion_of
 from mos_perception.evaluation.video_metrics import Panoptic
 from mos_perception.formats.files import naming, read_json
 from mos_perception.formats.image_files import read_indexed, read_rgb
-from mos_perception.formats.layout import images
+from mos_perception.formats.layout import images, refuse_twins
 from mos_perception.masks import coco_codes, mask_from_coco
 
 OCCLUSION = {'no_occlusion': 0.0, 'slight_occlusion': 0.25, 'severe_occlusion': 0.75}
@@ -41,11 +41,13 @@ class Video:
 
 
 def read_videos(path: Path) -> list[Video]:
-    """The videos of a YouTube-VIS or OVIS JSON."""
+    """The videos of a YouTube-VIS or OVIS JSON; two of one id are refused."""
     with naming(path):
-        return [Video(int(one['id']), one['file_names'][0].split('/')[0],
-                      (int(one['height']), int(one['width'])), len(one['file_names']))
-                for one in read_json(path)['videos']]
+        found = [Video(int(one['id']), one['file_names'][0].split('/')[0],
+                       (int(one['height']), int(one['width'])), len(one['file_names']))
+                 for one in read_json(path)['videos']]
+    refuse_twins(path, 'id', [video.number for video in found])
+    return found
 
 
 def read_objects(path: Path) -> dict[int, list[VideoTrack]]:
@@ -115,10 +117,9 @@ def read_vps(truth: Path, predictions: Path) -> tuple[frozenset[int], Iterator[
     with naming(truth):
         about = read_json(truth)
         things = frozenset(int(one['id']) for one in about['categories'] if one['isthing'])
-        wanted = {one['video_id']: one['annotations'] for one in about['annotations']}
+        wanted = _by_video(truth, about)
     with naming(predictions / 'pred.json'):
-        given = {one['video_id']: one['annotations']
-                 for one in read_json(predictions / 'pred.json')['annotations']}
+        given = _by_video(predictions / 'pred.json', read_json(predictions / 'pred.json'))
     if missing := sorted(set(wanted) - set(given)):
         raise DatasetError(f'{predictions / "pred.json"} lacks {len(missing)} videos of the truth: '
                            f'{", ".join(map(str, missing[:10]))}')
@@ -128,6 +129,12 @@ def read_vps(truth: Path, predictions: Path) -> tuple[frozenset[int], Iterator[
             yield (str(name), _panoptic(truth.parent / 'panomasksRGB' / str(name), frames, things),
                    _panoptic(predictions / 'pan_pred' / str(name), given[name], things))
     return things, videos()
+
+
+def _by_video(path: Path, about: dict[str, Any]) -> dict[Any, list[dict[str, Any]]]:
+    """The frames of each video of a panoptic JSON."""
+    refuse_twins(path, 'id', [one['video_id'] for one in about['annotations']])
+    return {one['video_id']: one['annotations'] for one in about['annotations']}
 
 
 def _panoptic(folder: Path, frames: list[dict[str, Any]], things: frozenset[int]) -> Panoptic:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -63,3 +64,12 @@ def refuse_existing(path: Path, what: str) -> None:
     """Raises DatasetError where `path` exists; `what` to name differently then."""
     if path.exists():
         raise DatasetError(f'{path} exists: name another {what}')
+
+
+def refuse_twins(path: Path, what: str, values: Iterable[Hashable]) -> None:
+    """Raises DatasetError where two videos of the file `path` share `what`, one of `values` each.
+    """
+    for value, count in Counter(values).items():
+        if count > 1:
+            raise DatasetError(f'{path} has {count} videos of {what} {value!r}: each must have its '
+                               'own; rename or remove all but one')

@@ -11,7 +11,6 @@ There are no times: frames are 1 / fps apart from 1 s on, unless our extra `stam
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from mos_perception.formats import tracks
 from mos_perception.formats.files import below, naming, read_json, write_json
 from mos_perception.formats.findings import Report
 from mos_perception.formats.image_files import read_rgb, write_rgb
-from mos_perception.formats.layout import refuse_existing
+from mos_perception.formats.layout import refuse_existing, refuse_twins
 from mos_perception.formats.sequence import LazyArray, Sequence, regular_stamps
 from mos_perception.masks import coco_from_mask, mask_from_coco
 
@@ -57,11 +56,8 @@ def videos(file: Path) -> dict[str, Video]:
         split = images_folder(file).parent.name
         found = [video for video in read_json(file)['videos'] if video.get('file_names')]
         folders = [video['file_names'][0].split('/')[0] for video in found]
-        for what, values in (('folder', folders), ('id', [video['id'] for video in found])):
-            for value, count in Counter(values).items():
-                if count > 1:
-                    raise DatasetError(f'{file} has {count} videos of {what} {value!r}: each must '
-                                       'have its own; rename or remove all but one')
+        refuse_twins(file, 'folder', folders)
+        refuse_twins(file, 'id', [video['id'] for video in found])
         return {f'{split}/{folder}': video for folder, video in zip(folders, found)}
 
 

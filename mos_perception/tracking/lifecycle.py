@@ -73,7 +73,12 @@ class Track:
     @property
     def held(self) -> bool:
         """Shown in the current frame though no instance matched."""
-        return self.instance >= 0 and self.shown_ns > self.seen_ns
+        return self.instance >= 0 and self.was_held
+
+    @property
+    def was_held(self) -> bool:
+        """Held when last shown."""
+        return self.shown_ns > self.seen_ns
 
     def shift(self, stamp_ns: int) -> np.ndarray:
         """(2,) px moved since last seen, at constant velocity."""

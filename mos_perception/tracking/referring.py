@@ -1,6 +1,6 @@
 """Association by a small network: DVIS' Referring Tracker, over a frame's instances.
 
-    instances, frame -> tokens;  slots -> where they are expected (flow, else constant velocity)
+    instances, frame -> tokens;  slots -> where they are expected (carried, or at constant velocity)
     tokens | first guess | slots of the frame before -> network -> which instance each slot is
 
 A slot is a living track; birth, confirmation, holding and death are the lifecycle's. Legend as in
@@ -151,12 +151,20 @@ class ReferringTracker:
 
 
 def expected(tracks: list[Track], size: tuple[int, int], stamp_ns: int) -> np.ndarray:
-    """(M, 4) boxes in shares of the image: carried by the flow, else at constant velocity."""
+    """(M, 4) boxes in shares of the image: carried by the flow; where something covered it at rest
+    or long ago, carried with what is around; else at constant velocity.
+    """
     height, width = size
-    boxes = [track.carried.box if track.placed else
+    boxes = [track.carried.box if _is_carried(track) else
              track.seen.box + np.tile(track.shift(stamp_ns), 2) for track in tracks]
     scale = np.array([width, height, width, height], np.float32)
     return np.array(boxes, np.float32).reshape(-1, 4) / scale
+
+
+def _is_carried(track: Track) -> bool:
+    # one that was covered while it moved is likelier to go on behind than to wait there
+    waits = track.hidden and (track.was_held or track.forgotten)
+    return track.placed or waits and track.carried is not None
 
 
 def probabilities(logits: np.ndarray, least: float = LEAST) -> np.ndarray:

@@ -67,6 +67,16 @@ def test_time_turned_round_changes_nothing():
     assert 1 <= a['quality'][..., 1].min() and a['quality'][..., 1].max() <= MAX_CONFIDENCE
 
 
+def test_a_single_picture_needs_no_colours():
+    network = GmosNano(dataclasses.replace(SMALL, gaps=0)).eval()
+    image, dark = torch.randn(1, 3, 64, 96), torch.zeros(1, 1, 64, 96)
+    with torch.no_grad():
+        alone, known = network(image), network(image, None, dark)
+        told = network(image, None, dark + 1)
+    assert all((alone[name] == known[name]).all() for name in known)
+    assert (alone['foreground_logits'] != told['foreground_logits']).any()
+
+
 def test_mask_loss_prefers_the_truth():
     target = torch.zeros(1, 32, 32)
     target[:, 8:20, 8:24] = 1

@@ -10,9 +10,11 @@ from squares import FULL, NET, RECIPE, square_clip
 from mos_perception.motion.evidence import EvidenceSpec
 from mos_perception.motion.flow import FlowSettings
 from training.datasets.arrays import clip_arrays
-from training.loop import TrainingError, losses, train_step
+from training.loop import LOSSES, TrainingError, dimos_losses, train_step
 from training.optimizer import one_cycle
 from training.recipes import RECIPES, Recipe
+from training.recipes_gmos import GMOS_RECIPES
+from training.recipes_mosis import MOSIS_RECIPES
 from training.smoke import smoke
 from training.state import State, start
 
@@ -116,13 +118,19 @@ def test_released_frame_accounting_sums_the_task_and_not_the_contrast(packed, mo
             targets=replace(targets, labels=targets.labels[rows], masks=targets.masks[rows],
                             boxes=targets.boxes[rows]),
         )
-        alone.append(losses(state.network, frame, FULL))
-    mean = losses(state.network, batch, FULL, state.alignment)
-    summed = losses(state.network, batch, replace(FULL, sum_frames=True), state.alignment)
+        alone.append(dimos_losses(state.network, frame, FULL))
+    mean, summed = (dimos_losses(state.network, batch, recipe, alignment=state.alignment)
+                    for recipe in (FULL, replace(FULL, sum_frames=True)))
     for name in ('class', 'dice', 'focal', 'box', 'flow'):
         wanted = sum(term[name].item() for term in alone)
         assert summed[name].item() == pytest.approx(wanted, rel=1e-4), name
     assert torch.equal(summed['contrast'], mean['contrast'])
+
+
+def test_every_kind_of_recipe_has_losses_of_its_own():
+    kinds = {type(recipe) for known in (RECIPES, MOSIS_RECIPES, GMOS_RECIPES)
+             for recipe in known.values()}
+    assert kinds == LOSSES.keys() and len(set(LOSSES.values())) == len(kinds)
 
 
 def test_smoke_runs_every_stage(capsys):

@@ -203,10 +203,11 @@ def covered(**config):
     return tracks, shown
 
 
-def test_a_stopped_object_that_is_covered_is_known_when_it_moves_again():
-    tracks, shown = covered()
+@pytest.mark.parametrize('tracker', ['hungarian', 'referring'])
+def test_a_stopped_object_that_is_covered_is_known_when_it_moves_again(tracker):
+    tracks, shown = covered(tracker=tracker)
     assert tracks.ids.tolist() == [1] and shown == 0
-    tracks, _ = covered(track_hold_s=1.2)  # at 1.5 s it is forgotten
+    tracks, _ = covered(tracker=tracker, track_hold_s=1.2)  # at 1.5 s it is forgotten
     assert tracks.ids.tolist() == [2]
 
 

@@ -16,7 +16,12 @@ from mos_perception.engine.ort import OrtEngine
 from mos_perception.errors import EngineError, SyncError
 from mos_perception.masks import mask_boxes
 from mos_perception.tracking import load_tracker
-from mos_perception.tracking.referring import ReferringTracker, load_referring, probabilities
+from mos_perception.tracking.referring import (
+    ReferringTracker,
+    expected,
+    load_referring,
+    probabilities,
+)
 from mos_perception.tracking.tracker_card import load_tracker_card
 
 SIZE = (96, 128)
@@ -60,6 +65,26 @@ def test_looks_tell_who_came_out_from_behind():
     for n in range(10, 13):  # the green one is hidden
         assert ids(tracker, [(10 + 4 * n, 40, RED)], n) == [1]
     assert ids(tracker, [(92, 41, GREEN), (62, 40, RED)], 13) == [2, 1]
+
+
+def test_where_a_covered_object_is_expected():
+    tracker = load_tracker(CONFIG)
+    for n in range(5):
+        ids(tracker, [(10 + 4 * n, 40, RED)], n)
+    track, at = tracker.store.tracks[0], 5 * 33 * MS
+    track.carried = track.carried.moved(np.array([[1, 0, 0], [0, 1, 20], [0, 0, 1]], float), SIZE)
+
+    def corner():
+        return (expected([track], SIZE, at)[0, :2] * [SIZE[1], SIZE[0]]).tolist()
+
+    track.hidden = True  # while it moved: it goes on
+    assert corner() == pytest.approx([30, 40], abs=0.01)
+    track.forgotten = True
+    assert corner() == pytest.approx([26, 60], abs=0.01)
+    track.forgotten, track.shown_ns = False, track.seen_ns + 33 * MS  # it was held: at rest
+    assert corner() == pytest.approx([26, 60], abs=0.01)
+    track.carried = None
+    assert corner() == pytest.approx([30, 40], abs=0.01)
 
 
 def test_life_is_the_lifecycles():

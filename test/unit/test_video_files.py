@@ -103,6 +103,21 @@ def test_results_without_a_number_as_score_are_refused(tmp_path):
             read_results(tmp_path / 'found.json', videos)
 
 
+def test_two_videos_of_one_id_are_refused(tmp_path):
+    path, made = tmp_path / 'truth.json', annotations()
+    other = {**made['videos'][0], 'file_names': ['b/00000.jpg', 'b/00001.jpg']}
+    write_json(path, {**made, 'videos': [*made['videos'], other]})
+    for read in (read_videos, read_objects):
+        with pytest.raises(DatasetError, match='truth.json has 2 videos of id 5: each must'):
+            read(path)
+    truth, folder = vps_case(tmp_path)
+    for file in (folder / 'pred.json', truth):
+        found = json.loads(file.read_text())
+        write_json(file, {**found, 'annotations': 2 * found['annotations']})
+        with pytest.raises(DatasetError, match=f"{file.name} has 2 videos of id 'v': each must"):
+            read_vps(truth, folder)
+
+
 def test_panoptic_folders(tmp_path):
     truth, folder = vps_case(tmp_path)
     things, videos = read_vps(truth, folder)

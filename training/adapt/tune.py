@@ -41,9 +41,8 @@ class Adaptation(Run):
         """`foreground` against the labels, `queries` against the start's own answers."""
         self.net.eval()  # normalisations keep the statistics that they came with
         voxel = None if self.net.events is None else batch.voxel
-        dark = torch.zeros_like(batch.image[:, :1])
         with torch.no_grad():
-            before = self._start(batch.image, batch.evidence, dark, voxel)
+            before = self._start(batch.image, batch.evidence, voxel=voxel)
         colours = self._colours_of(batch, before['foreground_logits'][:, 0].numpy())
         outputs = self.net(batch.image, batch.evidence, colours, voxel)
         return {'foreground': label_loss(outputs['foreground_logits'][:, 0], batch.labels),
@@ -73,7 +72,7 @@ class PictureAdaptation(Adaptation):
     def terms(self, batch: Batch) -> dict[str, Tensor]:
         """`foreground` and `queries` against labels of 0 rests, 1, 2, ... things, UNSURE."""
         self.net.eval()  # normalisations keep the statistics that they came with
-        outputs = self.net(batch.image, None, torch.zeros_like(batch.image[:, :1]))
+        outputs = self.net(batch.image)
         known = batch.labels != UNSURE
         things = batch.labels * known
         moves = torch.where(known, things.clamp(max=MOVES), UNSURE)

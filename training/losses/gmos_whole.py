@@ -60,7 +60,7 @@ class _Pairs:
 
 
 def gmos_losses(network: nn.Module, batch: GmosBatch, recipe: GmosRecipe,
-                progress: float = 1.0) -> dict[str, Tensor]:
+                progress: float = 1.0, *_: object) -> dict[str, Tensor]:
     """The weighted loss terms of a batch; `progress` in [0, 1] of the run. In float32, as the
     published head runs.
     """

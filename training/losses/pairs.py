@@ -12,8 +12,9 @@ from training.nets.yolo import Yolo
 from training.recipes_mosis import MosisRecipe
 
 
-def pair_losses(network: nn.Module, batch: PairBatch, recipe: MosisRecipe) -> dict[str, Tensor]:
-    """The weighted loss terms; their sum is minimised.
+def pair_losses(network: nn.Module, batch: PairBatch, recipe: MosisRecipe,
+                *_: object) -> dict[str, Tensor]:
+    """The weighted loss terms; their sum is minimised. Nothing else that the loop knows counts.
 
     A flow network learns from the true flow, a detector from boxes and masks; Mosis and Amd see
     the two frames alone.

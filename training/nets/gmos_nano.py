@@ -110,8 +110,10 @@ class AppearanceEncoder(nn.Module):
         self.stem = _conv(16, widths[0])
         self.levels = nn.ModuleList(_conv(a, b) for a, b in zip(widths, widths[1:]))
 
-    def forward(self, image: Tensor, colour: Tensor) -> list[Tensor]:
+    def forward(self, image: Tensor, colour: Tensor | None) -> list[Tensor]:
         """Features at 1/2, 1/4, 1/8 from (B, 3, H, W) and (B, 1, H, W)."""
+        if colour is None:
+            colour = torch.zeros_like(image[:, :1])
         found = [self.stem(functional.pixel_unshuffle(torch.cat([image, colour], 1), 2))]
         for level in self.levels:
             found.append(level(functional.max_pool2d(found[-1], 2)))
@@ -235,14 +237,15 @@ class GmosNano(nn.Module):
         self.decoder = QueryDecoder(config) if config.queries else None
 
     def forward(
-        self, image: Tensor, evidence: Tensor | None, colour: Tensor, voxel: Tensor | None = None
+        self, image: Tensor, evidence: Tensor | None = None, colour: Tensor | None = None,
+        voxel: Tensor | None = None
     ) -> dict[str, Tensor]:
         """`foreground_logits` (B, 1, h, w) and `foreground_quality` (B, 2); with queries, the
         decoder's outputs too.
 
         `image` (B, 3, H, W) normalised RGB, `evidence` (B, C, H, W), `colour` (B, 1, H, W)
-        log-odds, zeros where none are known; H and W divisible by 32. With an event encoder `voxel`
-        (B, V, h, w) too. A network without gaps does not look at `evidence`.
+        log-odds, None or zeros where none are known; H and W divisible by 32. With an event encoder
+        `voxel` (B, V, h, w) too. A network without gaps does not look at `evidence`.
         """
         pixels, tokens, bottom = self.fusion(
             None if self.geometry is None else self.geometry(evidence),
