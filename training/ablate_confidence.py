@@ -82,17 +82,27 @@ class Samples:
         return replace(self, image=self.image[fine], evidence=self.evidence[fine],
                        label=self.label[coarse])
 
-    def inputs(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Image, evidence and colours of a network; no colours are known."""
+    def inputs(self) -> tuple[Tensor, Tensor]:
+        """Image and evidence of a network."""
         image = (torch.from_numpy(self.image).float() / 255 - MEAN[0]) / STD[0]
-        evidence = torch.from_numpy(self.evidence).float() * STEP
-        return image, evidence, torch.zeros_like(image[:, :1])
+        return image, torch.from_numpy(self.evidence).float() * STEP
 
 
 def turned(clip: Clip, at: int) -> np.ndarray:
     """(K + 1,) bool: objects that start or stop within `NEAR` frames of this one."""
     changes = clip.moving[1:] != clip.moving[:-1]  # row t: between t and t + 1
     return changes[max(0, at - NEAR):at + NEAR].any(0)
+
+
+def _seen_turned(clip: Clip, at: int) -> bool:
+    """Whether one of those is seen."""
+    return bool(turned(clip, at)[np.unique(clip.ids[at])].any())
+
+
+def said_to_move(clip: Clip, at: int, wrong: bool) -> np.ndarray:
+    """(K + 1,) bool: the labels of a frame, `wrong` near starts and stops or right."""
+    right = moves_at(clip, at)
+    return right ^ turned(clip, at) if wrong else right
 
 
 def make_samples(clips: Iterable[Clip]) -> Samples:
@@ -105,14 +115,10 @@ def make_samples(clips: Iterable[Clip]) -> Samples:
         for at in rng.choice(np.arange(FRAMES, len(clip) - FRAMES), PER_CLIP, replace=False):
             builder.reset()
             planes = builder.build(frames[at], frames[:at] + frames[at + 1:]).tensor
-            near = turned(clip, at)
-            right = moves_at(clip, at)
-            said = right ^ near if wrong else right
-            seen = np.isin(np.arange(len(near)), clip.ids[at]) & (np.arange(len(near)) > 0)
-            found.append((
-                at_size(clip.frames[at], OF_VIDEO.size).transpose(2, 0, 1), quantised(planes),
-                object_label(clip.ids[at], said, OF_VIDEO.size)[::2, ::2],
-                wrong and (near & seen).any(), (near & seen).any()))
+            label = object_label(clip.ids[at], said_to_move(clip, at, wrong), OF_VIDEO.size)
+            near = _seen_turned(clip, at)
+            found.append((at_size(clip.frames[at], OF_VIDEO.size).transpose(2, 0, 1),
+                          quantised(planes), label[::2, ::2], wrong and near, near))
     return Samples(*map(np.array, zip(*found)))
 
 
@@ -151,9 +157,9 @@ def make_scene(seed: int) -> Scene:
     frames = [clip.frame(n) for n in range(len(clip))]
     for at in range(0, len(clip), EVERY):
         planes = builder.build(frames[at], frames[:at] + frames[at + 1:]).tensor
-        near = turned(clip, at)[1:].any()
         found.append((at_size(clip.frames[at], OF_VIDEO.size).transpose(2, 0, 1),
-                      quantised(planes), np.zeros((1, 1), np.uint8), False, near))
+                      quantised(planes), np.zeros((1, 1), np.uint8), False,
+                      _seen_turned(clip, at)))
         truth.append(np.where(clip.moving[at][clip.ids[at]], clip.ids[at], 0))
     return Scene(Samples(*map(np.array, zip(*found))), truth)
 
