@@ -19,7 +19,7 @@ from mos_perception.errors import EngineError, mos_command
 
 FLAVOURS = ('tensorrt', 'tensorrt_rtx')
 MIN_TENSORRT = (10, 3)
-WORKSPACE_BYTES = 2 << 30  # SAM 2.1's memory attention needs 1.1e9
+WORKSPACE_BYTES = 4 << 30  # Pi3's attention over five frames needs 2.9e9
 Progress = Callable[[str, int, int], bool]  # phase, step, steps -> go on?
 
 
