@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from mos_perception.errors import DatasetError, EngineError, MissingLibraryError
+from mos_perception.errors import ConfigError, DatasetError, EngineError, MissingLibraryError
 from mos_perception.evaluation.video_metrics import Panoptic
 from mos_perception.evaluation.video_writing import TruthFolder
 from training import labelled_clips, tracker_cache, train_segmenter
@@ -115,6 +115,8 @@ def test_bad_folders_are_refused(labelled, tmp_path):
     TruthFolder(tmp_path / 'turned', [('wall', False), ('disc', True)]).save()
     with pytest.raises(DatasetError, match='stuff before things'):
         LabelledFrames([tmp_path / 'turned'])
+    with pytest.raises(ConfigError, match='height 120 .* multiple of 32: choose 128'):
+        SegmenterConfig(3, 2, height=120)
 
 
 def test_without_the_library_one_line_says_so(labelled, tmp_path, monkeypatch, capsys):
@@ -212,7 +214,7 @@ def test_a_perfect_segmenter_scores_one(labelled, tmp_path):
              for task, data, predictions in (('vis', 'instances.json', 'vis.json'),
                                              ('vps', 'panoptic.json', 'vps'),
                                              ('vss', '', 'vss'))}
-    assert found['vis']['AP'] == found['vis']['AR1'] == pytest.approx(1)
+    assert found['vis']['AP'] == pytest.approx(1) and found['vis']['AR1'] == 1
     assert found['vps']['VPQ'] == found['vps']['STQ'] == found['vss']['mIoU'] == 1
 
 

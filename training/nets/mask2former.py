@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mos_perception.errors import MissingLibraryError
+from mos_perception.errors import ConfigError, MissingLibraryError
 
 _MEAN, _DEVIATION = 0.45, 0.225  # of the channels of pictures in [0, 1]
 
@@ -50,6 +50,14 @@ class SegmenterConfig:
     """Blocks of two convolutions per stage."""
     points: int = 512
     """At which masks are compared: 12544 in the paper, for images of 15 to 70 times the pixels."""
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError for sizes that the layers cannot take."""
+        for name, value in (('height', self.height), ('width', self.width),
+                            ('channels', self.channels)):
+            if value < 32 or value % 32:
+                raise ConfigError(f'{name} {value} of the segmenter is no multiple of 32: choose '
+                                  f'{max(32, round(value / 32) * 32)}')
 
 
 @dataclass(frozen=True)
