@@ -191,7 +191,7 @@ def test_its_things_are_cached_for_the_tracker(library, tmp_path):
 class Oracle:
     """A network that sees what is true of a video, frame by frame, in queries of changing order."""
 
-    config = SimpleNamespace(height=SIZE[0], width=SIZE[1], things=2, channels=4)
+    config = SimpleNamespace(height=SIZE[0], width=SIZE[1], things=2, channels=96)
 
     def __init__(self, truth):
         self.truth, self.at = truth, 0
@@ -202,14 +202,17 @@ class Oracle:
         masks = np.stack([segments == 1, segments == 2, classes == 2])[order]
         self.at += 1
         logits = 12.0 * np.eye(4)[order][None]
-        return Segments(torch.eye(4)[order][None], torch.from_numpy(logits),
+        return Segments(torch.eye(96)[order][None], torch.from_numpy(logits),
                         torch.from_numpy(np.where(masks, 9.0, -9.0))[None], torch.zeros(1))
 
 
-def test_a_perfect_segmenter_scores_one(labelled, tmp_path):
+@pytest.mark.parametrize('name, refiner', [('hungarian', ''), ('referring', ''),
+                                           ('referring', 'refiner_nano')])
+def test_a_perfect_segmenter_scores_one(labelled, tmp_path, name, refiner):
+    """Behind each of the robot's trackers, the shipped ones are for 96 channels."""
     _, truth = video()
-    tracker = make_tracker('hungarian', '', 0.3, 4)
-    segment_folder(Oracle(truth), tracker, '', labelled, tmp_path / 'found', 0.3)
+    tracker = make_tracker(name, 'referring_nano', 0.3, 96)
+    segment_folder(Oracle(truth), tracker, refiner, labelled, tmp_path / 'found', 0.3)
     found = {task: evaluate_task(task, labelled / data, tmp_path / 'found' / predictions, 'test')
              for task, data, predictions in (('vis', 'instances.json', 'vis.json'),
                                              ('vps', 'panoptic.json', 'vps'),
