@@ -1,5 +1,5 @@
 """What a frozen model finds in rendered clips, cached for the referring tracker: `python -m
-training.tracker_cache --model gmos_nano --count 150 --out runs/queries`.
+training.tracker_cache --model gmos_nano --count 150 --out runs/queries`, or `--segmenter RUN`.
 
 Clips are rendered here, long ones with crossings, or read from `--clips` (training.scenes.cache).
 One file per clip, `NAME.npz`: of each instance the arrays of `Tokens`, its `frame` and its `object`
@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 
 from mos_perception.config import Config
 from mos_perception.datatypes import Instances, SyncedInput
@@ -29,6 +30,7 @@ from mos_perception.masks import mask_boxes
 from mos_perception.models import Model, load_model
 from mos_perception.tracking.tokens import Tokens, tokens
 from training.answers import answers
+from training.frame_segments import load_segmenter, read_frame
 from training.scenes import render_clip
 from training.scenes.clip import Clip
 from training.scenes.presets import find_preset
@@ -140,10 +142,10 @@ def true_sequence(clip: Clip, channels: int) -> Sequence:
     return Sequence(frames, objects, clip.stamps_ns)
 
 
-def sequences(model: Model, clip: Clip) -> tuple[Sequence, Sequence]:
-    """What the model finds in a clip, and what is true."""
+def sequences(found_instances: Iterable[Instances], clip: Clip) -> tuple[Sequence, Sequence]:
+    """What was found in each frame of a clip, and what is true."""
     kinds: tuple[list, list, list, list] = ([], [], [], [])
-    for at, instances in enumerate(found_in(model, clip)):
+    for at, instances in enumerate(found_instances):
         objects, owner = named(instances, clip.ids[at])
         found = tokens(instances, clip.frames[at])
         truth, ids = true_instances(clip, at)
@@ -156,19 +158,31 @@ def sequences(model: Model, clip: Clip) -> tuple[Sequence, Sequence]:
             Sequence(kinds[2], kinds[3], clip.stamps_ns))
 
 
+def finder(given: argparse.Namespace) -> tuple[int, Callable[[Clip], Iterator[Instances]]]:
+    """Channels of the embeddings, and what finds the instances of a clip's frames."""
+    if given.segmenter is None:
+        model = load_model(Config(model=given.model, threads=given.threads))
+        return embedding_channels(model.card), lambda clip: found_in(model, clip)
+    torch.set_num_threads(given.threads)
+    network = load_segmenter(given.segmenter)
+    return network.config.channels, lambda clip: (read_frame(network, frame).things
+                                                  for frame in clip.frames)
+
+
 def clips(given: argparse.Namespace) -> Iterator[tuple[str, Clip | None]]:
     """(name of the file without its ending, clip), None where it is there already."""
     end = '-truth' if given.truth_only else ''
+    start = 'segmenter' if given.segmenter else given.model
     if given.clips is None:
         for seed in range(given.seed, given.seed + given.count):
-            name = f'{given.model}-{seed:06d}{end}'
+            name = f'{start}-{seed:06d}{end}'
             there = (given.out / f'{name}.npz').exists()
             yield name, None if there else render_clip(PRESET, seed, 'train')
         return
     left = given.count
     for path in sorted(path for folder in given.clips for path in folder.glob('*.npz')):
         for clip in load_shard(path) if left > 0 else ():
-            name = f'{given.model}-{clip.preset}-{clip.seed:06d}{end}'
+            name = f'{start}-{clip.preset}-{clip.seed:06d}{end}'
             left -= 1
             if left >= 0:
                 yield name, None if (given.out / f'{name}.npz').exists() else clip
@@ -177,7 +191,10 @@ def clips(given: argparse.Namespace) -> Iterator[tuple[str, Clip | None]]:
 def main(arguments: list[str] | None = None) -> None:
     """Command line; goes on where it ended."""
     parser = argparse.ArgumentParser(description='Cache what a model finds in rendered clips.')
-    parser.add_argument('--model', default='gmos_nano')
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument('--model', default='gmos_nano')
+    source.add_argument('--segmenter', type=Path,
+                        help='instead: the --run of training.train_segmenter')
     parser.add_argument('--clips', type=Path, nargs='+', help='folders of shards; default: render')
     parser.add_argument('--count', type=int, default=100, help='clips')
     parser.add_argument('--seed', type=int, default=0, help='of the first clip rendered')
@@ -187,13 +204,12 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     cv2.setNumThreads(given.threads)
     given.out.mkdir(parents=True, exist_ok=True)
-    model = load_model(Config(model=given.model, threads=given.threads))
-    channels = embedding_channels(model.card)
+    channels, found_by = finder(given)
     for done, (name, clip) in enumerate(clips(given), 1):
         if clip is not None and given.truth_only:
             true_sequence(clip, channels).save(given.out / f'{name}.npz')
         elif clip is not None:
-            found, truth = sequences(model, clip)
+            found, truth = sequences(found_by(clip), clip)
             truth.save(given.out / f'{name}-truth.npz')
             found.save(given.out / f'{name}.npz')
         print(f'\r{done} of {given.count} clips', end='', flush=True)

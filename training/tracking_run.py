@@ -1,4 +1,4 @@
-"""Runs of the referring tracker and of the Temporal Refiner: saved, and gone on with."""
+"""Runs of DVIS' three stages, segmenter, tracker and refiner: saved, and gone on with."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from mos_perception.errors import EngineError
 from training.checkpoints import keep
+from training.segmenter_batches import Augmentation
 from training.tracker_batches import Curriculum
 from training.train_video import learning_rate
 
@@ -36,10 +37,10 @@ class TrackingRun(ABC):
     print_every: ClassVar[int]
     """Steps."""
 
-    def __init__(self, folder: Path, made_for: int | str, curriculum: Curriculum, peak: float,
-                 seed: int = 0) -> None:
-        """`peak` of the learning rate. Raises EngineError for a folder whose run is for another
-        `made_for`.
+    def __init__(self, folder: Path, made_for: int | str, curriculum: Curriculum | Augmentation,
+                 peak: float, seed: int = 0) -> None:
+        """`curriculum`: what is done to the samples; `peak` of the learning rate. Raises
+        EngineError for a folder whose run is for another `made_for`.
         """
         self.folder, self.made_for, self.curriculum = folder, made_for, curriculum
         self.peak, self.seed = peak, seed
@@ -63,7 +64,7 @@ class TrackingRun(ABC):
 
     @abstractmethod
     def judge(self, given: Any) -> tuple[Tensor, float]:
-        """The loss of a batch, and the share of its slots whose instance is right."""
+        """The loss of a batch, and what share of it is right: of slots, their instance."""
 
     def step(self, given: Any, progress: float) -> tuple[float, float]:
         """One step of AdamW; what `judge` says before it."""
@@ -118,11 +119,11 @@ class TrackingRun(ABC):
         self.save()
 
 
-def run_parser(description: str, batch: int) -> argparse.ArgumentParser:
-    """The arguments of both trainings."""
+def run_parser(description: str, batch: int,
+               data: str = 'folders of training.tracker_cache') -> argparse.ArgumentParser:
+    """The arguments of the trainings; `data` says what the folders are."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument('--data', type=Path, nargs='+', required=True,
-                        help='folders of training.tracker_cache')
+    parser.add_argument('--data', type=Path, nargs='+', required=True, help=data)
     parser.add_argument('--run', type=Path, required=True)
     length = parser.add_mutually_exclusive_group()
     length.add_argument('--minutes', type=float, default=15.0)

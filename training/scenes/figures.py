@@ -132,7 +132,7 @@ def surfaces(rng: np.random.Generator, parts: list[Part], body: Surface, going: 
         offset = np.stack([c * x - s * y, s * x + c * y, np.zeros_like(x)], 1)
         found.append(Surface(colour, _cover(part, side), half,
                              paths.carried(track, offset, track.angle + angle, half), body.number,
-                             degenerate=body.degenerate))
+                             degenerate=body.degenerate, family=body.family))
     return found
 
 

@@ -44,7 +44,7 @@ class Surface:
     = background. `unseen` marks light (shadow, highlight): it has no place in the truth. `deform`
     (amplitude in half extents, phase rad about x, y at each of the track's times (G, 2)) bends a
     deforming one; `waves` run over it (after the bend). `degenerate`: it moves along the camera's
-    own direction.
+    own direction. `family`: an object's outline family or kind of figure, that of its body.
     """
 
     colour: np.ndarray
@@ -58,6 +58,7 @@ class Surface:
     deform: tuple[float, np.ndarray] | None = None
     degenerate: bool = False
     waves: Waves | None = None
+    family: str = ''
 
     @property
     def depth(self) -> float:

@@ -33,7 +33,8 @@ def objects(rng: np.random.Generator, preset: Preset, split: str, camera: Camera
             surfaces += _figure(rng, preset, split, camera, behind, stage, int(number),
                                 float(depth), bool(goes))
             continue
-        shape = outlines.outline(rng, split)
+        family = pick(rng, outlines.FAMILIES[split])
+        shape = outlines.of_family(rng, family)
         half, side = extent_of(rng, preset, shape, depth)
         going = paths.stop_and_go(rng, camera.times,
                                   preset.start_stop) if goes else np.zeros_like(camera.times)
@@ -42,7 +43,7 @@ def objects(rng: np.random.Generator, preset: Preset, split: str, camera: Camera
         else:
             track, degenerate = _standing(rng, preset, going, depth, stage.low, half, shape), False
         body = Surface(skin(rng, preset, split, side, behind, stage), outlines.raster(shape, side),
-                       half, track, int(number), degenerate=degenerate)
+                       half, track, int(number), degenerate=degenerate, family=family)
         kind = rng.random()
         if kind < preset.articulated:
             surfaces += _limbs(rng, split, body, going)
@@ -66,7 +67,8 @@ def _figure(rng: np.random.Generator, preset: Preset, split: str, camera: Camera
             behind: np.ndarray, stage: Stage, number: int, depth: float,
             goes: bool) -> list[Surface]:
     """A walker or vehicle; some of them rest and only move their limbs."""
-    parts, reach = pick(rng, figures.FIGURES)(rng)
+    figure = pick(rng, figures.FIGURES)
+    parts, reach = figure(rng)
     aspect = preset.size[0] / preset.size[1]
     half = figures.half_of(parts, rng.uniform(*preset.area), aspect) * depth
     going = (
@@ -79,7 +81,8 @@ def _figure(rng: np.random.Generator, preset: Preset, split: str, camera: Camera
     low = rng.uniform(0.1, 0.9) * aspect / 2 if stage.low is None else stage.low
     track = paths.stroll(rng, camera.times, walking, rng.uniform(*preset.object_speed), depth,
                          low - reach * half, 0.36, 0.0)
-    body = Surface(np.zeros((2, 2, 3), np.float32), None, half, track, number)
+    body = Surface(np.zeros((2, 2, 3), np.float32), None, half, track, number,
+                   family=figure.__name__)
     return figures.surfaces(rng, parts, body, going,
                             lambda n: skin(rng, preset, split, n, behind, stage),
                             half / depth * preset.size[1])
@@ -102,7 +105,7 @@ def _limbs(rng: np.random.Generator, split: str, body: Surface, going: np.ndarra
         shape = outlines.outline(rng, split) * [1, 0.6]
         parts.append(Surface(body.colour[:side, :side], outlines.raster(shape, side), half,
                              paths.carried(small.track, offset, angle, half), body.number,
-                             degenerate=body.degenerate))
+                             degenerate=body.degenerate, family=body.family))
     return [*parts, small] if rng.random() < 0.5 else [small, *parts]
 
 

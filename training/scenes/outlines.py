@@ -79,14 +79,21 @@ def _letter(rng: np.random.Generator) -> np.ndarray:
     return points / np.linalg.norm(points, axis=1).max()
 
 
-_FAMILIES = {'train': (_superellipse, _fourier, _polygon), 'val': (_star,),
-             'test': (_gear, _petals), 'other': (_letter, _lobes)}
+_DRAW = {'superellipse': _superellipse, 'fourier': _fourier, 'polygon': _polygon, 'star': _star,
+         'gear': _gear, 'petals': _petals, 'letter': _letter, 'lobes': _lobes}
+FAMILIES = {'train': ('superellipse', 'fourier', 'polygon'), 'val': ('star',),
+            'test': ('gear', 'petals'), 'other': ('letter', 'lobes')}
+"""Names of a split's families."""
 
 
 def outline(rng: np.random.Generator, split: str) -> np.ndarray:
-    """(96, 2) float64 points of a random outline of the split's families, farthest point at radius
-    1."""
-    radius = pick(rng, _FAMILIES[split])(rng)
+    """`of_family` of a random one of the split's families."""
+    return of_family(rng, pick(rng, FAMILIES[split]))
+
+
+def of_family(rng: np.random.Generator, family: str) -> np.ndarray:
+    """(96, 2) float64 points of a random outline of a family, farthest point at radius 1."""
+    radius = _DRAW[family](rng)
     if radius.ndim == 2:  # points already
         return radius
     radius = radius / radius.max()
