@@ -30,7 +30,7 @@ from mos_perception.models.gmos.join import joined
 from mos_perception.models.gmos.postprocess import to_instances
 from mos_perception.motion.builder import EvidenceBuilder
 from mos_perception.motion.flow import at_size
-from training.ablate_inputs import NARROW
+from training.ablate_inputs import NARROW, fitted
 from training.command import command
 from training.datasets.evidence import STEP, quantised
 from training.evaluate_mos_i import STOPS
@@ -39,7 +39,6 @@ from training.nets.gmos_nano import GmosNano
 from training.scenes import render_clip
 from training.scenes.clip import Clip
 from training.scenes.presets import find_preset
-from training.train_video import learning_rate
 from training.video_batches import CROP, MEAN, STD
 from training.video_cache import OF_VIDEO, moves_at, object_label
 
@@ -126,19 +125,13 @@ def train(samples: Samples, steps: int, seed: int, confidence: bool) -> GmosNano
     """A narrow network after `steps` of `BATCH` samples."""
     torch.manual_seed(seed)
     network, rng = GmosNano(CONFIG), np.random.default_rng(seed)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=PEAK, weight_decay=0.02)
-    for step in range(steps):
-        for group in optimizer.param_groups:
-            group['lr'] = learning_rate(step / steps, PEAK)
+
+    def loss() -> Tensor:
         batch = samples.of(rng.integers(len(samples), size=BATCH)).cropped(rng)
         label = torch.from_numpy(batch.label).long()
         terms = gmos_loss(network(*batch.inputs()), label, confidence)
-        loss = terms['foreground'] + 0.4 * terms['queries']
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-    return network.eval()
+        return terms['foreground'] + 0.4 * terms['queries']
+    return fitted(network, loss, steps, PEAK)
 
 
 @dataclass(frozen=True)

@@ -140,14 +140,21 @@ def train(samples: Samples, select: Callable[[Samples], Inputs], steps: int,
     """A narrow network after `steps` of `BATCH` samples, none of them augmented."""
     torch.manual_seed(seed)
     network, rng = GmosNano(NARROW), np.random.default_rng(seed)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=PEAK, weight_decay=0.02)
+
+    def loss() -> Tensor:
+        batch = samples.rows(rng.integers(len(samples), size=BATCH))
+        return gmos_loss(_run(network, select(batch)), batch.label)['foreground']
+    return fitted(network, loss, steps, PEAK)
+
+
+def fitted(network: GmosNano, loss: Callable[[], Tensor], steps: int, peak: float) -> GmosNano:
+    """The network after `steps` of AdamW, each on a `loss` of a new batch; in evaluation mode."""
+    optimizer = torch.optim.AdamW(network.parameters(), lr=peak, weight_decay=0.02)
     for step in range(steps):
         for group in optimizer.param_groups:
-            group['lr'] = learning_rate(step / steps, PEAK)
-        batch = samples.rows(rng.integers(len(samples), size=BATCH))
-        loss = gmos_loss(_run(network, select(batch)), batch.label)['foreground']
+            group['lr'] = learning_rate(step / steps, peak)
         optimizer.zero_grad()
-        loss.backward()
+        loss().backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
     return network.eval()
