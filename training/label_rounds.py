@@ -6,7 +6,8 @@ a network that learned from them sees in each single picture: the next round. `-
 
     a round: the student's instances correct the parts that move, and the other way round
     a track: masks of neighbouring frames that fall on each other when each is carried by its own
-    motion; kept when seen often enough, filled in where it was missed between, its masks voted
+    motion; kept when seen often enough and once in motion, filled in where it was missed between,
+    its masks voted
 """
 
 from __future__ import annotations
@@ -31,13 +32,11 @@ SAME_IOU = 0.5       # of masks of one thing
 LEAST_SEEN = 3       # frames; of a shorter video all
 GAP = 2              # frames in which a thing may be missed
 VOTERS = 2           # frames on either side
-LEAST_SCORE = 0.3    # of an instance that says anything
 SURE = 0.7           # score from which a single picture is believed where nothing moves
 INSIDE = 0.8         # share of an instance that lies in a part
 SHARE = 0.15         # of a part, the least of its pieces
 FILLED = 0.75        # share of a part that its pieces cover together
 APART = 0.1          # share of an instance that may lie in parts which it is none of
-LEAST_GAIN = 2.5     # of a part that moves where no picture shows anything
 
 
 @dataclass
@@ -46,6 +45,11 @@ class Track:
 
     parts: dict[int, Part] = field(default_factory=dict)
     """By the place of the frame where it was seen."""
+
+    @property
+    def moves(self) -> bool:
+        """Whether it ever does: what a student alone sees may be part of the background."""
+        return any(map(np.any, (part.shifts[1] for part in self.parts.values())))
 
     @property
     def last(self) -> int:
@@ -66,7 +70,7 @@ class Agreement:
         least = min(LEAST_SEEN, len(self.frames))
         found: list[list[Part]] = [[] for _ in self.frames]
         for track in self.tracks():
-            if len(track.parts) < least:
+            if len(track.parts) < least or not track.moves:
                 continue
             for t in range(min(track.parts), track.last + 1):
                 found[t].append(self._voted(track, t))
@@ -123,27 +127,20 @@ def combined(parts: list[Part], seen: Found) -> list[Part]:
     """Parts that move and a picture's instances: each corrects the other.
 
     A part that covers several instances whole is several things; another is whole as it is, and
-    instances that lie in it are pieces or wider views of it. An instance by itself stands still. A
-    part that gains little and that no picture shows is none.
+    instances that lie in it are pieces or wider views of it. An instance by itself stands still.
     """
-    sure = seen.masks[seen.scores >= SURE]
-    found = []
-    for part in parts:
-        shown = max((_iou(part.mask, mask) for mask in seen.masks), default=0.0)
-        if shown < 0.3 and part.gain < LEAST_GAIN:
-            continue
-        found += [part] if shown >= SAME_IOU else _pieces(part, sure)
+    found = [piece for part in parts for piece in _pieces(part, seen.masks)]
     moving = np.any([part.mask for part in parts], 0) if parts else False
     for mask, score in zip(seen.masks, seen.scores):
-        if score >= SURE and np.count_nonzero(mask & moving) <= APART * np.count_nonzero(mask):
+        if np.count_nonzero(mask & moving) <= APART * np.count_nonzero(mask):
             still = {side: np.zeros(2) for side in (-1, 1)}
             found.append(Part(mask, float(score / (1 - min(score, 0.999))), still))
     return disjoint(found)
 
 
-def _pieces(part: Part, sure: np.ndarray) -> list[Part]:
+def _pieces(part: Part, instances: np.ndarray) -> list[Part]:
     """The part, or its pieces where instances (N, H, W) fill it: each pixel to the nearest."""
-    inside = [mask for mask in sure
+    inside = [mask for mask in instances
               if np.count_nonzero(mask & part.mask) >= max(INSIDE * np.count_nonzero(mask),
                                                            SHARE * np.count_nonzero(part.mask))]
     if len(inside) < 2 or (np.count_nonzero(np.any(inside, 0) & part.mask)
@@ -162,7 +159,7 @@ def _iou(mask: np.ndarray, other: np.ndarray) -> float:
 def by_agreement(pairs: PairSet, find: Finder | None) -> Teacher:
     """What moves, and with a student's finder what it sees, where frames agree."""
     def labels(number: int) -> list[list[Part]]:
-        video = Video(np.asarray(pairs.frames[number]))
+        video = Video(np.array(pairs.frames[number]))
         frames = [video.find(t) for t in range(1, pairs.pairs)]
         if find is not None:
             images = torch.from_numpy(video.frames[1:-1]).permute(0, 3, 1, 2) / 255
@@ -181,7 +178,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parsed(parser, arguments)
     torch.set_num_threads(1)
     pairs = PairSet(given.data)
-    find = given.student and picture_finder(load_network(given.student)[0], LEAST_SCORE)
+    find = given.student and picture_finder(load_network(given.student)[0], SURE)
     run(given, pairs, by_agreement(pairs, find))
     return 0
 

@@ -21,7 +21,7 @@ def figure(evidence: np.ndarray, image: np.ndarray, price: float) -> np.ndarray:
     `evidence` (H, W), above zero for the figure; `image` (H, W, C) float32; `price` of separating
     two neighbours of one colour, in units of the evidence.
     """
-    for_it = np.rint(_LEVELS * evidence.ravel()).astype(np.int32)
+    for_it = np.rint(_LEVELS * evidence.astype(np.float64).ravel()).astype(np.int32)
     ours, theirs = np.flatnonzero(for_it > 0), np.flatnonzero(for_it < 0)
     if not len(ours) or not len(theirs):
         return np.full(evidence.shape, bool(len(ours)))

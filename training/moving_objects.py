@@ -28,7 +28,7 @@ BLUR_PX = 0.5        # of the errors
 UNKNOWN = 12.0       # grey levels: the error where no neighbour shows the point
 UNEXPLAINED = 2.5    # grey levels of the background's error, blurred by 1 px, from which it is none
 FASTEST_PX = 10      # a frame, beside the camera
-MOST = 6             # parts that are followed
+MOST = 8             # parts that are followed
 SEED_PX = 6          # pixels of the least of them
 REST_PX = 12         # and of what a figure leaves of its part
 MARGIN_PX = 12       # a figure may reach this far beyond what it was found by
@@ -80,7 +80,7 @@ class Video:
         evidence = _Evidence(self, t)
         still = {side: np.zeros(2) for side in evidence.sides}
         ground = best = evidence.error(still)
-        left = cv2.GaussianBlur(ground, (0, 0), 1) > UNEXPLAINED
+        left = _unexplained(ground)
         found = []
         for _ in range(MOST):
             seed = _strongest(left, best)
@@ -89,10 +89,10 @@ class Video:
             left &= ~seed
             if (part := evidence.follow(seed, best)) is None:
                 continue
-            rest = seed & ~_wider(part.mask, 1)
-            if np.count_nonzero(rest) >= REST_PX:
-                left |= rest
             best = np.where(part.mask, np.minimum(best, evidence.error(part.shifts)), best)
+            rest = seed & _unexplained(best) & ~(_wider(part.mask, 1) & ~part.mask)
+            if np.count_nonzero(rest) >= REST_PX:  # another thing, beside it or under one figure
+                left |= rest
             found.append(part)
         return disjoint(evidence.rivals(found, ground))
 
@@ -206,6 +206,10 @@ class _Evidence:
                     least, shift = error, np.array(moved)
             found[side] = shift
         return found
+
+
+def _unexplained(errors: np.ndarray) -> np.ndarray:
+    return cv2.GaussianBlur(errors, (0, 0), 1) > UNEXPLAINED
 
 
 def _strongest(left: np.ndarray, errors: np.ndarray) -> np.ndarray | None:

@@ -126,10 +126,10 @@ def test_the_camera_turns_too():
 
 def test_a_figure_by_hand():
     """Evidence on two pixels; the rest of the bright square follows, the dark ground does not."""
-    image = np.zeros((7, 9, 3), np.float32)
-    image[2:5, 3:7] = 200
-    evidence = np.full((7, 9), -0.1)
-    evidence[2, 3] = evidence[4, 6] = 4
+    image = np.zeros((20, 30, 3), np.float32)
+    image[5:13, 10:20] = 200
+    evidence = np.full((20, 30), -0.05)
+    evidence[5, 10] = evidence[12, 19] = 4
     np.testing.assert_array_equal(figure(evidence, image, 3.0), image[..., 0] > 0)
     np.testing.assert_array_equal(figure(evidence, image, 0.0), evidence > 0)
     assert not figure(-np.ones((4, 4)), image[:4, :4], 3.0).any()
