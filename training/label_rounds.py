@@ -178,7 +178,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parsed(parser, arguments)
     torch.set_num_threads(1)
     pairs = PairSet(given.data)
-    find = given.student and picture_finder(load_network(given.student)[0], SURE)
+    find = given.student and picture_finder(load_network(given.student)[0], SURE, cut=True)
     run(given, pairs, by_agreement(pairs, find))
     return 0
 

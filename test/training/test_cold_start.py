@@ -15,7 +15,7 @@ from training.camera_alignment import align, cameras
 from training.cold_start import by_motion, by_truth, cache, label, main, score
 from training.datasets.frame_pairs import PairSet, pack_pairs
 from training.evaluate_mosis import COLUMNS, evaluate_runs, load_network
-from training.min_cut import figure
+from training.min_cut import figure, instances_at_edges
 from training.moving_objects import Video
 from training.nets.gmos_nano import MOVABLE, GmosNanoConfig
 from training.scenes.moving_shapes import THESIS
@@ -136,6 +136,20 @@ def test_a_figure_by_hand():
     assert figure(np.ones((4, 4)), image[:4, :4], 3.0).all()
 
 
+def test_instances_end_where_the_picture_has_edges():
+    """Two squares that touch, seen a pixel too small and too large; a third that is nowhere."""
+    image = np.zeros((30, 40, 3), np.float32)
+    image[8:20, 8:20], image[8:20, 20:32] = (200, 0, 0), (0, 0, 200)
+    masks = np.zeros((3, 30, 40), bool)
+    masks[0, 9:19, 9:19], masks[1, 7:21, 20:33], masks[2, 24:26, 4:6] = True, True, True
+    odds = np.where(masks.any(0), 2.0, -2.0)
+    odds[24:26, 4:6] = -1
+    found = instances_at_edges(masks, odds, image)
+    np.testing.assert_array_equal(found[0], image[..., 0] > 0)
+    np.testing.assert_array_equal(found[1], image[..., 2] > 0)
+    np.testing.assert_array_equal(found[2], masks[2])
+
+
 @given(arrays(np.int8, (4, 4), elements=st.integers(-3, 3)), st.integers(0, 2 ** 16 - 1))
 def test_no_figure_costs_less(evidence, chosen):
     """Against any other figure, on a picture of one colour."""
@@ -177,6 +191,7 @@ def test_its_labels_are_worth_something_and_train_a_network(pairs, tmp_path, cap
            '2', '--movable'])
     results = evaluate_runs([run], pairs, None)
     assert list(results) == ['cold'] and set(results['cold'][0]) == set(COLUMNS)
+    assert set(evaluate_runs([run], pairs, None, cut=True)['cold'][0]) == set(COLUMNS)
 
 
 def test_the_truth_can_be_cached_instead_and_shards_stay(pairs, tmp_path):
