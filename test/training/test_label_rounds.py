@@ -1,5 +1,6 @@
 """Labels that frames agree on, and what a student's pictures add: toy videos known by hand."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -7,7 +8,8 @@ import pytest
 import torch
 
 from training.datasets.frame_pairs import PairSet, pack_pairs
-from training.evaluate_mosis import Found
+from training.evaluate_mosis import COLUMNS, Found
+from training.evaluate_mosis import main as evaluate
 from training.label_rounds import Agreement, by_agreement, combined, main
 from training.moving_objects import Part
 from training.nets.gmos_nano import MOVABLE, GmosNanoConfig
@@ -147,6 +149,9 @@ def test_commands(pairs, tmp_path, capsys):
                                   np.any([one.mask for one in found[1]], 0))
     assert main(['--data', str(pairs), '--student', str(tmp_path / 'student'), '--score']) == 0
     assert 'AP75' in capsys.readouterr().out
+    arguments = ['--cut', '--json', '--runs', str(tmp_path / 'student'), '--data', str(pairs)]
+    assert evaluate(arguments) == 0
+    assert set(json.loads(capsys.readouterr().out)['student'][0]) == set(COLUMNS)
 
 
 def test_a_student_sees_single_pictures(pairs, tmp_path, capsys):
