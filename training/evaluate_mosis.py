@@ -32,6 +32,7 @@ from mos_perception.reports.visualize import contact_sheet, tinted, write_image
 from training.cold_start import SCALE
 from training.command import command
 from training.datasets.frame_pairs import PairBatch, PairSet
+from training.min_cut import instances_at_edges
 from training.nets.amd import Amd
 from training.nets.boxes import corners_of
 from training.nets.gmos_nano import GmosNano
@@ -102,18 +103,27 @@ def region_finder(network: Amd, channel: int, least_score: float) -> Finder:
     return find
 
 
-def picture_finder(network: GmosNano, least_score: float) -> Finder:
-    """A light network of single pictures, as the robot runs it."""
+def picture_finder(network: GmosNano, least_score: float, cut: bool = False) -> Finder:
+    """A light network of single pictures, as the robot runs it; `cut`: with outlines by a minimum
+    cut instead, which takes longer.
+    """
     def find(images: Tensor) -> list[Found]:
         size = tuple(images.shape[2:])
         large = functional.interpolate(images, scale_factor=float(SCALE), mode='bicubic')
         large = large.clamp(0, 1)
-        answers = network((large - MEAN[0]) / STD[0])
+        seen = (large - MEAN[0]) / STD[0]
+        answers = network(seen)
         found = []
         for row in range(len(images)):
             one = {name: value[row:row + 1].numpy() for name, value in answers.items()}
-            objects = to_instances(one, size, least_score, 32)
-            found.append(Found(objects.masks, objects.scores, objects.boxes))
+            edges = None if cut else seen[row].numpy()
+            objects = to_instances(one, size, least_score, 32, edges)
+            masks, boxes = objects.masks, objects.boxes
+            if cut and len(masks):
+                odds = cv2.resize(np.squeeze(one['foreground_logits']), size[::-1])
+                masks = instances_at_edges(masks, odds, 255 * images[row].permute(1, 2, 0).numpy())
+                boxes = mask_boxes(masks)
+            found.append(Found(masks, objects.scores, boxes))
         return found
     return find
 
@@ -172,25 +182,26 @@ def load_network(folder: Path) -> tuple[nn.Module, MosisRecipe]:
     return load(folder, recipe).network.eval(), recipe
 
 
-def finder(network: nn.Module, val: PairSet | None, nms_iou: float, least_score: float) -> Finder:
+def finder(network: nn.Module, val: PairSet | None, nms_iou: float, least_score: float,
+           cut: bool = False) -> Finder:
     """How a network's answer becomes instances. Raises ConfigError: AMD without `val`."""
     if isinstance(network, Amd):
         if val is None:
             raise ConfigError('AMD\'s channel is chosen on a set of its own: give --val')
         return region_finder(network, best_channel(network, val), least_score)
     if isinstance(network, GmosNano):
-        return picture_finder(network, least_score)
+        return picture_finder(network, least_score, cut)
     detector = network.detector if isinstance(network, Mosis) else network
     return detector_finder(detector, nms_iou, least_score)
 
 
 @torch.inference_mode()
 def score(network: nn.Module, data: PairSet, val: PairSet | None, nms_iou: float = 0.5,
-          least_score: float = 0.0) -> dict[str, float]:
+          least_score: float = 0.0, cut: bool = False) -> dict[str, float]:
     """The columns of a network in evaluation mode."""
     if isinstance(network, PwcLite):
         return flow_error(network, data)
-    return average_precision(finder(network, val, nms_iou, least_score), data)
+    return average_precision(finder(network, val, nms_iou, least_score, cut), data)
 
 
 @torch.inference_mode()
@@ -205,19 +216,19 @@ def _levels(images: Tensor) -> np.ndarray:
 
 
 def evaluate_runs(runs: list[Path], data: Path, val: Path | None, nms_iou: float = 0.5,
-                  least_score: float = 0.0) -> Results:
+                  least_score: float = 0.0, cut: bool = False) -> Results:
     """The scores of folders of runs on the set `data`. Raises ConfigError, DatasetError."""
     results: Results = {}
     for folder in runs:
         network, recipe = load_network(folder)
         values = score(network, PairSet(data, recipe), val and PairSet(val, recipe), nms_iou,
-                       least_score)
+                       least_score, cut)
         results.setdefault(recipe.name, []).append(values)
     return results
 
 
 def sheet(runs: list[Path], data: Path, val: Path | None, columns: int = 6,
-          least_score: float = 0.4) -> np.ndarray:
+          least_score: float = 0.4, cut: bool = False) -> np.ndarray:
     """The first frames of `columns` videos: the truth, and what one run of each recipe finds."""
     rows: dict[str, list[np.ndarray]] = {}
     for folder in runs:
@@ -228,7 +239,7 @@ def sheet(runs: list[Path], data: Path, val: Path | None, columns: int = 6,
         batch = frames.batch(np.array([(v, 0) for v in range(min(columns, frames.videos))]))
         rows.setdefault('truth', [tinted(image, masks.numpy()) for image, masks in zip(
             _levels(batch.first), batch.masks)])
-        find = finder(network, val and PairSet(val, recipe), 0.5, least_score)
+        find = finder(network, val and PairSet(val, recipe), 0.5, least_score, cut)
         rows[recipe.name] = picture(find, batch.first)
     titles = [name for name, row in rows.items() for _ in row]
     return contact_sheet([image for row in rows.values() for image in row],
@@ -265,6 +276,8 @@ def main(arguments: list[str] | None = None) -> int:
     option('--val', type=Path, help='another, on which AMD\'s channel is chosen')
     option('--nms-iou', type=float, default=0.5, help='thesis: 0.1')
     option('--least-score', type=float, default=0.0, help='thesis: 0.4')
+    option('--cut', action='store_true',
+           help='outlines of light networks by minimum cuts in the picture')
     option('--pictures', type=Path, help='where a sheet of the first frames goes')
     option('--picture-score', type=float, default=0.4, help='least score that is drawn')
     option('--columns', type=int, default=6, help='frames of the sheet')
@@ -272,10 +285,11 @@ def main(arguments: list[str] | None = None) -> int:
     option('--threads', type=int, default=1)
     args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)
-    results = evaluate_runs(args.runs, args.data, args.val, args.nms_iou, args.least_score)
+    results = evaluate_runs(args.runs, args.data, args.val, args.nms_iou, args.least_score,
+                            args.cut)
     if args.pictures:
         write_image(args.pictures, sheet(args.runs, args.data, args.val, args.columns,
-                                         args.picture_score))
+                                         args.picture_score, args.cut))
     print(json.dumps(results, indent=1) if args.json else as_markdown(results))
     return 0
 
