@@ -91,18 +91,27 @@ def test_small_things_are_not_blurred_away():
     assert found[42:46, 82:88].min() > 0.5
     alone = np.where(np.arange(112) >= 60, coarse, 0).astype(np.float32)
     large = (slice(70, 128), slice(110, 224))
-    np.testing.assert_array_equal(found[large], to_image_edges(alone, image)[large])
+    np.testing.assert_array_equal(found[large] > 0.5, to_image_edges(alone, image)[large] > 0.5)
 
 
-def test_masks_end_where_the_image_has_edges():
-    image = np.full((3, 128, 224), -1.0, np.float32)
-    image[:, 40:90, 60:160] = 1.0
-    coarse = np.zeros((64, 112), np.float32)
-    coarse[19:47, 28:82] = 1.0  # two to four pixels of the image too far on each side
-    coarse = cv2.GaussianBlur(coarse, (0, 0), 2.0)
-    found = to_image_edges(coarse, image) > 0.5
-    true, plain = image[0] > 0, cv2.resize(coarse, (224, 128)) > 0.5
+@pytest.mark.parametrize('noise', [0.0, 0.3])
+def test_a_ragged_map_ends_where_the_image_has_edges(noise):
+    rng, true = np.random.default_rng(0), np.zeros((128, 224), bool)
+    true[40:90, 60:160] = True
+    image = np.where(true, 1, -1) + noise * rng.normal(size=(3, 128, 224))
+    around = cv2.resize(true.astype(np.float32), (112, 64), interpolation=cv2.INTER_AREA)
+    ragged = cv2.GaussianBlur(rng.normal(size=(64, 112)), (0, 0), 1.0)
+    odds = 4 * (cv2.GaussianBlur(around, (0, 0), 2.0) - 0.5) + 3 * ragged
+    coarse = (1 / (1 + np.exp(-odds))).astype(np.float32)
+    plain = cv2.resize(coarse, (224, 128)) > 0.5
+    found = to_image_edges(coarse, image.astype(np.float32)) > 0.5
     assert (found ^ true).sum() < 0.4 * (plain ^ true).sum()
+
+
+def test_nothing_is_made_of_a_faint_map():
+    coarse = np.full((64, 112), 0.1, np.float32)
+    found = to_image_edges(coarse, np.zeros((3, 128, 224), np.float32))
+    np.testing.assert_allclose(found, 0.1, rtol=1e-6)
 
 
 def test_without_edges_the_map_is_only_smoothed():

@@ -32,10 +32,8 @@ def to_instances(outputs: dict[str, np.ndarray], size: tuple[int, int], score_th
     outputs that are absent or not finite.
     """
     coarse = sigmoid(finite(outputs, 'foreground_logits')[0])
-    if image is not None:
-        coarse = to_image_edges(coarse, image)
-    probability = resized(coarse, size)
-    foreground = probability > 0.5
+    sharp = coarse if image is None else to_image_edges(coarse, image)
+    probability, foreground = resized(coarse, size), resized(sharp, size) > 0.5
     if not foreground.any():
         return Instances.empty(*size, _embedding_width(outputs))
     if 'mask_logits' in outputs:
