@@ -163,7 +163,7 @@ def test_a_run_goes_on_as_if_never_stopped(library, labelled, tmp_path, monkeypa
     killed.drawn = 0
     assert train_segmenter.main([*command, str(tmp_path / 'one')]) == 0
     with monkeypatch.context() as patch:
-        patch.setattr('training.tracking_run.SAVE_EVERY_S', -1.0)
+        patch.setattr('training.timed_run.SAVE_EVERY_S', -1.0)
         patch.setattr(LabelledFrames, 'batch', killed)
         with pytest.raises(KeyboardInterrupt):
             train_segmenter.main([*command, str(tmp_path / 'two')])
