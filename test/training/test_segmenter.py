@@ -104,6 +104,18 @@ def test_batches_are_the_labelled_frames(labelled):
         assert all((labels[mask > 0] == kind).all() for mask, kind in zip(masks, classes))
 
 
+def test_frames_that_are_void_are_left_out(tmp_path):
+    pictures, truth = video()
+    truth.classes[2], truth.segments[2] = -1, 0
+    folder = TruthFolder(tmp_path, [('disc', True), ('box', True), ('wall', False)])
+    folder.add('a', pictures, np.arange(1, 7) * PERIOD_NS, truth)
+    folder.save()
+    data = LabelledFrames([tmp_path])
+    assert len(data) == 5
+    made = data.batch(PLAIN, np.random.default_rng(0), 12)
+    assert all(len(classes) == 3 for classes in made.classes)
+
+
 def test_bad_folders_are_refused(labelled, tmp_path):
     with pytest.raises(DatasetError, match=r'panoptic\.json'):
         LabelledFrames([tmp_path])
