@@ -50,8 +50,8 @@ class LabelledFrames:
     """All frames of some folders that have a segment, read when asked for."""
 
     def __init__(self, folders: list[Path]) -> None:
-        """Raises DatasetError for folders without such frames, or whose classes are not those of the
-        first, things before stuff.
+        """Raises DatasetError for folders without such frames, or whose classes are not those of
+        the first, things before stuff.
         """
         self._frames: list[_Frame] = []
         self.categories: list[str] = []

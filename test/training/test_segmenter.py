@@ -259,6 +259,9 @@ def test_from_rendered_clips_to_scores(library, tmp_path, monkeypatch, capsys):
     for count in ('1', '2'):  # goes on
         assert labelled_clips.main(['--out', data, '--count', count]) == 0
     assert len(LabelledFrames([tmp_path / 'data'])) == 12
+    assert labelled_clips.main(['--out', data, '--count', '3', '--fps', '20']) == 1
+    assert 'has videos of 6 frames, --fps 20 makes 4: give the' in capsys.readouterr().err
+    assert len(LabelledFrames([tmp_path / 'data'])) == 12
     config = dataclasses.replace(CONFIG, classes=len(CLASSES), things=len(THINGS), height=64,
                                  width=96)
     monkeypatch.setattr(train_segmenter, 'SegmenterConfig', lambda *_: config)

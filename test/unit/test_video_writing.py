@@ -86,6 +86,9 @@ def test_a_stopped_folder_goes_on(tmp_path):
     folder.save()
     assert [video.name for video in read_videos(tmp_path / 'instances.json')] == ['a', 'b']
     assert [len(found) for found in read_objects(tmp_path / 'instances.json').values()] == [2, 2]
+    for other in (CATEGORIES[:2], [*CATEGORIES[:2], ('wall', True)]):
+        with pytest.raises(DatasetError, match=r'has .*wall \(stuff\), must be disc \(thing\)'):
+            TruthFolder(tmp_path, other)
     (tmp_path / 'panoptic.json').write_text('{')
     with pytest.raises(DatasetError, match=r'panoptic\.json'):
         TruthFolder(tmp_path, CATEGORIES)
