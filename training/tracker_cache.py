@@ -6,7 +6,7 @@ One file per clip, `NAME.npz`: of each instance the arrays of `Tokens`, its `fra
 (the id that it covers at IoU 0.5 or more, static ones too; 0 = none), and `stamps_ns` of the
 frames. `NAME-truth.npz` holds the same of the true masks of what moves, with the embedding of the
 model's instance there. With `--truth-only` no model runs, which costs a hundredth, and embeddings
-are zeros.
+are zeros. A segmenter's files have the start of its weights' sha256 in their names.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import torch
 
 from mos_perception.config import Config
 from mos_perception.datatypes import Instances, SyncedInput
-from mos_perception.engine.card import embedding_channels
+from mos_perception.engine.card import embedding_channels, sha256_of
 from mos_perception.errors import DatasetError
 from mos_perception.evaluation.metrics import match
 from mos_perception.masks import mask_boxes
@@ -169,10 +169,25 @@ def finder(given: argparse.Namespace) -> tuple[int, Callable[[Clip], Iterator[In
                                                   for frame in clip.frames)
 
 
+def prefix(given: argparse.Namespace) -> str:
+    """How the names of the files begin. Raises DatasetError where --out has another segmenter's."""
+    if given.segmenter is None:
+        return given.model
+    start = f'segmenter-{sha256_of(given.segmenter / "segmenter.safetensors")[:12]}'
+    others = [path.name for path in sorted(given.out.glob('segmenter-*.npz'))
+              if not path.name.startswith(f'{start}-')]
+    if others:
+        raise DatasetError(f'{given.out} has {len(others)} files of another segmenter or of other '
+                           f'steps, such as {others[0]}; those of {given.segmenter} begin with '
+                           f'{start}: give another --out or delete the old')
+    return start
+
+
 def clips(given: argparse.Namespace) -> Iterator[tuple[str, Clip | None]]:
-    """(name of the file without its ending, clip), None where it is there already."""
-    end = '-truth' if given.truth_only else ''
-    start = 'segmenter' if given.segmenter else given.model
+    """(name of the file without its ending, clip), None where it is there already. Raises
+    DatasetError.
+    """
+    end, start = '-truth' if given.truth_only else '', prefix(given)
     if given.clips is None:
         for seed in range(given.seed, given.seed + given.count):
             name = f'{start}-{seed:06d}{end}'

@@ -189,15 +189,23 @@ def test_a_run_goes_on_as_if_never_stopped(library, labelled, tmp_path, monkeypa
 
 
 def test_its_things_are_cached_for_the_tracker(library, tmp_path):
-    tiny_run(tmp_path / 'run').save()
+    run = tiny_run(tmp_path / 'run')
+    run.save()
     clip = render_clip(dataclasses.replace(labelled_clips.PRESET, duration_s=0.1), 3)
     (tmp_path / 'clips').mkdir()
     save_clips(tmp_path / 'clips' / 'a.npz', [clip])
-    tracker_cache.main(['--segmenter', str(tmp_path / 'run'), '--clips', str(tmp_path / 'clips'),
-                        '--count', '1', '--out', str(tmp_path / 'out')])
+    command = ['--segmenter', str(tmp_path / 'run'), '--clips', str(tmp_path / 'clips'),
+               '--count', '1', '--out', str(tmp_path / 'out')]
+    for _ in range(2):  # goes on
+        tracker_cache.main(command)
     found, truth = tracker_cache.load_folder([tmp_path / 'out'])
     assert len(found.frames) == len(truth.frames) == len(clip)
     assert {frame.embeddings.shape[1] for frame in found.frames + truth.frames} == {32}
+    with torch.no_grad():
+        next(run.network.parameters()).add_(1)
+    run.save()
+    with pytest.raises(DatasetError, match='2 files of another segmenter .*: give another --out'):
+        tracker_cache.main(command)
 
 
 class Oracle:
