@@ -12,6 +12,7 @@ are zeros. A segmenter's files have the start of its weights' sha256 in their na
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
@@ -23,13 +24,14 @@ import torch
 
 from mos_perception.config import Config
 from mos_perception.datatypes import Instances, SyncedInput
-from mos_perception.engine.card import embedding_channels, sha256_of
+from mos_perception.engine.card import embedding_channels
 from mos_perception.errors import DatasetError
 from mos_perception.evaluation.metrics import match
 from mos_perception.masks import mask_boxes
 from mos_perception.models import Model, load_model
 from mos_perception.tracking.tokens import Tokens, tokens
 from training.answers import answers
+from training.checkpoints import read_state
 from training.frame_segments import load_segmenter, read_frame
 from training.scenes import render_clip
 from training.scenes.clip import Clip
@@ -173,7 +175,10 @@ def prefix(given: argparse.Namespace) -> str:
     """How the names of the files begin. Raises DatasetError where --out has another segmenter's."""
     if given.segmenter is None:
         return given.model
-    start = f'segmenter-{sha256_of(given.segmenter / "segmenter.safetensors")[:12]}'
+    digest = hashlib.sha256()  # of the values: the file's header has the time and no fixed order
+    for _, value in sorted(read_state(given.segmenter / 'segmenter.safetensors').items()):
+        digest.update(value.numpy().tobytes())
+    start = f'segmenter-{digest.hexdigest()[:12]}'
     others = [path.name for path in sorted(given.out.glob('segmenter-*.npz'))
               if not path.name.startswith(f'{start}-')]
     if others:
