@@ -3,7 +3,8 @@
 
 Things are the families of the objects' outlines, stuff is the layers (`training.scenes.classes`).
 What is written can be trained on (`training.train_segmenter`) and is the truth of
-`training.evaluate --task vis | vps | vss`. Started again it goes on where it ended.
+`training.evaluate --task vis | vps | vss`. Started again it goes on where it ended; a folder has
+videos of one --fps.
 """
 
 from __future__ import annotations
@@ -16,13 +17,16 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from mos_perception.errors import DatasetError
 from mos_perception.evaluation.video_metrics import Panoptic
 from mos_perception.evaluation.video_writing import TruthFolder
 from training.command import command
 from training.scenes import render_clip
 from training.scenes.classes import CLASSES, THINGS, Labels, render_labels
 from training.scenes.presets import find_preset
+from training.scenes.simulate import frame_times
 from training.scenes.splits import SPLITS
+from training.scenes.timing import stamps_ns
 from training.tracker_cache import LEAST_PIXELS
 from training.tracker_cache import PRESET as CROSSING
 
@@ -55,6 +59,11 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     preset = find_preset(PRESET, fps=given.fps)
     folder = TruthFolder(given.out, [(name, name in THINGS) for name in CLASSES])
+    stamps = stamps_ns(frame_times(preset, given.seed, given.split)).tolist()
+    if folder.stamps_ns not in (None, stamps):
+        raise DatasetError(f'{given.out} has videos of {len(folder.stamps_ns)} frames, --fps '
+                           f'{given.fps:g} makes {len(stamps)}: give the --fps of before or '
+                           'another --out')
     for seed in track(range(given.seed, given.seed + given.count), str(given.out),
                       console=Console(stderr=True)):
         name = f'{given.split}-{seed:07d}'

@@ -47,11 +47,11 @@ class _Frame:
 
 
 class LabelledFrames:
-    """All frames of some folders, read when asked for."""
+    """All frames of some folders that have a segment, read when asked for."""
 
     def __init__(self, folders: list[Path]) -> None:
-        """Raises DatasetError for folders without frames, or whose classes are not those of the
-        first, things before stuff.
+        """Raises DatasetError for folders without such frames, or whose classes are not those of
+        the first, things before stuff.
         """
         self._frames: list[_Frame] = []
         self.categories: list[str] = []
@@ -78,10 +78,11 @@ class LabelledFrames:
                             ).with_suffix('.png'),
                            {int(one['id']): place[int(one['category_id'])]
                             for one in frame['segments_info']})
-                    for video in about['annotations'] for frame in video['annotations']]
+                    for video in about['annotations'] for frame in video['annotations']
+                    if frame['segments_info']]
         if not self._frames:
-            raise DatasetError(f'no frames in {", ".join(map(str, folders))}: make some with '
-                               '"python -m training.labelled_clips"')
+            raise DatasetError(f'no frames in {", ".join(map(str, folders))} that have a segment: '
+                               'make some with "python -m training.labelled_clips"')
 
     def __len__(self) -> int:
         return len(self._frames)

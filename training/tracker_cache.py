@@ -6,12 +6,13 @@ One file per clip, `NAME.npz`: of each instance the arrays of `Tokens`, its `fra
 (the id that it covers at IoU 0.5 or more, static ones too; 0 = none), and `stamps_ns` of the
 frames. `NAME-truth.npz` holds the same of the true masks of what moves, with the embedding of the
 model's instance there. With `--truth-only` no model runs, which costs a hundredth, and embeddings
-are zeros.
+are zeros. A segmenter's files have the start of its weights' sha256 in their names.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
@@ -30,6 +31,7 @@ from mos_perception.masks import mask_boxes
 from mos_perception.models import Model, load_model
 from mos_perception.tracking.tokens import Tokens, tokens
 from training.answers import answers
+from training.checkpoints import read_state
 from training.frame_segments import load_segmenter, read_frame
 from training.scenes import render_clip
 from training.scenes.clip import Clip
@@ -169,10 +171,28 @@ def finder(given: argparse.Namespace) -> tuple[int, Callable[[Clip], Iterator[In
                                                   for frame in clip.frames)
 
 
+def prefix(given: argparse.Namespace) -> str:
+    """How the names of the files begin. Raises DatasetError where --out has another segmenter's."""
+    if given.segmenter is None:
+        return given.model
+    digest = hashlib.sha256()  # of the values: the file's header has the time and no fixed order
+    for _, value in sorted(read_state(given.segmenter / 'segmenter.safetensors').items()):
+        digest.update(value.numpy().tobytes())
+    start = f'segmenter-{digest.hexdigest()[:12]}'
+    others = [path.name for path in sorted(given.out.glob('segmenter-*.npz'))
+              if not path.name.startswith(f'{start}-')]
+    if others:
+        raise DatasetError(f'{given.out} has {len(others)} files of another segmenter or of other '
+                           f'steps, such as {others[0]}; those of {given.segmenter} begin with '
+                           f'{start}: give another --out or delete the old')
+    return start
+
+
 def clips(given: argparse.Namespace) -> Iterator[tuple[str, Clip | None]]:
-    """(name of the file without its ending, clip), None where it is there already."""
-    end = '-truth' if given.truth_only else ''
-    start = 'segmenter' if given.segmenter else given.model
+    """(name of the file without its ending, clip), None where it is there already. Raises
+    DatasetError.
+    """
+    end, start = '-truth' if given.truth_only else '', prefix(given)
     if given.clips is None:
         for seed in range(given.seed, given.seed + given.count):
             name = f'{start}-{seed:06d}{end}'

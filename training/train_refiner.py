@@ -16,8 +16,8 @@ from mos_perception.config import Config
 from mos_perception.engine.model_files import find_model
 from training.nets.instance_refiner import InstanceRefiner
 from training.refiner_batches import CURRICULUM, Batch, FrozenTracker, Pool, load_sources
+from training.timed_run import TimedRun, run_parser
 from training.tracker_batches import IGNORED
-from training.tracking_run import TrackingRun, run_parser
 
 WINDOWS = 600  # different ones; each is made once
 
@@ -43,7 +43,7 @@ def right(logits: Tensor, given: Batch) -> float:
     return float(hits[known].float().mean()) if known.any() else float('nan')
 
 
-class Run(TrackingRun):
+class Run(TimedRun):
     """A run behind the tracker of sha256 `made_for`."""
 
     kind, key, print_every = 'refiner', 'tracker', 20
@@ -55,7 +55,7 @@ class Run(TrackingRun):
         return InstanceRefiner()
 
     def judge(self, given: Batch) -> tuple[Tensor, float]:
-        """See `TrackingRun.judge`."""
+        """See `TimedRun.judge`."""
         logits, objects = self.network(**given.inputs, empty=given.empty)
         return refiner_loss(logits, objects, given), right(logits.detach(), given)
 

@@ -24,7 +24,7 @@ from training.nets.mask2former import (
     semantic_scores,
 )
 from training.segmenter_batches import Augmentation, Batch, LabelledFrames
-from training.tracking_run import TrackingRun, run_parser
+from training.timed_run import TimedRun, run_parser
 
 
 def right(segments: Segments, labels: Tensor) -> float:
@@ -37,7 +37,7 @@ def right(segments: Segments, labels: Tensor) -> float:
     return float(hits[known].float().mean()) if known.any() else float('nan')
 
 
-class Run(TrackingRun):
+class Run(TimedRun):
     """A run of the config whose JSON is `made_for`."""
 
     kind, key, print_every = 'segmenter', 'config', 10
@@ -48,7 +48,7 @@ class Run(TrackingRun):
         return Segmenter(config_of(self.made_for))
 
     def judge(self, given: Batch) -> tuple[Tensor, float]:
-        """See `TrackingRun.judge`; right are pixels."""
+        """See `TimedRun.judge`; right are pixels."""
         torch.manual_seed((self.seed << 32) + self.steps)  # the library draws its points globally
         loss, found = self.network.loss(given.images, given.masks, given.classes)
         return loss, right(found, given.labels)
@@ -67,7 +67,8 @@ def main(arguments: list[str] | None = None) -> int:
     run = Run(given.run, json.dumps(asdict(config)), Augmentation(), given.learning_rate,
               given.seed)
     print(f'{len(data)} frames, {len(data.categories)} classes')
-    run.train(lambda rng: data.batch(run.curriculum, rng, given.batch), given.steps, given.minutes)
+    run.train(lambda rng: data.batch(run.augmentation, rng, given.batch), given.steps,
+              given.minutes)
     return 0
 
 

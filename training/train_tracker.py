@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from training.nets.instance_tracker import InstanceTracker
+from training.timed_run import TimedRun, run_parser
 from training.tracker_batches import IGNORED, NOISES, Batch, Curriculum, batch
 from training.tracker_cache import load_folder
-from training.tracking_run import TrackingRun, run_parser
 
 
 def unroll(network: InstanceTracker, given: Batch) -> Tensor:
@@ -51,7 +51,7 @@ def right(logits: Tensor, target: Tensor) -> float:
     return float(hits[known].float().mean()) if known.any() else float('nan')
 
 
-class Run(TrackingRun):
+class Run(TimedRun):
     """A run for embeddings of `made_for` channels."""
 
     kind, key, print_every = 'tracker', 'channels', 50
@@ -62,7 +62,7 @@ class Run(TrackingRun):
         return InstanceTracker(self.made_for)
 
     def judge(self, given: Batch) -> tuple[Tensor, float]:
-        """See `TrackingRun.judge`."""
+        """See `TimedRun.judge`."""
         logits = unroll(self.network, given)
         return tracker_loss(logits, given.target), right(logits.detach(), given.target)
 
@@ -77,7 +77,8 @@ def main(arguments: list[str] | None = None) -> None:
     run = Run(given.run, data[0].frames[0].embeddings.shape[1], Curriculum(noise=given.noise),
               given.learning_rate, given.seed)
     print(f'{len(data)} sequences, {sum(len(one.frames) for one in data)} frames')
-    run.train(lambda rng: batch(data, run.curriculum, rng, given.batch), given.steps, given.minutes)
+    run.train(lambda rng: batch(data, run.augmentation, rng, given.batch), given.steps,
+              given.minutes)
 
 
 if __name__ == '__main__':

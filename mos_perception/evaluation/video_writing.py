@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco
 
+from mos_perception.errors import DatasetError
 from mos_perception.evaluation.video_ap import Code, VideoTrack
 from mos_perception.evaluation.video_files import VOID
 from mos_perception.evaluation.video_metrics import Panoptic
@@ -32,7 +33,7 @@ class TruthFolder:
 
     def __init__(self, root: Path, categories: Sequence[tuple[str, bool]]) -> None:
         """`categories`: name of each class, whether it is a thing. Raises DatasetError for a folder
-        whose JSON is none.
+        whose JSON is none or has other categories.
         """
         self.root, self._unsaved = root, 0
         named = [{'id': number, 'name': name, 'isthing': int(thing)}
@@ -43,11 +44,19 @@ class TruthFolder:
         if (root / 'panoptic.json').exists():
             self._vis = read_json(root / 'instances.json')
             self._vps = read_json(root / 'panoptic.json')
+            if self._vps['categories'] != named:
+                raise DatasetError(f'{root} has the categories {_listed(self._vps["categories"])}, '
+                                   f'must be {_listed(named)}: give another folder')
         self.names = {one['video_id'] for one in self._vps['annotations']}
         # the other JSON may be a few videos ahead
         self._vis['videos'] = self._vis['videos'][:len(self.names)]
         self._vis['annotations'] = [one for one in self._vis['annotations']
                                     if one['video_id'] <= len(self.names)]
+
+    @property
+    def stamps_ns(self) -> list[int] | None:
+        """(T,) of its first video, None where there is none."""
+        return self._vis['videos'][0]['stamps_ns'] if self.names else None
 
     def add(self, name: str, frames: Iterable[np.ndarray], stamps_ns: np.ndarray,
             truth: Panoptic) -> None:
@@ -129,6 +138,11 @@ def _write(path: Path, value: Any) -> None:
     part = path.with_suffix('.part')
     write_json(part, value)
     part.replace(path)
+
+
+def _listed(categories: list[Record]) -> str:
+    return ', '.join(f'{one["name"]} ({"thing" if one["isthing"] else "stuff"})'
+                     for one in categories)
 
 
 def _track(track: VideoTrack, number: int) -> Record:

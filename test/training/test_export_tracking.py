@@ -42,7 +42,7 @@ def check_card(card, kind, network):
     assert about['command'] == f'python -m training.train_{kind}'
     assert (about['steps'], about['seconds'], about['config']['blocks']) == ('7', '12', 1)
     assert about['parameters'] == sum(value.numel() for value in network.parameters())
-    assert about['onnx_difference'] <= 1e-5 and about['curriculum'] == (
+    assert about['onnx_difference'] <= 1e-5 and about['augmentation'] == (
         f'{vars(Curriculum())}')
 
 

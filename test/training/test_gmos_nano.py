@@ -102,6 +102,26 @@ def test_loss_without_objects_is_finite():
     assert all(torch.isfinite(term) for term in terms.values())
 
 
+@pytest.mark.parametrize('weighted, wanted', [(False, [1.0, 1.0]), (True, [0.5, 1.5])])
+@pytest.mark.parametrize('term, masks, quality', [
+    ('foreground', 'foreground_logits', 'foreground_quality'),
+    ('queries', 'mask_logits', 'quality')])
+def test_confidence_weighs_a_mask_only_when_asked(weighted, wanted, term, masks, quality):
+    """Two equal samples of confidence 1 and 3: weights C over the mean of C, or all 1."""
+    label = torch.zeros(2, 16, 16, dtype=torch.long)
+    label[:, 4:12, 3:9] = 1
+    outputs = {name: torch.zeros(2, 1, 16, 16) for name in ('foreground_logits', 'mask_logits')}
+    outputs |= {'foreground_quality': torch.ones(2, 2), 'quality': torch.ones(2, 1, 2),
+                'motion_logits': torch.zeros(2, 1)}
+    outputs[quality][1, ..., 1] = 3
+    logits = outputs[masks].requires_grad_()
+    gmos_loss(outputs, label, weighted)[term].backward()
+    one = torch.zeros(1, 16, 16, requires_grad=True)
+    mask_loss(one, label[:1].float()).sum().backward()
+    for gradient, factor in zip(logits.grad[:, 0], wanted):
+        torch.testing.assert_close(gradient, factor / 2 * one.grad[0])
+
+
 def test_mirrored_samples_turn_their_flow(tmp_path):
     """Where evidence says the object moves right before a flip, it says left after it."""
     batches = Batches([folder_of(tmp_path)], np.random.default_rng(0))

@@ -104,6 +104,18 @@ def test_batches_are_the_labelled_frames(labelled):
         assert all((labels[mask > 0] == kind).all() for mask, kind in zip(masks, classes))
 
 
+def test_frames_that_are_void_are_left_out(tmp_path):
+    pictures, truth = video()
+    truth.classes[2], truth.segments[2] = -1, 0
+    folder = TruthFolder(tmp_path, [('disc', True), ('box', True), ('wall', False)])
+    folder.add('a', pictures, np.arange(1, 7) * PERIOD_NS, truth)
+    folder.save()
+    data = LabelledFrames([tmp_path])
+    assert len(data) == 5
+    made = data.batch(PLAIN, np.random.default_rng(0), 12)
+    assert all(len(classes) == 3 for classes in made.classes)
+
+
 def test_bad_folders_are_refused(labelled, tmp_path):
     with pytest.raises(DatasetError, match=r'panoptic\.json'):
         LabelledFrames([tmp_path])
@@ -163,7 +175,7 @@ def test_a_run_goes_on_as_if_never_stopped(library, labelled, tmp_path, monkeypa
     killed.drawn = 0
     assert train_segmenter.main([*command, str(tmp_path / 'one')]) == 0
     with monkeypatch.context() as patch:
-        patch.setattr('training.tracking_run.SAVE_EVERY_S', -1.0)
+        patch.setattr('training.timed_run.SAVE_EVERY_S', -1.0)
         patch.setattr(LabelledFrames, 'batch', killed)
         with pytest.raises(KeyboardInterrupt):
             train_segmenter.main([*command, str(tmp_path / 'two')])
@@ -177,15 +189,23 @@ def test_a_run_goes_on_as_if_never_stopped(library, labelled, tmp_path, monkeypa
 
 
 def test_its_things_are_cached_for_the_tracker(library, tmp_path):
-    tiny_run(tmp_path / 'run').save()
+    run = tiny_run(tmp_path / 'run')
     clip = render_clip(dataclasses.replace(labelled_clips.PRESET, duration_s=0.1), 3)
     (tmp_path / 'clips').mkdir()
     save_clips(tmp_path / 'clips' / 'a.npz', [clip])
-    tracker_cache.main(['--segmenter', str(tmp_path / 'run'), '--clips', str(tmp_path / 'clips'),
-                        '--count', '1', '--out', str(tmp_path / 'out')])
+    command = ['--segmenter', str(tmp_path / 'run'), '--clips', str(tmp_path / 'clips'),
+               '--count', '1', '--out', str(tmp_path / 'out')]
+    for run.seconds in (1.0, 2.0):  # the same weights saved again: goes on
+        run.save()
+        tracker_cache.main(command)
     found, truth = tracker_cache.load_folder([tmp_path / 'out'])
     assert len(found.frames) == len(truth.frames) == len(clip)
     assert {frame.embeddings.shape[1] for frame in found.frames + truth.frames} == {32}
+    with torch.no_grad():
+        next(run.network.parameters()).add_(1)
+    run.save()
+    with pytest.raises(DatasetError, match='2 files of another segmenter .*: give another --out'):
+        tracker_cache.main(command)
 
 
 class Oracle:
@@ -246,6 +266,9 @@ def test_from_rendered_clips_to_scores(library, tmp_path, monkeypatch, capsys):
     data, run, out = (str(tmp_path / name) for name in ('data', 'run', 'found'))
     for count in ('1', '2'):  # goes on
         assert labelled_clips.main(['--out', data, '--count', count]) == 0
+    assert len(LabelledFrames([tmp_path / 'data'])) == 12
+    assert labelled_clips.main(['--out', data, '--count', '3', '--fps', '20']) == 1
+    assert 'has videos of 6 frames, --fps 20 makes 4: give the' in capsys.readouterr().err
     assert len(LabelledFrames([tmp_path / 'data'])) == 12
     config = dataclasses.replace(CONFIG, classes=len(CLASSES), things=len(THINGS), height=64,
                                  width=96)

@@ -58,7 +58,8 @@ def test_what_was_found_is_read_again(tmp_path):
     folder.add(1, 'a', [VideoTrack(codes_of(masks), 2, 0.75)], case(), case().classes)
     folder.save()
     [track] = read_results(tmp_path / 'found/vis.json', read_videos(tmp_path / 'instances.json'))[1]
-    assert (track.category, track.score) == (2, 0.75) and track_iou(track, objects_of(case())[1])
+    assert (track.category, track.score) == (2, 0.75)
+    assert track_iou(track, objects_of(case())[1]) == 1
     things, videos = read_vps(tmp_path / 'panoptic.json', tmp_path / 'found' / 'vps')
     [(name, truth, found)] = videos
     assert name == 'a' and things == {1, 2}
@@ -85,6 +86,9 @@ def test_a_stopped_folder_goes_on(tmp_path):
     folder.save()
     assert [video.name for video in read_videos(tmp_path / 'instances.json')] == ['a', 'b']
     assert [len(found) for found in read_objects(tmp_path / 'instances.json').values()] == [2, 2]
+    for other in (CATEGORIES[:2], [*CATEGORIES[:2], ('wall', True)]):
+        with pytest.raises(DatasetError, match=r'has .*wall \(stuff\), must be disc \(thing\)'):
+            TruthFolder(tmp_path, other)
     (tmp_path / 'panoptic.json').write_text('{')
     with pytest.raises(DatasetError, match=r'panoptic\.json'):
         TruthFolder(tmp_path, CATEGORIES)

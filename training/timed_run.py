@@ -1,4 +1,4 @@
-"""Runs of DVIS' three stages, segmenter, tracker and refiner: saved, and gone on with."""
+"""Runs of a number of steps or minutes, saved and gone on with: those of DVIS' three stages."""
 
 from __future__ import annotations
 
@@ -17,14 +17,12 @@ from torch import Tensor, nn
 
 from mos_perception.errors import EngineError
 from training.checkpoints import keep
-from training.segmenter_batches import Augmentation
-from training.tracker_batches import Curriculum
 from training.train_video import learning_rate
 
 SAVE_EVERY_S = 60.0
 
 
-class TrackingRun(ABC):
+class TimedRun(ABC):
     """Network, optimizer and how far they are; saved and found again in `folder`."""
 
     kind: ClassVar[str]
@@ -37,12 +35,12 @@ class TrackingRun(ABC):
     print_every: ClassVar[int]
     """Steps."""
 
-    def __init__(self, folder: Path, made_for: int | str, curriculum: Curriculum | Augmentation,
-                 peak: float, seed: int = 0) -> None:
-        """`curriculum`: what is done to the samples; `peak` of the learning rate. Raises
-        EngineError for a folder whose run is for another `made_for`.
+    def __init__(self, folder: Path, made_for: int | str, augmentation: Any, peak: float,
+                 seed: int = 0) -> None:
+        """`augmentation`: a dataclass, what is done to the samples; `peak` of the learning rate.
+        Raises EngineError for a folder whose run is for another `made_for`.
         """
-        self.folder, self.made_for, self.curriculum = folder, made_for, curriculum
+        self.folder, self.made_for, self.augmentation = folder, made_for, augmentation
         self.peak, self.seed = peak, seed
         folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(seed)
@@ -88,7 +86,7 @@ class TrackingRun(ABC):
         os.replace(self.folder / '.run.part', self.folder / 'run.pt')
         keep(self.network, self.folder / f'{self.kind}.safetensors',
              {self.key: str(self.made_for), 'steps': str(self.steps),
-              'seconds': f'{self.seconds:.0f}', 'curriculum': str(asdict(self.curriculum))})
+              'seconds': f'{self.seconds:.0f}', 'augmentation': str(asdict(self.augmentation))})
 
     def train(self, draw: Callable[[np.random.Generator], Any], steps: int, minutes: float) -> None:
         """Until `steps`, or `minutes` of training where steps are 0; prints and saves on the way.
