@@ -27,17 +27,20 @@ def instances(*places: tuple[slice, slice]) -> Instances:
 
 
 def evidence(*motions: tuple[tuple[slice, slice], tuple[float, float]],
-             gaps: tuple[bool, ...] = (True,) * 4) -> np.ndarray:
+             gaps: tuple[bool, ...] = (True,) * 4,
+             known: tuple[int, ...] = (0, 1, 2, 3)) -> np.ndarray:
     """Of flow that is so many px within places of the frame and 0 elsewhere, over every gap the
-    same; over those that are False nothing moves.
+    same; over those that are False nothing moves, those that are not known have no frame.
     """
     flow = np.zeros((*SIZE, 2), np.float32)
     for (rows, columns), motion in motions:
         flow[rows.start // 2:rows.stop // 2, columns.start // 2:columns.stop // 2] = motion
     grey = np.zeros(SIZE, np.uint8)
-    pairs = [Pair(pair_evidence(grey, grey, flow * there, -flow * there, AT_REST), flow, AT_REST)
-             for there in gaps]
-    return assemble(pairs, EvidenceSpec(SIZE))
+    turns = [there * (1.1 if at > 1 else -1) for at, there in enumerate(gaps)]  # it speeds up
+    pairs = [Pair(pair_evidence(grey, grey, flow * turn, -flow * turn, AT_REST), flow, AT_REST)
+             for turn in turns]
+    return assemble([pair if at in known else None for at, pair in enumerate(pairs)],
+                    EvidenceSpec(SIZE))
 
 
 def test_two_parts_of_one_motion_are_one():
@@ -63,6 +66,14 @@ def test_the_rest_is_that_of_the_largest_part():
 def test_what_moves_otherwise_stays_apart(left, right, gaps):
     of_both = evidence((LEFT, left), (RIGHT, right), gaps=gaps)
     assert len(joined(instances(LEFT, RIGHT), of_both)) == 2
+
+
+@pytest.mark.parametrize('known, count', [
+    ((1,), 2), ((0, 1), 1), ((0, 2), 1), ((), 2)])
+def test_a_gap_without_a_frame_tells_nothing(known, count):
+    """It is its opposite turned round."""
+    of_both = [(LEFT, (3, 0)), (RIGHT, (3, 0))]
+    assert len(joined(instances(LEFT, RIGHT), evidence(*of_both, known=known))) == count
 
 
 def test_what_is_far_off_stays_apart():

@@ -68,7 +68,14 @@ def _alike(motions: np.ndarray) -> np.ndarray:
     longer = np.maximum(ways[:, None], ways)
     apart = np.linalg.norm(motions[:, None] - motions, axis=3)
     alike = (longer >= LEAST_PX) & (apart <= ALIKE_PX + ALIKE * longer)
-    return np.count_nonzero(alike, 2) >= GAPS
+    return np.count_nonzero(alike & ~_repeated(motions), 2) >= GAPS
+
+
+def _repeated(motions: np.ndarray) -> np.ndarray:
+    """(G,) bool of (N, G, 2): the gap is its opposite turned round, as where there is no frame."""
+    before, after = np.split(motions, 2, 1)
+    turned = ((before == -after) | np.isnan(before)).all((0, 2))
+    return np.concatenate([np.zeros_like(turned), turned])
 
 
 def _near(parts: np.ndarray) -> np.ndarray:
