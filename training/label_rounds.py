@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 
+from mos_perception.engine.card import sha256_of
 from mos_perception.motion.flow import pixel_grid
 from training.cold_start import Teacher, options, parsed, run
 from training.command import command
@@ -179,7 +180,10 @@ def main(arguments: list[str] | None = None) -> int:
     torch.set_num_threads(1)
     pairs = PairSet(given.data)
     find = given.student and picture_finder(load_network(given.student)[0], SURE, cut=True)
-    run(given, pairs, by_agreement(pairs, find))
+    made_by = {'teacher': 'agreement'}
+    if given.student is not None:
+        made_by['student'] = sha256_of(given.student / 'average.safetensors')
+    run(given, pairs, by_agreement(pairs, find), made_by)
     return 0
 
 

@@ -1,6 +1,7 @@
 """Objects by motion alone: the first teacher."""
 
 import re
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -195,13 +196,29 @@ def test_its_labels_are_worth_something_and_train_a_network(pairs, tmp_path, cap
 
 
 def test_the_truth_can_be_cached_instead_and_shards_stay(pairs, tmp_path):
-    cache(PairSet(pairs), tmp_path, by_truth(PairSet(pairs)))
+    made_by = {'teacher': 'truth'}
+    cache(PairSet(pairs), tmp_path, by_truth(PairSet(pairs)), made_by)
     path = tmp_path / 'cold0000.label.npy'
     labels, written = np.load(path), path.stat().st_mtime_ns
     ids = np.load(pairs / 'ids.npy')
     np.testing.assert_array_equal(labels[0, ::2, ::2] > 0, ids[0, 1] > 0)
-    cache(PairSet(pairs), tmp_path, by_truth(PairSet(pairs)))
+    cache(PairSet(pairs), tmp_path, by_truth(PairSet(pairs)), made_by)
     assert path.stat().st_mtime_ns == written
+
+
+def test_a_cache_of_another_teacher_or_other_data_is_refused(pairs, tmp_path, capsys):
+    pack_pairs(replace(THESIS, frames=3), 1, tmp_path / 'others')
+    truth = ['--out', str(tmp_path / 'out'), '--truth', '--data']
+    assert main([*truth, str(pairs)]) == 0
+    path = tmp_path / 'out' / 'cold0000.label.npy'
+    labels = path.read_bytes()
+    assert main([*truth, str(tmp_path / 'others')]) == 1
+    assert main(['--data', str(pairs), '--out', str(tmp_path / 'out')]) == 1
+    assert 'give another --out' in capsys.readouterr().err
+    assert main([*truth, str(pairs)]) == 0 and path.read_bytes() == labels
+    next((tmp_path / 'out').glob('*.json')).unlink()
+    assert main([*truth, str(pairs)]) == 1
+    assert 'does not say' in capsys.readouterr().err
 
 
 def test_what_is_no_set_is_refused(tmp_path, capsys):

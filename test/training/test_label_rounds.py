@@ -149,6 +149,8 @@ def test_commands(pairs, tmp_path, capsys):
                                   np.any([one.mask for one in found[1]], 0))
     assert main(['--data', str(pairs), '--student', str(tmp_path / 'student'), '--score']) == 0
     assert 'AP75' in capsys.readouterr().out
+    student = ['--data', str(pairs), '--student', str(tmp_path / 'student'), '--out', str(out)]
+    assert main(student) == 1 and 'give another --out' in capsys.readouterr().err
     arguments = ['--cut', '--json', '--runs', str(tmp_path / 'student'), '--data', str(pairs)]
     assert evaluate(arguments) == 0
     assert set(json.loads(capsys.readouterr().out)['student'][0]) == set(COLUMNS)
