@@ -38,6 +38,7 @@ INSIDE = 0.8         # share of an instance that lies in a part
 SHARE = 0.15         # of a part, the least of its pieces
 FILLED = 0.75        # share of a part that its pieces cover together
 APART = 0.1          # share of an instance that may lie in parts which it is none of
+_TIE = 1e-3          # of a vote
 
 
 @dataclass
@@ -84,7 +85,7 @@ class Agreement:
             active = [track for track in tracks if t - track.last <= GAP + 1]
             overlaps = np.zeros((len(active), len(parts)))
             for row, track in enumerate(active):
-                here = self.carried(track, track.last, t) > 0.5
+                here = self.carried(track, track.last, t)[0] > 0.5
                 overlaps[row] = [_iou(here, part.mask) for part in parts]
             rows, columns = linear_sum_assignment(overlaps, maximize=True)
             known = {column: active[row] for row, column in zip(rows, columns)
@@ -97,17 +98,17 @@ class Agreement:
         return tracks
 
     def carried(self, track: Track, start: int, end: int) -> np.ndarray:
-        """(H, W) float32 in [0, 1]: the mask that was seen in frame `start`, in frame `end`: each
-        step by the track's motion as it was last measured.
+        """(2, H, W) float32 in [0, 1]: the mask that was seen in frame `start`, in frame `end`, and
+        how far its picture reaches there: each step by the track's motion as it was last measured.
         """
         side = 1 if end > start else -1
         part = track.parts[start]
-        mask = part.mask.astype(np.float32)
+        mask, known = part.mask.astype(np.float32), np.ones(part.mask.shape, np.float32)
         for t in range(start, end, side):
             part = track.parts.get(t, part)
             at = self._grid + self._back(t + side, -side) - part.shifts[side].astype(np.float32)
-            mask = cv2.remap(mask, at, None, cv2.INTER_LINEAR)
-        return mask
+            mask, known = (cv2.remap(image, at, None, cv2.INTER_LINEAR) for image in (mask, known))
+        return np.stack([mask, known])
 
     def _back(self, t: int, side: int) -> np.ndarray:
         if (t, side) not in self._steps:
@@ -115,11 +116,16 @@ class Agreement:
         return self._steps[t, side]
 
     def _voted(self, track: Track, t: int) -> Part:
-        """The track in frame t: what most of the frames around say."""
+        """The track in frame t: what most of the frames around say that show the place, and where
+        they are at one, the frame itself.
+        """
         near = [s for s in track.parts if abs(s - t) <= VOTERS]
-        mask = np.mean([self.carried(track, s, t) for s in near], 0) > 0.5
+        yes, known = np.sum([self.carried(track, s, t) for s in near], 0)
+        lead = yes - known / 2
         if t in track.parts:
+            mask = np.where(np.abs(lead) < _TIE, track.parts[t].mask, lead > 0)
             return replace(track.parts[t], mask=mask)
+        mask = lead > _TIE
         nearest = track.parts[min(near, key=lambda s: abs(s - t))]
         return replace(nearest, mask=mask, gain=min(track.parts[s].gain for s in near))
 

@@ -80,6 +80,19 @@ def test_masks_are_voted():
         np.testing.assert_array_equal(found[t][0].mask, moving(t))
 
 
+def test_what_enters_the_picture_keeps_its_newest_strip():
+    """Where it is now the frames before do not show."""
+    entering = [square(0, 10, 20) & (np.arange(SIZE[1]) < 10 + 5 * t) for t in range(3)]
+    for found, mask in zip(agreed([[mask] for mask in entering]), entering, strict=True):
+        np.testing.assert_array_equal(found[0].mask, mask)
+
+
+def test_of_two_voters_each_frame_has_its_own_mask():
+    masks = [moving(0) & (np.arange(SIZE[1]) < 8), moving(1)]
+    for found, mask in zip(agreed([[mask] for mask in masks]), masks, strict=True):
+        np.testing.assert_array_equal(found[0].mask, mask)
+
+
 def test_a_short_video_needs_all_its_frames():
     assert [len(parts) for parts in agreed([[moving(0)], [moving(1), square(60, 28)]])] == [1, 1]
 
