@@ -116,7 +116,12 @@ def score(pairs: PairSet, teacher: Teacher) -> tuple[float, float, float] | None
 
 def run(given: argparse.Namespace, pairs: PairSet, teacher: Teacher,
         made_by: dict[str, str]) -> None:
-    """What `--out` and `--score` ask for; `made_by` as `cache` takes it."""
+    """What `--out` and `--score` ask for; `made_by` as `cache` takes it. Raises DatasetError: no
+    frame of the set has a neighbour on either side.
+    """
+    if pairs.pairs < 2:
+        raise DatasetError(f'the videos of {given.data} have {pairs.pairs + 1} frames: labels are '
+                           'made where there is one before and one after, render 3 or more')
     if given.out is not None:
         cache(pairs, given.out, teacher, made_by)
     if given.score and (values := score(pairs, teacher)) is not None:

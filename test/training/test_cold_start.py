@@ -221,6 +221,14 @@ def test_a_cache_of_another_teacher_or_other_data_is_refused(pairs, tmp_path, ca
     assert 'does not say' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize('asked', [['--out', 'out'], ['--score']])
+def test_videos_of_two_frames_are_refused(tmp_path, capsys, monkeypatch, asked):
+    monkeypatch.chdir(tmp_path)
+    pack_pairs(replace(THESIS, frames=2), 1, tmp_path / 'two')
+    assert main(['--data', 'two', *asked]) == 1
+    assert 'have 2 frames' in capsys.readouterr().err and not (tmp_path / 'out').exists()
+
+
 def test_what_is_no_set_is_refused(tmp_path, capsys):
     with pytest.raises(DatasetError, match='no set of frame pairs'):
         PairSet(tmp_path)
