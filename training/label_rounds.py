@@ -22,12 +22,14 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from mos_perception.engine.card import sha256_of
+from mos_perception.errors import ConfigError
 from mos_perception.motion.flow import pixel_grid
 from training.cold_start import Teacher, options, parsed, run
 from training.command import command
 from training.datasets.frame_pairs import PairSet
 from training.evaluate_mosis import Finder, Found, load_network, picture_finder
 from training.moving_objects import Part, Video, disjoint
+from training.nets.gmos_nano import GmosNano
 
 SAME_IOU = 0.5       # of masks of one thing
 LEAST_SEEN = 3       # frames; of a shorter video all
@@ -185,9 +187,13 @@ def main(arguments: list[str] | None = None) -> int:
     given = parsed(parser, arguments)
     torch.set_num_threads(1)
     pairs = PairSet(given.data)
-    find = given.student and picture_finder(load_network(given.student)[0], SURE, cut=True)
-    made_by = {'teacher': 'agreement'}
+    find, made_by = None, {'teacher': 'agreement'}
     if given.student is not None:
+        network, _ = load_network(given.student)
+        if not isinstance(network, GmosNano):
+            raise ConfigError(f'{given.student} is a run of training.train: --student takes one of '
+                              'training.train_video --movable')
+        find = picture_finder(network, SURE, cut=True)
         made_by['student'] = sha256_of(given.student / 'average.safetensors')
     run(given, pairs, by_agreement(pairs, find), made_by)
     return 0

@@ -13,7 +13,9 @@ from training.evaluate_mosis import main as evaluate
 from training.label_rounds import Agreement, by_agreement, combined, main
 from training.moving_objects import Part
 from training.nets.gmos_nano import MOVABLE, GmosNanoConfig
+from training.recipes_mosis import MOSIS_RECIPES
 from training.scenes.moving_shapes import THESIS
+from training.state import save, start
 from training.train_video import Run
 
 SIZE = (40, 80)
@@ -174,3 +176,10 @@ def test_a_student_sees_single_pictures(pairs, tmp_path, capsys):
     Run(tmp_path, config, 1e-3, None).save()
     assert main(['--data', str(pairs), '--score', '--student', str(tmp_path)]) == 1
     assert 'on motion evidence' in capsys.readouterr().err
+
+
+def test_a_student_of_another_trainer_is_refused(pairs, tmp_path, capsys):
+    recipe = MOSIS_RECIPES['mosis_supervised_nano']
+    save(start(recipe), recipe, tmp_path, {})
+    assert main(['--data', str(pairs), '--score', '--student', str(tmp_path)]) == 1
+    assert 'train_video --movable' in capsys.readouterr().err
