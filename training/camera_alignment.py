@@ -61,8 +61,8 @@ def align(matrix: np.ndarray, now: np.ndarray, other: np.ndarray, blur: float, s
         if not shift_only:
             depth = -(by_x * to_x + by_y * to_y)
             rows = [by_x * x, by_x * y, by_x, by_y * x, by_y * y, by_y, depth * x, depth * y]
-        rows, inside = np.stack(rows), _inside(at).ravel()
-        weights = inside * _weights(missed, inside)
+        rows, seen = np.stack(rows), inside(at, now.shape).ravel()
+        weights = seen * _weights(missed, seen)
         normal = ((rows * weights) @ rows.T).astype(np.float64)
         normal[np.diag_indices(len(rows))] *= 1 + 1e-4  # where nothing is seen the step is zero
         normal[np.diag_indices(len(rows))] += 1e-3
@@ -77,9 +77,17 @@ def align(matrix: np.ndarray, now: np.ndarray, other: np.ndarray, blur: float, s
     return matrix / matrix[2, 2]
 
 
-def _weights(missed: np.ndarray, inside: np.ndarray) -> np.ndarray:
+def inside(at: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(H, W) bool: the points (H, W, 2) px that an image of that size (height, width) shows, pixels
+    to their edges.
+    """
+    x, y = at[..., 0], at[..., 1]
+    return (x > -0.5) & (x < size[1] - 0.5) & (y > -0.5) & (y < size[0] - 0.5)
+
+
+def _weights(missed: np.ndarray, seen: np.ndarray) -> np.ndarray:
     """Geman and McClure's, of the errors' own spread."""
-    spread = 1.5 * max(1.48 * float(np.median(np.abs(missed[inside]))) if inside.any() else 0, 0.5)
+    spread = 1.5 * max(1.48 * float(np.median(np.abs(missed[seen]))) if seen.any() else 0, 0.5)
     return 1 / (1 + (missed / spread) ** 2) ** 2
 
 
@@ -104,15 +112,8 @@ def _error(matrix: np.ndarray, now: np.ndarray, other: np.ndarray) -> float:
     """Grey levels, on average, each pixel's at most `OBJECT`; infinite where no pixel is left."""
     grid = pixel_grid(now.shape)
     at = grid + camera_flow(matrix, grid)
-    missed = np.abs(now - _sampled(other, at))[_inside(at)]
+    missed = np.abs(now - _sampled(other, at))[inside(at, now.shape)]
     return float(np.minimum(missed, OBJECT).mean()) if missed.size else np.inf
-
-
-def _inside(at: np.ndarray) -> np.ndarray:
-    """(H, W) bool: the points (H, W, 2) px that an image of that size shows."""
-    height, width = at.shape[:2]
-    x, y = at[..., 0], at[..., 1]
-    return (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
 
 
 def _sampled(image: np.ndarray, at: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ import numpy as np
 
 from mos_perception.motion.camera_motion import camera_flow
 from mos_perception.motion.flow import pixel_grid
-from training.camera_alignment import cameras
+from training.camera_alignment import cameras, inside
 from training.min_cut import figure
 
 SIDES = -1, 1        # the neighbours
@@ -143,11 +143,9 @@ class _Evidence:
     def _missed(self, side: int, shift: np.ndarray, area: Area) -> tuple[np.ndarray, np.ndarray]:
         """(h, w) grey levels, and (h, w) bool whether the neighbour shows the point."""
         at = self._at[side][area] + shift.astype(np.float32)
-        x, y = at[..., 0], at[..., 1]
-        shown = (x > -0.5) & (x < self.size[1] - 0.5) & (y > -0.5) & (y < self.size[0] - 0.5)
         other = cv2.remap(self._others[side], at, None, cv2.INTER_CUBIC,
                           borderMode=cv2.BORDER_REPLICATE)
-        return cv2.transform(cv2.absdiff(self._now[area], other), _MEAN), shown
+        return cv2.transform(cv2.absdiff(self._now[area], other), _MEAN), inside(at, self.size)
 
     def _cut(self, within: np.ndarray, shifts: Shifts, best: np.ndarray) -> Part | None:
         """The figure of a motion about a mask (H, W) bool; None where there is none that gains."""
