@@ -78,8 +78,7 @@ class Video:
     def find(self, t: int) -> list[Part]:
         """The parts of frame t that move; disjoint, the highest gain first."""
         evidence = _Evidence(self, t)
-        still = {side: np.zeros(2) for side in evidence.sides}
-        ground = best = evidence.error(still)
+        ground = best = evidence.ground()
         left = _unexplained(ground)
         found = []
         for _ in range(MOST):
@@ -107,6 +106,13 @@ class _Evidence:
         self.sides = [side for side in SIDES if 0 <= t + side < len(video.frames)]
         self._others = {side: video.frames[t + side].astype(np.float32) for side in self.sides}
         self._at = {side: grid + video.camera(t, side) for side in self.sides}
+        self._known = np.any([inside(at, self.size) for at in self._at.values()], 0)
+
+    def ground(self) -> np.ndarray:
+        """(H, W) grey levels by which the background misses; 0 where no neighbour shows it: nothing
+        says that it is anything else.
+        """
+        return np.where(self._known, self.error({side: np.zeros(2) for side in self.sides}), 0)
 
     def error(self, shifts: Shifts, area: Area = _WHOLE) -> np.ndarray:
         """(h, w) grey levels by which a motion misses, in the frame that it misses by less."""
@@ -150,7 +156,7 @@ class _Evidence:
     def _cut(self, within: np.ndarray, shifts: Shifts, best: np.ndarray) -> Part | None:
         """The figure of a motion about a mask (H, W) bool; None where there is none that gains."""
         area = _area(within, MARGIN_PX)
-        gain = best[area] - self.error(shifts, area)
+        gain = np.where(self._known[area], best[area] - self.error(shifts, area), 0)
         mask = np.zeros(self.size, bool)
         mask[area] = _largest(figure(np.clip(gain - IN_DOUBT, -ENOUGH, ENOUGH),
                                      self._now[area], PRICE))

@@ -95,6 +95,11 @@ def test_a_static_scene_has_nothing(camera):
     assert Video(frames([], camera)).find(1) == []
 
 
+@pytest.mark.parametrize('seed', range(6))
+def test_corners_that_a_fast_camera_shows_once_are_nothing(seed):
+    assert Video(frames([], (8, 6), seed)).find(1) == []
+
+
 def test_a_square_that_goes_with_the_wall_is_nothing():
     assert Video(frames([(30, 40, 24, -2, 0)], camera=(2, 0))).find(1) == []
 
