@@ -5,6 +5,9 @@ Dense flow finds little hold on a smooth background; on the thesis' scenes the h
 it is a tenth of a pixel off, in every tenth frame a whole one. Here that and a plain shift are
 starts of a robust photometric alignment (Gauss-Newton with weights, Baker and Matthews 2004,
 "Lucas-Kanade 20 Years On"), of which the better one counts.
+
+The limit: the pixels must be mostly the background's, those of one colour say nothing. Before a
+wall of one colour the camera follows the largest object.
 """
 
 from __future__ import annotations
@@ -92,7 +95,9 @@ def _weights(missed: np.ndarray, seen: np.ndarray) -> np.ndarray:
 
 
 def _shift(now: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """(3, 3) the shift in steps of 2 px that explains most of `now` (H, W) uint8."""
+    """(3, 3) the shift in steps of 2 px that explains most of `now` (H, W) uint8; of equal ones the
+    smallest.
+    """
     now, other = (cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
                   for image in (now, other))
     reach = min(REACH_PX // 2, (min(now.shape) - 1) // 2)
@@ -104,7 +109,7 @@ def _shift(now: np.ndarray, other: np.ndarray) -> np.ndarray:
             missed = cv2.absdiff(middle, other[dy:dy + height, dx:dx + width])
             errors[dx - reach, dy - reach] = float(np.minimum(missed, OBJECT).mean())
     matrix = np.eye(3)
-    matrix[:2, 2] = 2 * np.array(min(errors, key=errors.get))
+    matrix[:2, 2] = 2 * np.array(min(errors, key=lambda shift: (errors[shift], np.hypot(*shift))))
     return matrix
 
 

@@ -62,10 +62,10 @@ class Track:
 
 
 class Agreement:
-    """The parts of consecutive frames of a video, the first of them frame `first`."""
+    """The parts of consecutive frames of a video, the first of them frame 1."""
 
-    def __init__(self, video: Video, frames: list[list[Part]], first: int = 1) -> None:
-        self.frames, self._first, self._video = frames, first, video
+    def __init__(self, video: Video, frames: list[list[Part]]) -> None:
+        self.frames, self._video = frames, video
         self._grid = pixel_grid(video.frames.shape[1:3])
         self._steps: dict[tuple[int, int], np.ndarray] = {}
 
@@ -114,7 +114,7 @@ class Agreement:
 
     def _back(self, t: int, side: int) -> np.ndarray:
         if (t, side) not in self._steps:
-            self._steps[t, side] = self._video.camera(t + self._first, side)
+            self._steps[t, side] = self._video.camera(t + 1, side)
         return self._steps[t, side]
 
     def _voted(self, track: Track, t: int) -> Part:

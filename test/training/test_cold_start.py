@@ -120,6 +120,11 @@ def test_the_camera_is_known_to_hundredths(camera):
     assert np.abs(flow + np.float32(camera)).max() < 0.05
 
 
+def test_before_one_colour_the_camera_rests():
+    matrix, = cameras(np.full((2, *SIZE, 3), 90, np.uint8))
+    np.testing.assert_allclose(matrix, np.eye(3), atol=1e-6)
+
+
 def test_the_camera_turns_too():
     """A homography of which every entry counts, at a start two pixels off."""
     image = cv2.GaussianBlur(frames([])[0], (0, 0), 2).astype(np.float32)
