@@ -191,11 +191,11 @@ class _Evidence:
         at most as much as `best` does.
         """
         area = _area(mask, 0)
-        inside, limit = mask[area], best[area][mask[area]]
+        within, limit = mask[area], best[area][mask[area]]
 
         def missed(side: int, shift: np.ndarray) -> float:
             error, shown = self._missed(side, shift, area)
-            return float(np.where(shown[inside], np.minimum(error[inside], limit), limit).sum())
+            return float(np.where(shown[within], np.minimum(error[within], limit), limit).sum())
 
         found = {}
         for side, shift in shifts.items():
