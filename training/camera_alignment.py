@@ -5,6 +5,9 @@ Dense flow finds little hold on a smooth background; on the thesis' scenes the h
 it is a tenth of a pixel off, in every tenth frame a whole one. Here that and a plain shift are
 starts of a robust photometric alignment (Gauss-Newton with weights, Baker and Matthews 2004,
 "Lucas-Kanade 20 Years On"), of which the better one counts.
+
+The limit: the pixels must be mostly the background's, those of one colour say nothing. Before a
+wall of one colour the camera follows the largest object.
 """
 
 from __future__ import annotations
@@ -61,8 +64,8 @@ def align(matrix: np.ndarray, now: np.ndarray, other: np.ndarray, blur: float, s
         if not shift_only:
             depth = -(by_x * to_x + by_y * to_y)
             rows = [by_x * x, by_x * y, by_x, by_y * x, by_y * y, by_y, depth * x, depth * y]
-        rows, inside = np.stack(rows), _inside(at).ravel()
-        weights = inside * _weights(missed, inside)
+        rows, seen = np.stack(rows), inside(at, now.shape).ravel()
+        weights = seen * _weights(missed, seen)
         normal = ((rows * weights) @ rows.T).astype(np.float64)
         normal[np.diag_indices(len(rows))] *= 1 + 1e-4  # where nothing is seen the step is zero
         normal[np.diag_indices(len(rows))] += 1e-3
@@ -77,14 +80,24 @@ def align(matrix: np.ndarray, now: np.ndarray, other: np.ndarray, blur: float, s
     return matrix / matrix[2, 2]
 
 
-def _weights(missed: np.ndarray, inside: np.ndarray) -> np.ndarray:
+def inside(at: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(H, W) bool: the points (H, W, 2) px that an image of that size (height, width) shows, pixels
+    to their edges.
+    """
+    x, y = at[..., 0], at[..., 1]
+    return (x > -0.5) & (x < size[1] - 0.5) & (y > -0.5) & (y < size[0] - 0.5)
+
+
+def _weights(missed: np.ndarray, seen: np.ndarray) -> np.ndarray:
     """Geman and McClure's, of the errors' own spread."""
-    spread = 1.5 * max(1.48 * float(np.median(np.abs(missed[inside]))) if inside.any() else 0, 0.5)
+    spread = 1.5 * max(1.48 * float(np.median(np.abs(missed[seen]))) if seen.any() else 0, 0.5)
     return 1 / (1 + (missed / spread) ** 2) ** 2
 
 
 def _shift(now: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """(3, 3) the shift in steps of 2 px that explains most of `now` (H, W) uint8."""
+    """(3, 3) the shift in steps of 2 px that explains most of `now` (H, W) uint8; of equal ones the
+    smallest.
+    """
     now, other = (cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
                   for image in (now, other))
     reach = min(REACH_PX // 2, (min(now.shape) - 1) // 2)
@@ -96,7 +109,7 @@ def _shift(now: np.ndarray, other: np.ndarray) -> np.ndarray:
             missed = cv2.absdiff(middle, other[dy:dy + height, dx:dx + width])
             errors[dx - reach, dy - reach] = float(np.minimum(missed, OBJECT).mean())
     matrix = np.eye(3)
-    matrix[:2, 2] = 2 * np.array(min(errors, key=errors.get))
+    matrix[:2, 2] = 2 * np.array(min(errors, key=lambda shift: (errors[shift], np.hypot(*shift))))
     return matrix
 
 
@@ -104,15 +117,8 @@ def _error(matrix: np.ndarray, now: np.ndarray, other: np.ndarray) -> float:
     """Grey levels, on average, each pixel's at most `OBJECT`; infinite where no pixel is left."""
     grid = pixel_grid(now.shape)
     at = grid + camera_flow(matrix, grid)
-    missed = np.abs(now - _sampled(other, at))[_inside(at)]
+    missed = np.abs(now - _sampled(other, at))[inside(at, now.shape)]
     return float(np.minimum(missed, OBJECT).mean()) if missed.size else np.inf
-
-
-def _inside(at: np.ndarray) -> np.ndarray:
-    """(H, W) bool: the points (H, W, 2) px that an image of that size shows."""
-    height, width = at.shape[:2]
-    x, y = at[..., 0], at[..., 1]
-    return (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
 
 
 def _sampled(image: np.ndarray, at: np.ndarray) -> np.ndarray:

@@ -9,6 +9,8 @@ the truth), `--truth` caches that: the supervised pair. How they are found:
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +20,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from mos_perception.errors import DatasetError
 from mos_perception.evaluation.metrics import MaskAp
 from mos_perception.masks import mask_boxes
 from training.command import command
@@ -26,6 +29,7 @@ from training.moving_objects import Part, Video
 
 SCALE = 2            # times the frames' size: what is cached, so that maps at half have the frames'
 SHARD = 20           # videos of a file
+_METADATA = 'made_of.json'
 
 Teacher = Callable[[int], list[list[Part]]]
 """The number of a video of a set -> the labels of each of its frames but the first and last."""
@@ -61,9 +65,11 @@ def objects(ids: np.ndarray, least: int) -> list[np.ndarray]:
     return [ids == number for number in range(1, len(areas)) if areas[number] >= least]
 
 
-def cache(pairs: PairSet, out: Path, teacher: Teacher) -> None:
-    """Write `coldNNNN.image.npy` and `.label.npy`; shards that are there stay."""
-    out.mkdir(parents=True, exist_ok=True)
+def cache(pairs: PairSet, out: Path, teacher: Teacher, made_by: dict[str, str]) -> None:
+    """Write `coldNNNN.image.npy` and `.label.npy`; shards that are there stay. `made_by` names the
+    teacher: DatasetError where `out` has shards of another one or of other data.
+    """
+    _claim(out, made_by | {'data': pairs.about, 'videos of a file': str(SHARD)})
     for begin in track(range(0, pairs.videos, SHARD), 'labels', console=Console(stderr=True)):
         file = out / f'cold{begin // SHARD:04}.label.npy'
         if file.exists():
@@ -82,6 +88,21 @@ def cache(pairs: PairSet, out: Path, teacher: Teacher) -> None:
             scratch.replace(path)
 
 
+def _claim(out: Path, made_of: dict[str, str]) -> None:
+    """Say in the folder what its shards are made of, or find that it says so."""
+    out.mkdir(parents=True, exist_ok=True)
+    path, text = out / _METADATA, json.dumps(made_of, indent=1)
+    known = path.read_text() if path.exists() else None
+    if known == text:
+        return
+    if known is not None or any(out.glob('*.label.npy')):
+        raise DatasetError(f'{out} holds labels made of {known or "what it does not say"}, asked '
+                           f'for are those of {text}: give another --out, or delete the folder')
+    part = out / f'{_METADATA}.part'
+    part.write_text(text)
+    os.replace(part, path)
+
+
 def score(pairs: PairSet, teacher: Teacher) -> tuple[float, float, float] | None:
     """Mask (mAP, AP50, AP75) of the labels themselves, by their score; None without objects."""
     result = MaskAp()
@@ -93,10 +114,16 @@ def score(pairs: PairSet, teacher: Teacher) -> tuple[float, float, float] | None
     return result.values()
 
 
-def run(given: argparse.Namespace, pairs: PairSet, teacher: Teacher) -> None:
-    """What `--out` and `--score` ask for."""
+def run(given: argparse.Namespace, pairs: PairSet, teacher: Teacher,
+        made_by: dict[str, str]) -> None:
+    """What `--out` and `--score` ask for; `made_by` as `cache` takes it. Raises DatasetError: no
+    frame of the set has a neighbour on either side.
+    """
+    if pairs.pairs < 2:
+        raise DatasetError(f'the videos of {given.data} have {pairs.pairs + 1} frames: labels are '
+                           'made where there is one before and one after, render 3 or more')
     if given.out is not None:
-        cache(pairs, given.out, teacher)
+        cache(pairs, given.out, teacher, made_by)
     if given.score and (values := score(pairs, teacher)) is not None:
         print('mask mAP {:.3f}, AP50 {:.3f}, AP75 {:.3f}'.format(*values))
 
@@ -127,7 +154,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument('--truth', action='store_true', help="the truth's labels instead")
     given = parsed(parser, arguments)
     pairs = PairSet(given.data)
-    run(given, pairs, by_truth(pairs) if given.truth else by_motion(pairs))
+    if given.truth:
+        run(given, pairs, by_truth(pairs), {'teacher': 'truth'})
+    else:
+        run(given, pairs, by_motion(pairs), {'teacher': 'motion'})
     return 0
 
 

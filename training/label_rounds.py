@@ -21,12 +21,15 @@ import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 
+from mos_perception.engine.card import sha256_of
+from mos_perception.errors import ConfigError
 from mos_perception.motion.flow import pixel_grid
 from training.cold_start import Teacher, options, parsed, run
 from training.command import command
 from training.datasets.frame_pairs import PairSet
 from training.evaluate_mosis import Finder, Found, load_network, picture_finder
 from training.moving_objects import Part, Video, disjoint
+from training.nets.gmos_nano import GmosNano
 
 SAME_IOU = 0.5       # of masks of one thing
 LEAST_SEEN = 3       # frames; of a shorter video all
@@ -37,6 +40,7 @@ INSIDE = 0.8         # share of an instance that lies in a part
 SHARE = 0.15         # of a part, the least of its pieces
 FILLED = 0.75        # share of a part that its pieces cover together
 APART = 0.1          # share of an instance that may lie in parts which it is none of
+_TIE = 1e-3          # of a vote
 
 
 @dataclass
@@ -58,10 +62,10 @@ class Track:
 
 
 class Agreement:
-    """The parts of consecutive frames of a video, the first of them frame `first`."""
+    """The parts of consecutive frames of a video, the first of them frame 1."""
 
-    def __init__(self, video: Video, frames: list[list[Part]], first: int = 1) -> None:
-        self.frames, self._first, self._video = frames, first, video
+    def __init__(self, video: Video, frames: list[list[Part]]) -> None:
+        self.frames, self._video = frames, video
         self._grid = pixel_grid(video.frames.shape[1:3])
         self._steps: dict[tuple[int, int], np.ndarray] = {}
 
@@ -83,7 +87,7 @@ class Agreement:
             active = [track for track in tracks if t - track.last <= GAP + 1]
             overlaps = np.zeros((len(active), len(parts)))
             for row, track in enumerate(active):
-                here = self.carried(track, track.last, t) > 0.5
+                here = self.carried(track, track.last, t)[0] > 0.5
                 overlaps[row] = [_iou(here, part.mask) for part in parts]
             rows, columns = linear_sum_assignment(overlaps, maximize=True)
             known = {column: active[row] for row, column in zip(rows, columns)
@@ -96,29 +100,34 @@ class Agreement:
         return tracks
 
     def carried(self, track: Track, start: int, end: int) -> np.ndarray:
-        """(H, W) float32 in [0, 1]: the mask that was seen in frame `start`, in frame `end`: each
-        step by the track's motion as it was last measured.
+        """(2, H, W) float32 in [0, 1]: the mask that was seen in frame `start`, in frame `end`, and
+        how far its picture reaches there: each step by the track's motion as it was last measured.
         """
         side = 1 if end > start else -1
         part = track.parts[start]
-        mask = part.mask.astype(np.float32)
+        mask, known = part.mask.astype(np.float32), np.ones(part.mask.shape, np.float32)
         for t in range(start, end, side):
             part = track.parts.get(t, part)
             at = self._grid + self._back(t + side, -side) - part.shifts[side].astype(np.float32)
-            mask = cv2.remap(mask, at, None, cv2.INTER_LINEAR)
-        return mask
+            mask, known = (cv2.remap(image, at, None, cv2.INTER_LINEAR) for image in (mask, known))
+        return np.stack([mask, known])
 
     def _back(self, t: int, side: int) -> np.ndarray:
         if (t, side) not in self._steps:
-            self._steps[t, side] = self._video.camera(t + self._first, side)
+            self._steps[t, side] = self._video.camera(t + 1, side)
         return self._steps[t, side]
 
     def _voted(self, track: Track, t: int) -> Part:
-        """The track in frame t: what most of the frames around say."""
+        """The track in frame t: what most of the frames around say that show the place, and where
+        they are at one, the frame itself.
+        """
         near = [s for s in track.parts if abs(s - t) <= VOTERS]
-        mask = np.mean([self.carried(track, s, t) for s in near], 0) > 0.5
+        yes, known = np.sum([self.carried(track, s, t) for s in near], 0)
+        lead = yes - known / 2
         if t in track.parts:
+            mask = np.where(np.abs(lead) < _TIE, track.parts[t].mask, lead > 0)
             return replace(track.parts[t], mask=mask)
+        mask = lead > _TIE
         nearest = track.parts[min(near, key=lambda s: abs(s - t))]
         return replace(nearest, mask=mask, gain=min(track.parts[s].gain for s in near))
 
@@ -178,8 +187,15 @@ def main(arguments: list[str] | None = None) -> int:
     given = parsed(parser, arguments)
     torch.set_num_threads(1)
     pairs = PairSet(given.data)
-    find = given.student and picture_finder(load_network(given.student)[0], SURE, cut=True)
-    run(given, pairs, by_agreement(pairs, find))
+    find, made_by = None, {'teacher': 'agreement'}
+    if given.student is not None:
+        network, _ = load_network(given.student)
+        if not isinstance(network, GmosNano):
+            raise ConfigError(f'{given.student} is a run of training.train: --student takes one of '
+                              'training.train_video --movable')
+        find = picture_finder(network, SURE, cut=True)
+        made_by['student'] = sha256_of(given.student / 'average.safetensors')
+    run(given, pairs, by_agreement(pairs, find), made_by)
     return 0
 
 

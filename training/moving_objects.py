@@ -20,7 +20,7 @@ import numpy as np
 
 from mos_perception.motion.camera_motion import camera_flow
 from mos_perception.motion.flow import pixel_grid
-from training.camera_alignment import cameras
+from training.camera_alignment import cameras, inside
 from training.min_cut import figure
 
 SIDES = -1, 1        # the neighbours
@@ -78,8 +78,7 @@ class Video:
     def find(self, t: int) -> list[Part]:
         """The parts of frame t that move; disjoint, the highest gain first."""
         evidence = _Evidence(self, t)
-        still = {side: np.zeros(2) for side in evidence.sides}
-        ground = best = evidence.error(still)
+        ground = best = evidence.ground()
         left = _unexplained(ground)
         found = []
         for _ in range(MOST):
@@ -107,6 +106,13 @@ class _Evidence:
         self.sides = [side for side in SIDES if 0 <= t + side < len(video.frames)]
         self._others = {side: video.frames[t + side].astype(np.float32) for side in self.sides}
         self._at = {side: grid + video.camera(t, side) for side in self.sides}
+        self._known = np.any([inside(at, self.size) for at in self._at.values()], 0)
+
+    def ground(self) -> np.ndarray:
+        """(H, W) grey levels by which the background misses; 0 where no neighbour shows it: nothing
+        says that it is anything else.
+        """
+        return np.where(self._known, self.error({side: np.zeros(2) for side in self.sides}), 0)
 
     def error(self, shifts: Shifts, area: Area = _WHOLE) -> np.ndarray:
         """(h, w) grey levels by which a motion misses, in the frame that it misses by less."""
@@ -143,16 +149,14 @@ class _Evidence:
     def _missed(self, side: int, shift: np.ndarray, area: Area) -> tuple[np.ndarray, np.ndarray]:
         """(h, w) grey levels, and (h, w) bool whether the neighbour shows the point."""
         at = self._at[side][area] + shift.astype(np.float32)
-        x, y = at[..., 0], at[..., 1]
-        shown = (x > -0.5) & (x < self.size[1] - 0.5) & (y > -0.5) & (y < self.size[0] - 0.5)
         other = cv2.remap(self._others[side], at, None, cv2.INTER_CUBIC,
                           borderMode=cv2.BORDER_REPLICATE)
-        return cv2.transform(cv2.absdiff(self._now[area], other), _MEAN), shown
+        return cv2.transform(cv2.absdiff(self._now[area], other), _MEAN), inside(at, self.size)
 
     def _cut(self, within: np.ndarray, shifts: Shifts, best: np.ndarray) -> Part | None:
         """The figure of a motion about a mask (H, W) bool; None where there is none that gains."""
         area = _area(within, MARGIN_PX)
-        gain = best[area] - self.error(shifts, area)
+        gain = np.where(self._known[area], best[area] - self.error(shifts, area), 0)
         mask = np.zeros(self.size, bool)
         mask[area] = _largest(figure(np.clip(gain - IN_DOUBT, -ENOUGH, ENOUGH),
                                      self._now[area], PRICE))
@@ -187,11 +191,11 @@ class _Evidence:
         at most as much as `best` does.
         """
         area = _area(mask, 0)
-        inside, limit = mask[area], best[area][mask[area]]
+        within, limit = mask[area], best[area][mask[area]]
 
         def missed(side: int, shift: np.ndarray) -> float:
             error, shown = self._missed(side, shift, area)
-            return float(np.where(shown[inside], np.minimum(error[inside], limit), limit).sum())
+            return float(np.where(shown[within], np.minimum(error[within], limit), limit).sum())
 
         found = {}
         for side, shift in shifts.items():

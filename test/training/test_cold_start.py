@@ -1,6 +1,7 @@
 """Objects by motion alone: the first teacher."""
 
 import re
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -94,6 +95,11 @@ def test_a_static_scene_has_nothing(camera):
     assert Video(frames([], camera)).find(1) == []
 
 
+@pytest.mark.parametrize('seed', range(6))
+def test_corners_that_a_fast_camera_shows_once_are_nothing(seed):
+    assert Video(frames([], (8, 6), seed)).find(1) == []
+
+
 def test_a_square_that_goes_with_the_wall_is_nothing():
     assert Video(frames([(30, 40, 24, -2, 0)], camera=(2, 0))).find(1) == []
 
@@ -112,6 +118,11 @@ def test_the_camera_is_known_to_hundredths(camera):
     matrix, = cameras(frames([(30, 40, 24, 3, 0)], camera, times=(0, 1)))
     flow = camera_flow(matrix, pixel_grid(SIZE))
     assert np.abs(flow + np.float32(camera)).max() < 0.05
+
+
+def test_before_one_colour_the_camera_rests():
+    matrix, = cameras(np.full((2, *SIZE, 3), 90, np.uint8))
+    np.testing.assert_allclose(matrix, np.eye(3), atol=1e-6)
 
 
 def test_the_camera_turns_too():
@@ -195,13 +206,37 @@ def test_its_labels_are_worth_something_and_train_a_network(pairs, tmp_path, cap
 
 
 def test_the_truth_can_be_cached_instead_and_shards_stay(pairs, tmp_path):
-    cache(PairSet(pairs), tmp_path, by_truth(PairSet(pairs)))
+    made_by = {'teacher': 'truth'}
+    cache(PairSet(pairs), tmp_path, by_truth(PairSet(pairs)), made_by)
     path = tmp_path / 'cold0000.label.npy'
     labels, written = np.load(path), path.stat().st_mtime_ns
     ids = np.load(pairs / 'ids.npy')
     np.testing.assert_array_equal(labels[0, ::2, ::2] > 0, ids[0, 1] > 0)
-    cache(PairSet(pairs), tmp_path, by_truth(PairSet(pairs)))
+    cache(PairSet(pairs), tmp_path, by_truth(PairSet(pairs)), made_by)
     assert path.stat().st_mtime_ns == written
+
+
+def test_a_cache_of_another_teacher_or_other_data_is_refused(pairs, tmp_path, capsys):
+    pack_pairs(replace(THESIS, frames=3), 1, tmp_path / 'others')
+    truth = ['--out', str(tmp_path / 'out'), '--truth', '--data']
+    assert main([*truth, str(pairs)]) == 0
+    path = tmp_path / 'out' / 'cold0000.label.npy'
+    labels = path.read_bytes()
+    assert main([*truth, str(tmp_path / 'others')]) == 1
+    assert main(['--data', str(pairs), '--out', str(tmp_path / 'out')]) == 1
+    assert 'give another --out' in capsys.readouterr().err
+    assert main([*truth, str(pairs)]) == 0 and path.read_bytes() == labels
+    next((tmp_path / 'out').glob('*.json')).unlink()
+    assert main([*truth, str(pairs)]) == 1
+    assert 'does not say' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('asked', [['--out', 'out'], ['--score']])
+def test_videos_of_two_frames_are_refused(tmp_path, capsys, monkeypatch, asked):
+    monkeypatch.chdir(tmp_path)
+    pack_pairs(replace(THESIS, frames=2), 1, tmp_path / 'two')
+    assert main(['--data', 'two', *asked]) == 1
+    assert 'have 2 frames' in capsys.readouterr().err and not (tmp_path / 'out').exists()
 
 
 def test_what_is_no_set_is_refused(tmp_path, capsys):

@@ -13,7 +13,9 @@ from training.evaluate_mosis import main as evaluate
 from training.label_rounds import Agreement, by_agreement, combined, main
 from training.moving_objects import Part
 from training.nets.gmos_nano import MOVABLE, GmosNanoConfig
+from training.recipes_mosis import MOSIS_RECIPES
 from training.scenes.moving_shapes import THESIS
+from training.state import save, start
 from training.train_video import Run
 
 SIZE = (40, 80)
@@ -78,6 +80,19 @@ def test_masks_are_voted():
     found = agreed(masks)
     for t in (2, 3):
         np.testing.assert_array_equal(found[t][0].mask, moving(t))
+
+
+def test_what_enters_the_picture_keeps_its_newest_strip():
+    """Where it is now the frames before do not show."""
+    entering = [square(0, 10, 20) & (np.arange(SIZE[1]) < 10 + 5 * t) for t in range(3)]
+    for found, mask in zip(agreed([[mask] for mask in entering]), entering, strict=True):
+        np.testing.assert_array_equal(found[0].mask, mask)
+
+
+def test_of_two_voters_each_frame_has_its_own_mask():
+    masks = [moving(0) & (np.arange(SIZE[1]) < 8), moving(1)]
+    for found, mask in zip(agreed([[mask] for mask in masks]), masks, strict=True):
+        np.testing.assert_array_equal(found[0].mask, mask)
 
 
 def test_a_short_video_needs_all_its_frames():
@@ -149,6 +164,8 @@ def test_commands(pairs, tmp_path, capsys):
                                   np.any([one.mask for one in found[1]], 0))
     assert main(['--data', str(pairs), '--student', str(tmp_path / 'student'), '--score']) == 0
     assert 'AP75' in capsys.readouterr().out
+    student = ['--data', str(pairs), '--student', str(tmp_path / 'student'), '--out', str(out)]
+    assert main(student) == 1 and 'give another --out' in capsys.readouterr().err
     arguments = ['--cut', '--json', '--runs', str(tmp_path / 'student'), '--data', str(pairs)]
     assert evaluate(arguments) == 0
     assert set(json.loads(capsys.readouterr().out)['student'][0]) == set(COLUMNS)
@@ -159,3 +176,10 @@ def test_a_student_sees_single_pictures(pairs, tmp_path, capsys):
     Run(tmp_path, config, 1e-3, None).save()
     assert main(['--data', str(pairs), '--score', '--student', str(tmp_path)]) == 1
     assert 'on motion evidence' in capsys.readouterr().err
+
+
+def test_a_student_of_another_trainer_is_refused(pairs, tmp_path, capsys):
+    recipe = MOSIS_RECIPES['mosis_supervised_nano']
+    save(start(recipe), recipe, tmp_path, {})
+    assert main(['--data', str(pairs), '--score', '--student', str(tmp_path)]) == 1
+    assert 'train_video --movable' in capsys.readouterr().err

@@ -123,11 +123,6 @@ class PairSet(Source):
         """How many a video has."""
         return self.frames.shape[1] - 1
 
-    @property
-    def middles(self) -> list[tuple[int, int]]:
-        """(video, frame) of every frame that has one before and one after it."""
-        return [(video, t) for video in range(self.videos) for t in range(1, self.pairs)]
-
     def draw(self, step: int) -> PairBatch:
         """The pairs of a step, mirrored at random along both axes."""
         rng = self.step_rng(step)
