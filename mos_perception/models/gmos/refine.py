@@ -29,8 +29,8 @@ def to_image_edges(probability: np.ndarray, image: np.ndarray) -> np.ndarray:
         return found
     margin = round(MARGIN * width)
     area = np.s_[max(0, y - margin):y + high + margin, max(0, x - margin):x + wide + margin]
-    odds = np.log(np.clip(found[area], 1e-3, 1 - 1e-3))
-    odds -= np.log(1 - np.clip(found[area], 1e-3, 1 - 1e-3))
+    likely = np.clip(found[area], 1e-3, 1 - 1e-3)
+    odds = np.log(likely / (1 - likely))
     colours = np.ascontiguousarray(image[(slice(None), *area)].transpose(1, 2, 0))
     found[area] = (1 + _mean_field(np.clip(odds, -SURE, SURE), _pulls(colours))) / 2
     return found
