@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.shutdown import mapped_segments
+from bench.shutdown import SEGMENTS, mapped_segments
+from mos_perception.ros.transport import SHARED_MEMORY
 
 ROOT = Path(__file__).resolve().parents[2]
 # what the node is busy with when the signal comes; each says so and then takes ten minutes
@@ -100,6 +101,7 @@ def test_a_busy_node_ends(tiny_model, what, number):
                    'its shared memory goes with it')
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_an_ended_node_leaves_no_shared_memory(tiny_model, number):
+    before = set(SHARED_MEMORY.glob(SEGMENTS))  # of this process: the node maps it to read from it
     process = subprocess.Popen(
         [sys.executable, '-m', 'mos_perception.ros', '--ros-args', '-p', f'model:={tiny_model}'],
         stderr=subprocess.PIPE, text=True)
@@ -108,7 +110,7 @@ def test_an_ended_node_leaves_no_shared_memory(tiny_model, number):
         while not any('active: ' in line for line in lines):
             lines.append(process.stderr.readline())
             assert lines[-1], lines
-        segments = mapped_segments(process.pid)
+        segments = mapped_segments(process.pid) - before
         assert segments, 'Fast DDS with the profile of config/ maps one'
         process.send_signal(number)
         text = process.stderr.read()
