@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -120,6 +121,9 @@ def measure(member: _FlowMember | _Sam2Member, frames: int) -> dict[str, Any]:
             last[number] = frame
         if frame in (frames // 2, frames - 1):
             memory.append(resident_mb())
+        if frame % 100 == 99:
+            print(f'\r{frame + 1} of {frames} frames', end='', file=sys.stderr)
+    print(file=sys.stderr)
     return {'frames': frames, 'ms_p50': round(1e3 * float(np.median(seconds)), 2),
             'ms_p99': round(1e3 * float(np.percentile(seconds, 99)), 2),
             'ids': max(last, default=0), 'ids_reused': reused,

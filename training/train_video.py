@@ -47,11 +47,12 @@ class Run:
     """
 
     def __init__(
-        self, folder: Path, config: GmosNanoConfig, peak: float, start_from: Path | None
+        self, folder: Path, config: GmosNanoConfig, peak: float, start_from: Path | None,
+        seed: int = 0
     ) -> None:
-        self.folder, self.peak = folder, peak
+        self.folder, self.peak, self.seed = folder, peak, seed
         folder.mkdir(parents=True, exist_ok=True)
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         self.net, self.average = GmosNano(config), GmosNano(config)
         self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=peak, weight_decay=0.02)
         self.seconds, self.steps, self.origin = 0.0, 0, ''
@@ -149,6 +150,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument('--movable', action='store_true',
                         help='sees one picture alone: on a cache made with --movable')
     parser.add_argument('--start-from', type=Path, help='folder of a run to begin with')
+    parser.add_argument('--seed', type=int, default=0, help='of first weights and of samples')
     parser.add_argument('--threads', type=int, default=1)
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
@@ -156,8 +158,8 @@ def main(arguments: list[str] | None = None) -> None:
     config = GmosNanoConfig(queries=given.queries, event_channels=planes)
     if given.movable:
         config = MOVABLE
-    run = Run(given.run, config, given.learning_rate, given.start_from)
-    batches = Batches(given.data, np.random.default_rng(run.steps))
+    run = Run(given.run, config, given.learning_rate, given.start_from, given.seed)
+    batches = Batches(given.data, np.random.default_rng([run.seed, run.steps]))
     clock = saved = time.monotonic()
     sums: dict[str, float] = {}
     while run.seconds < 60 * given.minutes:
