@@ -13,20 +13,20 @@ import argparse
 import json
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import cv2
 import numpy as np
 
-from bench.trackers import CLIPS, JUMP, LOST_S, Sums, masks_of, scored, show
+from bench.trackers import CLIPS, JUMP, LOST_S, Sums, masks_of, open_model, rendered, scored, show
 from mos_perception.config import Config
 from mos_perception.datatypes import Instances, SyncedInput
 from mos_perception.evaluation.track_metrics import TrackCounts, count_tracks
 from mos_perception.evaluation.video_ap import VideoAp, VideoTrack, tracks_of
-from mos_perception.models import Model, load_model
+from mos_perception.models import Model
 from mos_perception.motion.backward_flow import BackwardFlow
 from mos_perception.tracking.referring import Tracked, load_referring
 from mos_perception.tracking.refiner import Named, NamedWindows, load_refiner
-from training.scenes import render_clip
 from training.scenes.clip import Clip
 from training.tracker_cache import LEAST_PIXELS
 
@@ -86,19 +86,23 @@ def truth_tracks(clip: Clip, kept: list[int]) -> list[VideoTrack]:
                                  for place, (masks, ids) in enumerate(seen)))
 
 
-def run_clip(clip: Clip, kind: str, config: Config, refiner: str, model: Model | None,
+def run_clip(clip: Clip, kind: str, config: Config, refiners: list[str], model: Model | None,
              methods: dict[str, Method]) -> None:
     """All methods on one clip."""
     kept = [at for at in range(len(clip)) if kind != 'jumps' or at // JUMP % 2 == 0]
     found = masks_of(clip, model)
     frames = tracked(clip, found, kept, config, model)
-    windows = NamedWindows(load_refiner(refiner, load_referring(config, None).card))
-    rows: list[Named] = [row for frame in frames for row in windows.push(frame)] + windows.flush()
     own = by_tracker(frames)
-    refined = [(row.track, row.scores) for row in rows]
-    rank = [(names, row.scores) for (names, _), row in zip(own, rows)]
+    named_by = {'tracker': own}
+    for refiner in refiners:
+        windows = NamedWindows(load_refiner(refiner, load_referring(config, None).card))
+        rows: list[Named] = [row for frame in frames
+                             for row in windows.push(frame)] + windows.flush()
+        of = f' {Path(refiner).stem}' if len(refiners) > 1 else ''
+        named_by[f'rank{of}'] = [(names, row.scores) for (names, _), row in zip(own, rows)]
+        named_by[f'refiner{of}'] = [(row.track, row.scores) for row in rows]
     truth, shown = truth_tracks(clip, kept), [found[at] for at in kept]
-    for name, named in (('tracker', own), ('rank', rank), ('refiner', refined)):
+    for name, named in named_by.items():
         method = methods.setdefault(name, Method())
         method.ap.add(truth, video_tracks(shown, named))
         method.sums.add(_counts(clip, kept, shown, named))
@@ -119,18 +123,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--split', default='test', choices=('val', 'test'))
     parser.add_argument('--tracker-model', default=Config().tracker_model)
-    parser.add_argument('--refiner', default='refiner_nano')
+    parser.add_argument('--refiner', nargs='+', default=['refiner_nano'])
     parser.add_argument('--json', action='store_true', help='print JSON alone')
     given = parser.parse_args(arguments)
     cv2.setNumThreads(1)
     config = Config(tracker='referring', tracker_model=given.tracker_model, track_lost_s=LOST_S)
     found = {}
     for masks in given.masks:
-        model = None if masks == 'oracle' else load_model(Config(model=masks, threads=1))
+        model = open_model(masks)
         for kind in given.kinds:
             methods: dict[str, Method] = {}
             for seed in range(given.seed, given.seed + given.clips):
-                run_clip(render_clip(CLIPS[kind], seed, given.split), kind, config, given.refiner,
+                run_clip(rendered(kind, seed, given.split, model), kind, config, given.refiner,
                          model, methods)
                 print(f'{masks}, {kind}: clip {seed}', file=sys.stderr, flush=True)
             found[f'{masks}, {kind}'] = {name: one.scores() for name, one in methods.items()}

@@ -1,11 +1,12 @@
 """Which tracker keeps who is who: the same masks to each of them, in clips where things cross.
 
-    python -m bench.trackers [--masks oracle gmos_nano] [--clips 20] [--tracker-model PATH] [--json]
+    python -m bench.trackers [--masks oracle gmos_nano] [--clips 20] [--tracker-model PATH...]
 
 Clips are `training.tracker_cache.PRESET` (60 frames at 30 Hz) on seeds of split `test`; what is
 scored are the objects that move, at mask IoU. `masks`: `oracle` are the true ones, of which a tenth
 is left out at random; else a model's. ByteTrack and OC-SORT are those of the package `trackers`, at
-its settings but for the time a lost track lives, and take part where it is installed. `easy` clips
+its settings but for the time a lost track lives, and take part where it is installed. Several
+files of the referring tracker are a row each. A model that takes events gets them. `easy` clips
 have neither crossings nor occluders; in `jumps` the camera jumps twice (frames left out).
 """
 
@@ -17,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -95,10 +97,13 @@ def peer(name: str) -> Step:
     return step
 
 
-def contenders(card: ModelCard | None, tracker_model: str) -> dict[str, Step]:
+def contenders(card: ModelCard | None, tracker_models: list[str]) -> dict[str, Step]:
     """Every tracker that can run here, fresh."""
-    made = {name: ours(Config(tracker=name, tracker_model=tracker_model, track_lost_s=LOST_S), card)
-            for name in ('hungarian', 'referring')}
+    made = {'hungarian': ours(Config(tracker='hungarian', track_lost_s=LOST_S), card)}
+    for name in tracker_models:
+        config = Config(tracker='referring', tracker_model=name, track_lost_s=LOST_S)
+        made[f'referring {Path(name).stem}' if len(tracker_models) > 1 else 'referring'] = ours(
+            config, card)
     for name in ('ByteTrack', 'OC-SORT'):
         try:
             made[name] = peer(name)
@@ -149,17 +154,28 @@ def run_clip(clip: Clip, found: list[Instances], kept: list[int], steps: dict[st
         sums[name].add(count_tracks(listed))
 
 
+def open_model(masks: str) -> Model | None:
+    """What finds the masks; None: the truth."""
+    return None if masks == 'oracle' else load_model(Config(model=masks, threads=1))
+
+
+def rendered(kind: str, seed: int, split: str, model: Model | None) -> Clip:
+    """A clip, with events where the model takes them."""
+    events = model is not None and model.card.window is not None
+    return render_clip(replace(CLIPS[kind], events=events), seed, split)
+
+
 def measure(masks: str, kind: str, clips: int, seed: int,
-            tracker_model: str) -> dict[str, dict[str, float]]:
+            tracker_models: list[str]) -> dict[str, dict[str, float]]:
     """Scores by tracker."""
-    model = None if masks == 'oracle' else load_model(Config(model=masks, threads=1))
+    model = open_model(masks)
     sums: dict[str, Sums] = {}
     for number in range(seed, seed + clips):
-        clip = render_clip(CLIPS[kind], number, 'test')
+        clip = rendered(kind, number, 'test', model)
         kept = list(range(len(clip)))
         if kind == 'jumps':
             kept = [at for at in kept if at // JUMP % 2 == 0]
-        steps = contenders(None if model is None else model.card, tracker_model)
+        steps = contenders(None if model is None else model.card, tracker_models)
         sums |= {name: Sums() for name in steps if name not in sums}
         run_clip(clip, masks_of(clip, model), kept, steps, sums)
         print(f'\r{masks} {kind}: {number - seed + 1} of {clips} clips', end='', file=sys.stderr)
@@ -185,7 +201,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument('--kinds', nargs='+', default=list(CLIPS), choices=list(CLIPS))
     parser.add_argument('--clips', type=int, default=20, help='of each kind')
     parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--tracker-model', default=Config().tracker_model)
+    parser.add_argument('--tracker-model', nargs='+', default=[Config().tracker_model])
     parser.add_argument('--json', action='store_true', help='print JSON alone')
     given = parser.parse_args(arguments)
     cv2.setNumThreads(1)

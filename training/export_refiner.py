@@ -5,6 +5,7 @@ For any number of frames, instances and slots. The card gets no scores: `bench.r
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from mos_perception.tracking.tracker_card import RefinerCard
 from mos_perception.tracking.windows import RELATION, STATE
 from training.export_tracker import export_run
+from training.nets.dvis import NANO
 from training.nets.instance_refiner import InstanceRefiner
 from training.onnx_files import write_dynamic
 
@@ -61,7 +63,8 @@ def write_refiner(network: InstanceRefiner, path: Path) -> float:
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
     export_run(arguments, RefinerCard, 'refiner_nano',
-               lambda about: (InstanceRefiner(), about['tracker']), write_refiner)
+               lambda about: (InstanceRefiner(replace(NANO, without=about.get('without', ''))),
+                              about['tracker']), write_refiner)
 
 
 if __name__ == '__main__':

@@ -84,9 +84,12 @@ class TimedRun(ABC):
                  'network': self.network.state_dict(), 'optimizer': self.optimizer.state_dict()}
         torch.save(state, self.folder / '.run.part')
         os.replace(self.folder / '.run.part', self.folder / 'run.pt')
-        keep(self.network, self.folder / f'{self.kind}.safetensors',
-             {self.key: str(self.made_for), 'steps': str(self.steps),
-              'seconds': f'{self.seconds:.0f}', 'augmentation': str(asdict(self.augmentation))})
+        keep(self.network, self.folder / f'{self.kind}.safetensors', self.about())
+
+    def about(self) -> dict[str, str]:
+        """What is said of the run in the file to export."""
+        return {self.key: str(self.made_for), 'steps': str(self.steps),
+                'seconds': f'{self.seconds:.0f}', 'augmentation': str(asdict(self.augmentation))}
 
     def train(self, draw: Callable[[np.random.Generator], Any], steps: int, minutes: float) -> None:
         """Until `steps`, or `minutes` of training where steps are 0; prints and saves on the way.

@@ -240,6 +240,8 @@ def _step(slots: list[_Slot | None], now: Tokens, names: np.ndarray,
             own = np.flatnonzero(names == slot.number)
             if slot.number > 0:
                 arrays['target'][row] = own[0] if len(own) else count
+            elif guess[row] >= 0 and names[guess[row]] > 0:  # what is somebody's is not nobody's
+                arrays['target'][row] = count
     else:
         table = pairs(now.take(slice(0)), boxes, unseen, now)
     arrays['pairs'] = np.zeros((count, count, table.shape[-1]), np.float32)

@@ -8,12 +8,16 @@ batches depend on (seed, step) alone, so that with `--steps` it does so as if ne
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from mos_perception.config import Config
 from mos_perception.engine.model_files import find_model
+from training.nets.dvis import NANO, PARTS
 from training.nets.instance_refiner import InstanceRefiner
 from training.refiner_batches import CURRICULUM, Batch, FrozenTracker, Pool, load_sources
 from training.timed_run import TimedRun, run_parser
@@ -50,9 +54,18 @@ class Run(TimedRun):
     mismatch = ('behind a tracker of sha256 {}, this one has {}: give another --run or that '
                 '--tracker-model')
 
+    def __init__(self, *given: Any, without: str = '') -> None:
+        """`given` as `TimedRun`; `without` a part of `PARTS`."""
+        self.without = without
+        super().__init__(*given)
+
     def make(self) -> InstanceRefiner:
         """A new network."""
-        return InstanceRefiner()
+        return InstanceRefiner(replace(NANO, without=self.without))
+
+    def about(self) -> dict[str, str]:
+        """See `TimedRun.about`."""
+        return {**super().about(), 'without': self.without}
 
     def judge(self, given: Batch) -> tuple[Tensor, float]:
         """See `TimedRun.judge`."""
@@ -65,12 +78,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser = run_parser('Train the Temporal Refiner on cached queries.', batch=8)
     parser.add_argument('--tracker-model', default=Config().tracker_model,
                         help='the frozen tracker: a name under models/trackers/ or a path')
+    parser.add_argument('--without', choices=PARTS, default='', help='for an ablation')
     parser.add_argument('--windows', type=int, default=WINDOWS, help='different ones')
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
     sources = load_sources(given.data)
     tracker = FrozenTracker(find_model(given.tracker_model, 'trackers'))
-    run = Run(given.run, tracker.card.sha256, CURRICULUM, given.learning_rate, given.seed)
+    run = Run(given.run, tracker.card.sha256, CURRICULUM, given.learning_rate, given.seed,
+              without=given.without)
     print(f'{len(sources)} sequences')
     pool = Pool(sources, tracker, CURRICULUM, given.windows, given.seed)
     run.train(lambda rng: pool.batch(rng, given.batch), given.steps, given.minutes)

@@ -9,7 +9,7 @@ A slot is a living track; birth, confirmation, holding and death are the lifecyc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -120,7 +120,7 @@ class ReferringTracker:
         if found.embeddings.shape[1] == self.card.embeddings:
             return found
         blank = np.zeros((len(found), self.card.embeddings), np.float32)
-        return Tokens(blank, found.looks, found.boxes, found.scores)
+        return replace(found, embeddings=blank)
 
     def _step(self, tracks: list[Track], now: Tokens, size: tuple[int, int],
               stamp_ns: int) -> dict[str, np.ndarray]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+import cv2
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
@@ -16,7 +17,8 @@ from mos_perception.datatypes import Instances
 _LEVELS = 4  # of each colour in the histogram
 LOOKS = _LEVELS ** 3 + 3  # channels: colour histogram, mean colour
 PLACE = 6  # channels
-PAIR = 7  # channels
+PAIR = 8  # channels
+SHAPE = 16  # cells along each side of an instance's box
 _GEOMETRY = 6  # channels of a vector besides embedding and looks
 _LEAST_SIDE = 1e-3  # of a box, in shares of the image
 _LEAST_MATCH = 0.15  # score from which an instance may be what a slot starts from
@@ -25,11 +27,13 @@ _LEAST_MATCH = 0.15  # score from which an instance may be what a slot starts fr
 @dataclass(frozen=True)
 class Tokens:
     """`embeddings` (N, D) of length 1, or zeros; `looks` (N, LOOKS), zeros where there is no frame;
-    `boxes` (N, 4); `scores` (N,). All float32.
+    `shapes` (N, SHAPE, SHAPE), the share of each cell of the box that the mask covers; `boxes`
+    (N, 4); `scores` (N,). All float32.
     """
 
     embeddings: np.ndarray
     looks: np.ndarray
+    shapes: np.ndarray
     boxes: np.ndarray
     scores: np.ndarray
 
@@ -56,12 +60,18 @@ def tokens(found: Instances, image: np.ndarray | None) -> Tokens:
     """Of a frame's instances and the frame itself, (H, W, 3) uint8 of their size."""
     height, wide = found.size
     looks = np.zeros((len(found), LOOKS), np.float32)
-    if image is not None and image.shape[:2] == found.size:
-        for row, box in enumerate(found.boxes.round().astype(int)):
-            part = slice(box[1], box[3]), slice(box[0], box[2])
-            looks[row] = looks_of(image[part][found.masks[row][part]])
+    shapes = np.zeros((len(found), SHAPE, SHAPE), np.float32)
+    seen = image is not None and image.shape[:2] == found.size
+    for row, box in enumerate(found.boxes.round().astype(int)):
+        part = slice(box[1], box[3]), slice(box[0], box[2])
+        mask = found.masks[row][part]
+        if mask.size:
+            shapes[row] = cv2.resize(mask.astype(np.float32), (SHAPE, SHAPE),
+                                     interpolation=cv2.INTER_AREA)
+        if seen:
+            looks[row] = looks_of(image[part][mask])
     scale = np.array([wide, height, wide, height], np.float32)
-    return Tokens(unit(found.embeddings), looks, found.boxes / scale, found.scores)
+    return Tokens(unit(found.embeddings), looks, shapes, found.boxes / scale, found.scores)
 
 
 def joined(rows: list[Tokens]) -> Tokens:
@@ -103,7 +113,7 @@ def places(boxes: np.ndarray, unseen_s: np.ndarray, known: np.ndarray) -> np.nda
 
 def pairs(seen: Tokens, boxes: np.ndarray, unseen_s: np.ndarray, now: Tokens) -> np.ndarray:
     """(M, N, PAIR) float32: box IoU, centre distance in diagonals, log ratio of width and height,
-    cosine of embeddings and of looks, time since seen.
+    cosine of embeddings and of looks, time since seen, mask IoU.
 
     `seen`: the slots' instances when last seen; `boxes` (M, 4): where they are expected now.
     """
@@ -116,7 +126,7 @@ def pairs(seen: Tokens, boxes: np.ndarray, unseen_s: np.ndarray, now: Tokens) ->
               *np.moveaxis(apart[..., 2:].clip(-3, 3), -1, 0),
               seen.embeddings @ now.embeddings.T,
               seen.looks[:, :-3] @ now.looks[:, :-3].T,
-              np.broadcast_to(age(unseen_s)[:, None], shape)]
+              np.broadcast_to(age(unseen_s)[:, None], shape), mask_iou(seen.shapes, boxes, now)]
     return np.stack(planes, -1).astype(np.float32)
 
 
@@ -141,6 +151,27 @@ def box_iou(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     common = np.prod(np.maximum(high - low, 0), -1)
     areas = [np.prod(box[..., 2:] - box[..., :2], -1) for box in (one, other)]
     return common / np.maximum(areas[0] + areas[1] - common, 1e-12)
+
+
+def mask_iou(shapes: np.ndarray, boxes: np.ndarray, now: Tokens) -> np.ndarray:
+    """(M, N) IoU of masks with the `shapes` (M, SHAPE, SHAPE), stretched to `boxes` (M, 4), and the
+    masks of the instances.
+    """
+    cells = (np.arange(SHAPE) + 0.5) / SHAPE
+    corners, sides = _corners_and_sides(boxes)
+    low, spans = _corners_and_sides(now.boxes)
+    centres = corners[:, :, None] + sides[:, :, None] * cells  # (M, 2, SHAPE)
+    at = np.floor((centres[:, None] - low[None, :, :, None]) / spans[None, :, :, None] * SHAPE)
+    x, y = np.moveaxis(at.clip(-1, SHAPE).astype(np.int64) + 1, 2, 0)  # (M, N, SHAPE) each
+    ringed = np.pad(now.shapes, ((0, 0), (1, 1), (1, 1)))
+    there = ringed[np.arange(len(now))[:, None, None], y[..., None], x[..., None, :]]
+    common = np.minimum(shapes[:, None], there).mean((-2, -1)) * sides.prod(1)[:, None]
+    one, other = shapes.mean((1, 2)) * sides.prod(1), now.shapes.mean((1, 2)) * spans.prod(1)
+    return (common / np.maximum(one[:, None] + other - common, 1e-12)).clip(0, 1)
+
+
+def _corners_and_sides(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return boxes[:, :2], np.maximum(boxes[:, 2:] - boxes[:, :2], _LEAST_SIDE)
 
 
 def age(unseen_s: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from training.nets.dvis import NANO, DvisConfig, ReferringTracker, TemporalRefiner
+from training.nets.dvis import NANO, PARTS, DvisConfig, ReferringTracker, TemporalRefiner
 
 SMALL = DvisConfig(width=8, heads=2, feed_forward=12, blocks=2, classes=3, mask_width=4)
 
@@ -87,15 +87,20 @@ class Oracle:
             block = f'blocks.{n}'
             along = []
             for slot in range(x.shape[1]):
-                row = self.crossed(f'{block}.long', x[:, slot], x[:, slot], x[:, slot])
-                short = self.convolution(f'{block}.short.0', row)
-                short = self.convolution(f'{block}.short.2', np.maximum(short, 0))
-                along.append(self.norm(f'{block}.short_norm', row + short))
+                row = x[:, slot]
+                if self.config.without != 'long':
+                    row = self.crossed(f'{block}.long', row, row, row)
+                if self.config.without != 'short':
+                    short = self.convolution(f'{block}.short.0', row)
+                    short = self.convolution(f'{block}.short.2', np.maximum(short, 0))
+                    row = self.norm(f'{block}.short_norm', row + short)
+                along.append(row)
             x = np.stack(along, 1)
-            x = np.stack([self.feed_forward(f'{block}.feed_forward', self.crossed(
-                f'{block}.cross_attention', one, one, memory)) for one, memory in zip(
-                    [self.crossed(f'{block}.self_attention', one, one, one) for one in x],
-                    queries)])
+            x = [self.crossed(f'{block}.self_attention', one, one, one) for one in x]
+            if self.config.without != 'cross_attention':
+                x = [self.crossed(f'{block}.cross_attention', one, one, memory)
+                     for one, memory in zip(x, queries)]
+            x = np.stack([self.feed_forward(f'{block}.feed_forward', one) for one in x])
             found.append(x)
         return np.stack(found)
 
@@ -134,8 +139,10 @@ def test_the_tracker_computes_the_equations(first):
     np.testing.assert_allclose(masks[:, 0], oracle.masks(normed), atol=1e-10)
 
 
-def test_the_refiner_computes_the_equations():
-    network = randomised(TemporalRefiner(SMALL))
+@pytest.mark.parametrize('without', ['', *PARTS])
+def test_the_refiner_computes_the_equations(without):
+    network = randomised(TemporalRefiner(dataclasses.replace(SMALL, without=without)))
+    assert not without or not any(f'.{without}' in key for key in network.state_dict())
     slots, queries = tensors((6, 3, 8), (6, 5, 8))
     with torch.no_grad():
         found = network(torch.from_numpy(slots)[None], torch.from_numpy(queries)[None])

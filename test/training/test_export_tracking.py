@@ -17,18 +17,22 @@ from mos_perception.tracking.tracker_card import (
 )
 from training import export_refiner, export_tracker, train_refiner, train_tracker
 from training.nets.dvis import DvisConfig
+from training.nets.instance_tracker import InstanceTracker
 from training.tracker_batches import Curriculum
 
 TINY = DvisConfig(width=8, heads=2, feed_forward=12, blocks=1, classes=1, mask_width=8)
 
 
-def exported(tmp_path, monkeypatch, kind, made_for):
+def exported(tmp_path, monkeypatch, kind, made_for, **more):
     """(path, network) of a run of a tiny network, 7 steps old."""
-    export, train, name = {'tracker': (export_tracker, train_tracker, 'InstanceTracker'),
-                           'refiner': (export_refiner, train_refiner, 'InstanceRefiner')}[kind]
+    export, train = {'tracker': (export_tracker, train_tracker),
+                     'refiner': (export_refiner, train_refiner)}[kind]
     for module in (export, train):
-        monkeypatch.setattr(module, name, partial(getattr(module, name), config=TINY))
-    run = train.Run(tmp_path / 'run', made_for, Curriculum(), 1e-3)
+        if kind == 'refiner':
+            monkeypatch.setattr(module, 'NANO', TINY)
+        else:
+            monkeypatch.setattr(module, 'InstanceTracker', partial(InstanceTracker, config=TINY))
+    run = train.Run(tmp_path / 'run', made_for, Curriculum(), 1e-3, **more)
     run.steps, run.seconds = 7, 12.0
     run.save()
     path = tmp_path / 'out' / 'mine.onnx'
@@ -72,6 +76,13 @@ def test_a_refiners_file_is_the_run_and_its_card_says_so(tmp_path, monkeypatch):
     assert card.tracker == 'a' * 64
     check_card(card, 'refiner', network)
     check_tensors(card, refiner_tensors(8), OrtEngine(path, 1))
+    check_answers(path, export_refiner.Answer(network), export_refiner,
+                  export_refiner.example(network, 3, 2, 4))
+
+
+def test_a_refiner_without_a_part_stays_so(tmp_path, monkeypatch):
+    path, network = exported(tmp_path, monkeypatch, 'refiner', 'a' * 64, without='long')
+    assert load_refiner_card(path).training['config']['without'] == 'long'
     check_answers(path, export_refiner.Answer(network), export_refiner,
                   export_refiner.example(network, 3, 2, 4))
 

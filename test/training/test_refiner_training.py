@@ -8,7 +8,7 @@ import torch
 
 from mos_perception.engine.model_files import find_model
 from mos_perception.errors import DatasetError, EngineError
-from mos_perception.tracking.tokens import LOOKS, Tokens
+from mos_perception.tracking.tokens import LOOKS, SHAPE, Tokens
 from mos_perception.tracking.windows import RELATION, STATE
 from training.nets.dvis import DvisConfig
 from training.nets.instance_refiner import InstanceRefiner
@@ -41,7 +41,9 @@ def passing(frames: int = 10) -> Sequence:
     for at in range(frames):
         x = 0.1 + 0.06 * at
         boxes = np.array([[x, 0.4, x + 0.1, 0.5], [0.9 - x, 0.4, 1 - x, 0.5]], np.float32)
-        found.append(Tokens(np.zeros((2, 96), np.float32), looks, boxes, np.ones(2, np.float32)))
+        found.append(Tokens(np.zeros((2, 96), np.float32), looks,
+                            np.ones((2, SHAPE, SHAPE), np.float32), boxes,
+                            np.ones(2, np.float32)))
     return Sequence(found, [np.array([1, 2])] * frames, np.arange(frames) * PERIOD_NS)
 
 
@@ -67,6 +69,7 @@ def test_the_frozen_tracker_follows_what_is_plain(tracker):
     assert [frame.ids.tolist() for frame in frames] == [[1, 2]] * 10
     assert [frame.instance.tolist() for frame in frames] == [[0, 1]] * 10
     outside = Tokens(np.zeros((1, 96), np.float32), np.zeros((1, LOOKS), np.float32),
+                     np.ones((1, SHAPE, SHAPE), np.float32),
                      np.array([[1.2, -0.4, 1.5, -0.1]], np.float32), np.ones(1, np.float32))
     assert rectangles(outside).masks.sum() == 1
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mos_perception.errors import DatasetError, EngineError
-from mos_perception.tracking.tokens import LOOKS, Tokens
+from mos_perception.tracking.tokens import LOOKS, SHAPE, Tokens
 from training.scenes import render_clip
 from training.tracker_batches import IGNORED, NOISES, Curriculum, batch, disturbed, harder, sample
 from training.tracker_cache import (
@@ -35,7 +35,8 @@ def passing(frames: int = 10) -> Sequence:
         x = 0.1 + 0.06 * at
         boxes = np.array([[x, 0.4, x + 0.1, 0.5], [0.9 - x, 0.4, 1 - x, 0.5]], np.float32)
         order = [0, 1] if at % 2 else [1, 0]
-        found.append(Tokens(np.zeros((2, 4), np.float32), looks, boxes,
+        found.append(Tokens(np.zeros((2, 4), np.float32), looks,
+                            np.ones((2, SHAPE, SHAPE), np.float32), boxes,
                             np.ones(2, np.float32)).take(order))
         objects.append(np.array([1, 2])[order])
     return Sequence(found, objects, np.arange(frames) * PERIOD_NS)

@@ -20,7 +20,7 @@ from mos_perception.tracking.refiner import (
     load_refiner,
     refiner_tensors,
 )
-from mos_perception.tracking.tokens import LOOKS, Tokens
+from mos_perception.tracking.tokens import LOOKS, SHAPE, Tokens
 from mos_perception.tracking.tracker_card import load_tracker_card
 from mos_perception.tracking.windows import RELATION, STATE, window_inputs
 
@@ -32,6 +32,7 @@ def tokens(boxes, looks=()):
     for row, look in enumerate(looks or range(len(boxes))):
         made[row, look] = 1
     return Tokens(np.zeros((len(boxes), 96), np.float32), made,
+                  np.ones((len(boxes), SHAPE, SHAPE), np.float32),
                   np.array(boxes, np.float32).reshape(-1, 4), np.ones(len(boxes), np.float32))
 
 

@@ -10,10 +10,12 @@ from mos_perception.masks import mask_boxes
 from mos_perception.tracking.tokens import (
     LOOKS,
     PAIR,
+    SHAPE,
     Tokens,
     box_iou,
     first_guess,
     looks_of,
+    mask_iou,
     pairs,
     places,
     shape_of,
@@ -34,6 +36,7 @@ def several(rows) -> Tokens:
     looks = np.zeros((count, LOOKS), np.float32)
     looks[np.arange(count), np.arange(count)] = 1
     return Tokens(np.zeros((count, 3), np.float32), looks,
+                  np.ones((count, SHAPE, SHAPE), np.float32),
                   np.array(rows, np.float32).reshape(-1, 4), np.ones(count, np.float32))
 
 
@@ -63,6 +66,30 @@ def test_iou_is_a_share_and_symmetric(one, other):
     iou = float(box_iou(one, other))
     assert 0 <= iou <= 1 + 1e-5 and iou == pytest.approx(float(box_iou(other, one)))
     assert float(box_iou(one, one)) == pytest.approx(1, abs=1e-4)
+
+
+@given(there=boxes, here=boxes)
+def test_filled_masks_overlap_as_their_boxes(there, here):
+    one, other = several([there]), several([here])
+    iou = mask_iou(one.shapes, one.boxes, other)[0, 0]
+    assert iou == pytest.approx(float(box_iou(there, here)), abs=0.15)  # of whole cells
+    assert mask_iou(one.shapes, one.boxes, one)[0, 0] == pytest.approx(1, abs=1e-3)
+
+
+def test_overlap_is_that_of_the_masks():
+    masks = np.zeros((3, *SIZE), bool)
+    masks[0, 10:42, 10:26] = masks[1, 10:26, 10:42] = masks[2, 20:52, 20:36] = True
+    masks[0, 10:26, 10:42] = masks[2, 20:36, 20:52] = True  # an L, one of its arms, the L elsewhere
+    ones = np.ones(3, np.float32)
+    made = tokens(Instances(masks, mask_boxes(masks), ones, ones, ones.astype(bool),
+                            np.zeros((3, 2), np.float32)), None)
+    found = mask_iou(made.shapes, made.boxes, made)
+    flat = masks.reshape(3, -1).astype(float)
+    common = flat @ flat.T
+    areas = flat.sum(1)
+    assert found == pytest.approx(common / (areas[:, None] + areas - common), abs=0.03)
+    # where it is expected is what counts, not where it was
+    assert mask_iou(made.shapes[:1], made.boxes[2:], made)[0, 2] == pytest.approx(1, abs=0.03)
 
 
 @given(there=st.lists(boxes, max_size=4), here=st.lists(boxes, max_size=4),

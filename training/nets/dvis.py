@@ -32,8 +32,11 @@ class DvisConfig:
     """K, without the class that says there is none."""
     mask_width: int = 256
     """D."""
+    without: str = ''
+    """One of `PARTS` that the refiner's blocks leave out, as in the paper's ablation."""
 
 
+PARTS = ('long', 'short', 'cross_attention')
 NANO = DvisConfig(width=64, heads=4, feed_forward=128, blocks=2, classes=1, mask_width=64)
 """A tracker for a CPU beside a camera."""
 
@@ -155,7 +158,7 @@ class RefinerBlock(nn.Module):
 
     def __init__(self, config: DvisConfig) -> None:
         super().__init__()
-        width = config.width
+        width, self.without = config.width, config.without
         self.long = SelfAttention(config)
         self.short = nn.Sequential(
             nn.Conv1d(width, width, 5, padding='same', padding_mode='replicate'), nn.ReLU(),
@@ -164,6 +167,10 @@ class RefinerBlock(nn.Module):
         self.self_attention = SelfAttention(config)
         self.cross_attention = ReferringCrossAttention(config)
         self.feed_forward = FeedForward(config)
+        if self.without:
+            delattr(self, self.without)
+        if self.without == 'short':
+            del self.short_norm
 
     def forward(self, x: Tensor, queries: Tensor, padding: Tensor | None = None,
                 empty: Tensor | None = None) -> Tensor:
@@ -172,13 +179,16 @@ class RefinerBlock(nn.Module):
         """
         batch, frames, slots, width = x.shape
         x = x.transpose(1, 2).reshape(batch * slots, frames, width)
-        x = self.long(x)
-        x = self.short_norm(x + self.short(x.transpose(1, 2)).transpose(1, 2))
+        if self.without != 'long':
+            x = self.long(x)
+        if self.without != 'short':
+            x = self.short_norm(x + self.short(x.transpose(1, 2)).transpose(1, 2))
         x = x.reshape(batch, slots, frames, width).transpose(1, 2)
         x = x.reshape(batch * frames, slots, width)
         x = self.self_attention(x, None if empty is None else empty.repeat_interleave(frames, 0))
-        x = self.cross_attention(x, x, queries.flatten(0, 1),
-                                 None if padding is None else padding.flatten(0, 1))
+        if self.without != 'cross_attention':
+            x = self.cross_attention(x, x, queries.flatten(0, 1),
+                                     None if padding is None else padding.flatten(0, 1))
         return self.feed_forward(x).reshape(batch, frames, slots, width)
 
 
