@@ -9,8 +9,6 @@ the truth), `--truth` caches that: the supervised pair. How they are found:
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +20,7 @@ from rich.progress import track
 
 from mos_perception.errors import DatasetError
 from mos_perception.evaluation.metrics import MaskAp
+from mos_perception.formats.files import read_json, write_json
 from mos_perception.masks import mask_boxes
 from training.command import command
 from training.datasets.frame_pairs import PairSet
@@ -91,16 +90,14 @@ def cache(pairs: PairSet, out: Path, teacher: Teacher, made_by: dict[str, str]) 
 def _claim(out: Path, made_of: dict[str, str]) -> None:
     """Say in the folder what its shards are made of, or find that it says so."""
     out.mkdir(parents=True, exist_ok=True)
-    path, text = out / _METADATA, json.dumps(made_of, indent=1)
-    known = path.read_text() if path.exists() else None
-    if known == text:
+    path = out / _METADATA
+    known = read_json(path) if path.exists() else None
+    if known == made_of:
         return
     if known is not None or any(out.glob('*.label.npy')):
         raise DatasetError(f'{out} holds labels made of {known or "what it does not say"}, asked '
-                           f'for are those of {text}: give another --out, or delete the folder')
-    part = out / f'{_METADATA}.part'
-    part.write_text(text)
-    os.replace(part, path)
+                           f'for are those of {made_of}: give another --out, or delete the folder')
+    write_json(path, made_of)
 
 
 def score(pairs: PairSet, teacher: Teacher) -> tuple[float, float, float] | None:

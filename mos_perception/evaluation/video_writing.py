@@ -86,8 +86,8 @@ class TruthFolder:
 
     def save(self) -> None:
         """Write the JSONs."""
-        _write(self.root / 'instances.json', self._vis)
-        _write(self.root / 'panoptic.json', self._vps)
+        write_json(self.root / 'instances.json', self._vis)
+        write_json(self.root / 'panoptic.json', self._vps)
         self._unsaved = 0
 
 
@@ -113,8 +113,8 @@ class FoundFolder:
 
     def save(self) -> None:
         """Write the JSONs."""
-        _write(self.root / 'vis.json', self._vis)
-        _write(self.root / 'vps' / 'pred.json', {'annotations': self._vps})
+        write_json(self.root / 'vis.json', self._vis)
+        write_json(self.root / 'vps' / 'pred.json', {'annotations': self._vps})
 
 
 def objects_of(truth: Panoptic) -> list[VideoTrack]:
@@ -133,11 +133,6 @@ def codes_of(masks: np.ndarray) -> list[Code | None]:
             for mask, code in zip(masks, coco_codes(masks))]
 
 
-def _write(path: Path, value: Any) -> None:
-    """Whole or not there."""
-    part = path.with_suffix('.part')
-    write_json(part, value)
-    part.replace(path)
 
 
 def _listed(categories: list[Record]) -> str:

@@ -75,10 +75,12 @@ def read_json(path: Path) -> Any:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file, making its folder."""
+    """Write a JSON file, making its folder; it is there whole or not at all."""
+    part = path.with_name(f'{path.name}.part')
     with naming(path, 'written'):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(value))
+        part.write_text(json.dumps(value))
+        part.replace(path)
 
 
 def read_table(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
