@@ -4,6 +4,7 @@ result at a subscriber.
     python -m bench.node --json out/node.json
     python -m bench.node --model gmos_nano --json out/node_gmos.json
     python -m bench.node --mev 20 --json out/node_20.json
+    python -m bench.node --model gmos_nano --movable-model movable_nano
 
 Three processes over DDS, as on a robot: a camera (640x480 rgb8 frames and, for a model that takes
 events, evt3 packets at 5 Mev/s), the node, and this one, which subscribes. A model that looks at
@@ -363,6 +364,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         '--model', default='dimos_nano', help='without it the tiny test model is used'
     )
+    parser.add_argument('--movable-model', default='', help='beside it, see mosis.launch.py')
     parser.add_argument('--causal', action='store_true', help='look at no later frame')
     parser.add_argument('--camera', type=Path, help=argparse.SUPPRESS)
     parser.add_argument('--mev', type=int, default=5, help='Mev/s, for a model that takes events')
@@ -388,7 +390,8 @@ def main(arguments: list[str] | None = None) -> None:
         mev = options.mev if card.window is not None else 0
         log, heard, _ = run(['bench.node', '--echo'], options.seconds, mev)
         echos = echo_ms(log, heard)
-        given = {'model': str(path), 'causal': str(options.causal).lower()}
+        given = {'model': str(path), 'causal': str(options.causal).lower(),
+                 'movable_model': options.movable_model or '""'}
         given |= {} if mev else {'events_topic': '""'}
         words = (word for item in given.items() for word in ('-p', ':='.join(item)))
         results = run(['mos_perception.ros', '--ros-args', *words], options.seconds, mev)
