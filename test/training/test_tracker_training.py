@@ -78,6 +78,15 @@ def test_who_is_unknown_is_in_no_loss():
     assert tracker_loss(logits, made.target) == 0 and np.isnan(right(logits, made.target))
 
 
+def test_who_is_unknown_lets_go_of_what_is_somebodys():
+    sequence = passing()
+    objects = [np.zeros(2, np.int64), *sequence.objects[1:]]
+    made = sample(Sequence(sequence.frames, objects, sequence.stamps_ns), PLAIN,
+                  np.random.default_rng(0))
+    assert (made['born'][0, :2] >= 0).all() and (made['target'][1, :2] == PLAIN.slots).all()
+    assert sorted(made['born'][1][2:4]) == [0, 1] and (made['target'][2, 2:4] < 2).all()
+
+
 def test_noise_moves_what_slots_start_from():
     initial = np.arange(24, dtype=np.float32).reshape(4, 6)
     found = {noise: disturbed(initial, noise, np.random.default_rng(2)) for noise in NOISES}
@@ -108,7 +117,7 @@ def test_what_is_cached_is_read_again(tmp_path):
     assert len(again.frames) == len(clip) and (again.stamps_ns == clip.stamps_ns).all()
     for one, other in zip(made.frames, again.frames):
         assert all((getattr(one, name) == getattr(other, name)).all()
-                   for name in ('embeddings', 'looks', 'boxes', 'scores'))
+                   for name in ('embeddings', 'looks', 'shapes', 'boxes', 'scores'))
     truth, ids = true_instances(clip, 2)
     objects, owner = named(truth, clip.ids[2])
     assert (objects == ids).all() and (owner[ids] == np.arange(len(ids))).all()
