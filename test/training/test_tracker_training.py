@@ -79,7 +79,7 @@ def test_who_is_unknown_is_in_no_loss():
 
 
 def test_who_is_unknown_lets_go_of_what_is_somebodys():
-    sequence = passing()
+    sequence = passing(PLAIN.frames)
     objects = [np.zeros(2, np.int64), *sequence.objects[1:]]
     made = sample(Sequence(sequence.frames, objects, sequence.stamps_ns), PLAIN,
                   np.random.default_rng(0))
