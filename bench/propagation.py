@@ -1,6 +1,6 @@
-"""Stage 1 of the propagator on a long stream: milliseconds a frame and memory.
+"""Stage 1 of the propagator, or a tracker, on a long stream: milliseconds a frame and memory.
 
-`python -m bench.propagation [--frames 10000] [--sam2 FOLDER] [--json FILE]`
+`python -m bench.propagation [--frames 10000] [--sam2 FOLDER | --tracker referring] [--json FILE]`
 
 Textured squares move, stop, hide and come back before a textured ground at 320x240; each frame that
 shows one proposes it. Masks go along the flow, or through SAM 2.1's memory where `--sam2` names the
@@ -21,14 +21,17 @@ from typing import Any
 import cv2
 import numpy as np
 
-from mos_perception.datatypes import Frame, SyncedInput
+from mos_perception.config import Config
+from mos_perception.datatypes import Frame, Instances, SyncedInput
 from mos_perception.engine.ort import OrtEngine
+from mos_perception.masks import mask_boxes
 from mos_perception.motion.backward_flow import BackwardFlow
 from mos_perception.propagation import Proposals
 from mos_perception.propagation.decisions import PUBLISHED
 from mos_perception.propagation.flow_masks import FLOW, FlowPropagator
 from mos_perception.propagation.sam2_memory import GRAPHS, Sam2Propagator
 from mos_perception.propagation.stage1 import Stage1
+from mos_perception.tracking import load_tracker
 
 SIZE = (240, 320)
 PERIOD_NS = 33_333_333
@@ -75,19 +78,49 @@ def resident_mb() -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith('VmRSS'))
 
 
-class _FlowMember:
-    """A stage with flow between the answers, as the node has it."""
+class _Flow:
+    """The flow between the answers, as the node has it."""
 
     def __init__(self) -> None:
-        self.backward, self.flow = BackwardFlow(), None
-        self.stage = Stage1(FlowPropagator(lambda frame, step: self.flow, SIZE), FLOW, RETIRE_AFTER)
+        self.backward = BackwardFlow()
 
-    def see(self, frame: int, picture: np.ndarray) -> None:
-        """Take a picture."""
+    def sample(self, frame: int, picture: np.ndarray) -> SyncedInput:
+        """A frame with the flow to the one before."""
         stamp = frame * PERIOD_NS
         sample = self.backward.attach(SyncedInput(stamp, '', Frame(stamp, picture), None, SIZE))
-        self.flow = None if sample.flow is None else (sample.flow, sample.flow_error)
         self.backward.answered(sample)
+        return sample
+
+
+class _FlowMember:
+    """A stage whose masks go along the flow."""
+
+    def __init__(self) -> None:
+        self.source, self.flow = _Flow(), None
+        self.stage = Stage1(FlowPropagator(lambda frame, step: self.flow, SIZE), FLOW, RETIRE_AFTER)
+
+    def step(self, frame: int, picture: np.ndarray, proposals: Proposals) -> tuple[int, ...]:
+        """Ids of the objects."""
+        sample = self.source.sample(frame, picture)
+        self.flow = None if sample.flow is None else (sample.flow, sample.flow_error)
+        return self.stage.step(frame, proposals).numbers
+
+
+class _TrackerMember:
+    """A tracker of the node, by its name."""
+
+    def __init__(self, name: str) -> None:
+        self.source, self.tracker = _Flow(), load_tracker(Config(tracker=name), None)
+
+    def step(self, frame: int, picture: np.ndarray, proposals: Proposals) -> tuple[int, ...]:
+        """Ids of the tracks."""
+        sample = self.source.sample(frame, picture)
+        masks, count = proposals.masks, len(proposals.masks)
+        found = Instances(masks, mask_boxes(masks), proposals.quality, proposals.motion,
+                          proposals.motion > 0.5, np.zeros((count, 0), np.float32))
+        _, tracks = self.tracker.update(found, sample.stamp_ns, sample.flow, sample.flow_error,
+                                        sample.image)
+        return tuple(tracks.ids.tolist())
 
 
 class _Sam2Member:
@@ -101,22 +134,22 @@ class _Sam2Member:
         self.stage = Stage1(Sam2Propagator(engines, lambda frame: self.levels, SIZE), PUBLISHED,
                             RETIRE_AFTER)
 
-    def see(self, frame: int, picture: np.ndarray) -> None:
-        """Take a picture."""
+    def step(self, frame: int, picture: np.ndarray, proposals: Proposals) -> tuple[int, ...]:
+        """Ids of the objects."""
         square = cv2.resize(picture, (self.side, self.side), interpolation=cv2.INTER_LINEAR)
         image = ((square.astype(np.float32) / 255 - _MEAN) / _STD).transpose(2, 0, 1)[None]
         self.levels = self.encoder.run({'image': np.ascontiguousarray(image)})
+        return self.stage.step(frame, proposals).numbers
 
 
-def measure(member: _FlowMember | _Sam2Member, frames: int) -> dict[str, Any]:
+def measure(member: _FlowMember | _Sam2Member | _TrackerMember, frames: int) -> dict[str, Any]:
     """Milliseconds, memory at half and at the end, and what became of the ids."""
     seconds, memory, last, reused = [], [], {}, 0
     for frame, (picture, proposals) in enumerate(stream(frames)):
         begin = time.perf_counter()
-        member.see(frame, picture)
-        found = member.stage.step(frame, proposals)
+        numbers = member.step(frame, picture, proposals)
         seconds.append(time.perf_counter() - begin)
-        for number in found.numbers:  # an id that went never comes back
+        for number in numbers:  # an id that went never comes back
             reused += number in last and last[number] < frame - 1
             last[number] = frame
         if frame in (frames // 2, frames - 1):
@@ -136,12 +169,16 @@ def main(arguments: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--frames', type=int, default=10000)
-    parser.add_argument('--sam2', type=Path, metavar='FOLDER', help='graphs of mos import sam2')
+    members = parser.add_mutually_exclusive_group()
+    members.add_argument('--sam2', type=Path, metavar='FOLDER', help='graphs of mos import sam2')
+    members.add_argument('--tracker', choices=('hungarian', 'referring'), help='of the node')
     parser.add_argument('--threads', type=int, default=1)
     parser.add_argument('--json', type=Path, metavar='FILE')
     given = parser.parse_args(arguments)
-    member = _Sam2Member(given.sam2, given.threads) if given.sam2 else _FlowMember()
-    result = {'propagator': 'sam2' if given.sam2 else 'flow', **measure(member, given.frames)}
+    name = 'sam2' if given.sam2 else given.tracker or 'flow'
+    member = (_Sam2Member(given.sam2, given.threads) if given.sam2 else
+              _TrackerMember(given.tracker) if given.tracker else _FlowMember())
+    result = {'of': name, **measure(member, given.frames)}
     print(json.dumps(result, indent=1))
     if given.json is not None:
         given.json.write_text(json.dumps(result, indent=1) + '\n')
