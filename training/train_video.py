@@ -2,8 +2,8 @@
 --run FOLDER`.
 
 One run trains the trunk, the foreground's head and the queries together; `training.export_video`
-cuts both members from it. Ends after `--minutes` of training; started again with the same folder it
-goes on.
+cuts both members from it. Ends after `--minutes` of training or `--steps`; started again with the
+same folder it goes on.
 """
 
 from __future__ import annotations
@@ -142,7 +142,9 @@ def main(arguments: list[str] | None = None) -> None:
         '--data', type=Path, nargs='+', required=True, help='folders of training.video_cache'
     )
     parser.add_argument('--run', type=Path, required=True)
-    parser.add_argument('--minutes', type=float, default=30.0)
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument('--minutes', type=float, default=30.0)
+    length.add_argument('--steps', type=int, default=0)
     parser.add_argument('--batch', type=int, default=16)
     parser.add_argument('--learning-rate', type=float, default=2e-3)
     parser.add_argument('--queries', type=int, default=8, help='0 trains the binary member alone')
@@ -162,8 +164,12 @@ def main(arguments: list[str] | None = None) -> None:
     batches = Batches(given.data, np.random.default_rng([run.seed, run.steps]))
     clock = saved = time.monotonic()
     sums: dict[str, float] = {}
-    while run.seconds < 60 * given.minutes:
-        terms = run.step(batches.take(given.batch), run.seconds / (60 * given.minutes))
+
+    def progress() -> float:
+        return run.steps / given.steps if given.steps else run.seconds / (60 * given.minutes)
+
+    while progress() < 1:
+        terms = run.step(batches.take(given.batch), progress())
         now = time.monotonic()
         run.seconds, clock = run.seconds + now - clock, now
         for name, value in terms.items():
@@ -171,7 +177,7 @@ def main(arguments: list[str] | None = None) -> None:
         if run.steps % 10 == 0:
             text = ' '.join(f'{name} {value:.3f}' for name, value in sums.items())
             print(
-                f'step {run.steps} {run.seconds / 60:.1f}/{given.minutes:g} min '
+                f'step {run.steps} {run.seconds / 60:.1f} min, {100 * progress():.1f} % '
                 f'samples {len(batches)} {text}',
                 flush=True,
             )
