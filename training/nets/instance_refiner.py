@@ -51,5 +51,5 @@ class InstanceRefiner(nn.Module):
         beside = self.relation(relations)[..., 0]
         logits = logits + torch.cat([beside, torch.zeros_like(beside[..., :1])], -1)
         # a large number, not infinity: infinities of other frames' sizes would spoil gradients
-        logits = logits - 1e4 * away[:, :, None].to(logits.dtype)
+        logits = logits.masked_fill(away[:, :, None], -1e4)
         return logits, classes[..., 0] - classes[..., 1]
