@@ -22,6 +22,7 @@ from training.evaluate_mosis import (
     flow_error,
     main,
     region_finder,
+    sheet,
 )
 from training.loop import fit, train_step
 from training.losses.mosis import ExplainWeights
@@ -238,6 +239,15 @@ def test_amds_components_become_instances():
     assert found.scores == pytest.approx([0.9, 0.7])
     (found,) = region_finder(Network, 1, 0.8)(torch.zeros(1, 3, 32, 32))
     assert found.masks.sum() == 36
+
+
+def test_a_sheet_with_amd_chooses_its_channel(folder, tmp_path, monkeypatch):
+    recipe = tiny('amd_nano')
+    monkeypatch.setitem(MOSIS_RECIPES, 'amd_nano', recipe)
+    fit(start(recipe), PairSet(folder, recipe), recipe, tmp_path, steps=1)
+    assert sheet([tmp_path], folder, folder, 2).size
+    with pytest.raises(ConfigError, match='give --val'):
+        sheet([tmp_path], folder, None, 2)
 
 
 def test_flow_error_of_zero_flow(folder):
