@@ -33,7 +33,8 @@ def train_rows(args: argparse.Namespace) -> list[Path]:
     for number in range(args.seeds):
         for name in args.recipes:
             recipe = MOSIS_RECIPES[name]
-            recipe = replace(recipe, seed=recipe.seed + number)
+            recipe = replace(recipe, seed=recipe.seed + number,
+                             learning_rate=args.learning_rate or recipe.learning_rate)
             folder = args.out / f'{name}_{number}'
             folder.mkdir(parents=True, exist_ok=True)
             data = PairSet(args.data, recipe)
@@ -60,6 +61,8 @@ def main(arguments: list[str] | None = None) -> int:
     option('--minutes', type=float, default=0.0, help='training time of each run')
     option('--steps', type=int, default=0, help='and, or instead, steps')
     option('--seeds', type=int, default=3)
+    option('--learning-rate', type=float, default=0.0,
+           help='highest of the cycle of all rows; 0 = as in each recipe')
     option('--start-from', type=Path, nargs='+', default=[], metavar='RUN',
            help='folders of runs that all begin with: whole, or a detector and a flow as parts')
     option('--threads', type=int, default=1)

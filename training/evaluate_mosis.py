@@ -179,7 +179,8 @@ def load_network(folder: Path) -> tuple[nn.Module, MosisRecipe]:
     if name not in MOSIS_RECIPES:
         raise ConfigError(f'{folder} is a run of {name}: choose runs of '
                           f'{", ".join(MOSIS_RECIPES)}')
-    recipe = replace(MOSIS_RECIPES[name], seed=trained['seed'])
+    recipe = replace(MOSIS_RECIPES[name], seed=trained['seed'],
+                     learning_rate=trained['learning_rate'])
     return load(folder, recipe).network.eval(), recipe
 
 
