@@ -20,7 +20,7 @@ from training.datasets.frame_pairs import PairSet
 from training.evaluate_mosis import as_markdown, evaluate_runs, sheet
 from training.loop import fit
 from training.recipes_mosis import MOSIS_RECIPES
-from training.state import METADATA, load, start
+from training.state import METADATA, load, start_from
 
 ROWS = ('mosis_supervised_nano', 'mosis_nano', 'mosis_nano_inverted', 'mosis_nano_thesis',
         'amd_nano')
@@ -33,12 +33,14 @@ def train_rows(args: argparse.Namespace) -> list[Path]:
     for number in range(args.seeds):
         for name in args.recipes:
             recipe = MOSIS_RECIPES[name]
-            recipe = replace(recipe, seed=recipe.seed + number)
+            recipe = replace(recipe, seed=recipe.seed + number,
+                             learning_rate=args.learning_rate or recipe.learning_rate)
             folder = args.out / f'{name}_{number}'
             folder.mkdir(parents=True, exist_ok=True)
             data = PairSet(args.data, recipe)
             resume = (folder / METADATA).exists()
-            state = load(folder, recipe, data.about) if resume else start(recipe)
+            state = (load(folder, recipe, data.about) if resume
+                     else start_from(args.start_from, recipe))
             print(f'{name}, seed {number + 1} of {args.seeds}, from step {state.step}', flush=True)
             fit(state, data, recipe, folder, steps=args.steps, minutes=args.minutes,
                 save_minutes=2, command='training.compare_mosis')
@@ -59,6 +61,10 @@ def main(arguments: list[str] | None = None) -> int:
     option('--minutes', type=float, default=0.0, help='training time of each run')
     option('--steps', type=int, default=0, help='and, or instead, steps')
     option('--seeds', type=int, default=3)
+    option('--learning-rate', type=float, default=0.0,
+           help='highest of the cycle of all rows; 0 = as in each recipe')
+    option('--start-from', type=Path, nargs='+', default=[], metavar='RUN',
+           help='folders of runs that all begin with: whole, or a detector and a flow as parts')
     option('--threads', type=int, default=1)
     args = parser.parse_args(arguments)
     if not (args.minutes or args.steps):

@@ -159,6 +159,7 @@ def flow_error(network: PwcLite, data: PairSet) -> dict[str, float]:
     return {'flow MSE px^2': sums[0] / sums[2], 'of zero flow': sums[1] / sums[2]}
 
 
+@torch.inference_mode()
 def best_channel(network: Amd, val: PairSet) -> int:
     """The channel with the highest mask AP50 on `val`: the thesis' human step."""
     scores = [average_precision(region_finder(network, channel, 0.0), val)[COLUMNS[0]]
@@ -178,7 +179,8 @@ def load_network(folder: Path) -> tuple[nn.Module, MosisRecipe]:
     if name not in MOSIS_RECIPES:
         raise ConfigError(f'{folder} is a run of {name}: choose runs of '
                           f'{", ".join(MOSIS_RECIPES)}')
-    recipe = replace(MOSIS_RECIPES[name], seed=trained['seed'])
+    recipe = replace(MOSIS_RECIPES[name], seed=trained['seed'],
+                     learning_rate=trained['learning_rate'])
     return load(folder, recipe).network.eval(), recipe
 
 

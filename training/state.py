@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from training.recipes import Recipe, Training
 METADATA = 'checkpoint.json'
 _NETWORKS = {DimosConfig: Dimos, MosisConfig: Mosis, AmdConfig: Amd, YoloConfig: Yolo,
              PwcConfig: PwcLite, GmosConfig: make_head}
+_PARTS = ('detector', 'motion')  # that networks on pairs of frames share
 _DIMOS = Recipe('')
 
 
@@ -69,23 +71,50 @@ def start(recipe: Training, device: torch.device | str = 'cpu') -> State:
     return State(network, make_optimizer(recipe, modules), alignment)
 
 
-def start_from(folder: Path, recipe: Training, device: torch.device | str = 'cpu') -> State:
-    """Fresh, but with the network of another run, whose layers have the same shapes.
+def start_from(folders: Sequence[Path], recipe: Training,
+               device: torch.device | str = 'cpu') -> State:
+    """Fresh, but with the networks of other runs: each whole, or as its detector or motion network.
 
-    Raises ConfigError.
+    Mosis' motion network may come from a flow network or from Amd's. Raises ConfigError: nothing
+    in the recipe's network has the shapes.
     """
-    state, metadata = start(recipe, device), read_metadata(folder, 'give the folder of a run')
-    tensors = load_file(folder / metadata['weights'])
-    try:
-        state.network.load_state_dict(tensors_of(tensors, 'net'))
-    except RuntimeError as error:
-        raise ConfigError(f'the network in {folder} is not shaped as that of {recipe.name}: '
-                          f'{error}') from error
-    earlier = metadata.get('origin')
-    earlier = f' which began with {earlier}' if earlier else ''
-    state.origin = (f'the network of {metadata["recipe"]["name"]} after {metadata["step"]} steps '
-                    f'on {metadata["data"]} ({metadata["command"]}){earlier}')
+    state, origins = start(recipe, device), []
+    for folder in folders:
+        metadata = read_metadata(folder, 'give the folder of a run')
+        tensors = tensors_of(load_file(folder / metadata['weights']), 'net')
+        name = metadata['recipe']['name']
+        if not _take(state.network, tensors):
+            raise ConfigError(f'the network in {folder} ({name}) is not shaped as that of '
+                              f'{recipe.name} or as a part of it: give a run of such a network')
+        earlier = metadata.get('origin')
+        earlier = f' which began with {earlier}' if earlier else ''
+        origins.append(f'the network of {name} after {metadata["step"]} steps on '
+                       f'{metadata["data"]} ({metadata["command"]}){earlier}')
+    state.origin = ' and '.join(origins)
     return state
+
+
+def _take(network: nn.Module, tensors: dict[str, Tensor]) -> bool:
+    """Whether the tensors of another network are this one's, which then has them; else whether
+    they are, or hold under the same name, those of its detector or its motion network.
+    """
+    if _fits(network, tensors) and network.state_dict().keys() == tensors.keys():
+        network.load_state_dict(tensors)
+        return True
+    for name, part in network.named_children():
+        if name not in _PARTS:
+            continue
+        for given in (tensors, tensors_of(tensors, name)):
+            if _fits(part, given):
+                part.load_state_dict({key: given[key] for key in part.state_dict()})
+                return True
+    return False
+
+
+def _fits(part: nn.Module, tensors: dict[str, Tensor]) -> bool:
+    own = part.state_dict()
+    return bool(own) and all(name in tensors and tensors[name].shape == value.shape
+                             for name, value in own.items())
 
 
 def save(state: State, recipe: Training, folder: Path, about: dict) -> None:

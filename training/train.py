@@ -33,7 +33,7 @@ from training.recipes import RECIPES, Training
 from training.recipes_gmos import GMOS_RECIPES, GmosRecipe
 from training.recipes_mosis import MOSIS_RECIPES, MosisRecipe
 from training.smoke import smoke
-from training.state import METADATA, State, load, start, start_from
+from training.state import METADATA, State, load, start_from
 
 _RECIPES = ChainMap(RECIPES, MOSIS_RECIPES, GMOS_RECIPES)
 
@@ -64,9 +64,7 @@ def open_state(args: argparse.Namespace, recipe: Training, data: Source,
             return load(args.out, recipe, data.about, device)
         # stopped before the first checkpoint
         print(f'note: no checkpoint in {args.out} yet, starting anew', file=sys.stderr)
-    if args.start_from:
-        return start_from(args.start_from, recipe, device)
-    return start(recipe, device)
+    return start_from(args.start_from, recipe, device)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -94,7 +92,8 @@ def _parser() -> argparse.ArgumentParser:
     option('--save-minutes', type=float, default=5.0)
     option('--threads', type=int, default=0, help='0 = one per core')
     option('--resume', action='store_true')
-    option('--start-from', type=Path, help='folder of a run: begin with its network')
+    option('--start-from', type=Path, nargs='+', default=[], metavar='RUN',
+           help='folders of runs: begin with their networks, whole or as parts')
     return parser
 
 

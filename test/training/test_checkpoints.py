@@ -65,19 +65,19 @@ def test_a_killed_run_resumes_bit_for_bit(packed, tmp_path, monkeypatch, recipe)
 def test_a_run_starts_from_the_network_of_another(packed, tmp_path):
     other = fit(start(RECIPE), packed, RECIPE, tmp_path, steps=1)
     finer = replace(RECIPE, name='finer', net=replace(NET, first_stride=1))
-    begun = start_from(tmp_path, finer)
+    begun = start_from([tmp_path], finer)
     weights = other.network.state_dict()
     assert begun.step == 0 and not begun.optimizer.state
     assert begun.origin == 'the network of tiny after 1 steps on squares ()'
     save(begun, finer, tmp_path, {'data': 'more', 'command': 'x'})
     assert load(tmp_path, finer).origin == begun.origin
-    assert start_from(tmp_path, finer).origin.endswith(f'(x) which began with {begun.origin}')
+    assert start_from([tmp_path], finer).origin.endswith(f'(x) which began with {begun.origin}')
     for name, value in begun.network.state_dict().items():
         assert torch.equal(value, weights[name]), name
     with pytest.raises(ConfigError, match='not shaped as that of wider'):
-        start_from(tmp_path, replace(RECIPE, name='wider', net=replace(NET, stem=12)))
+        start_from([tmp_path], replace(RECIPE, name='wider', net=replace(NET, stem=12)))
     with pytest.raises(ConfigError, match='no checkpoint'):
-        start_from(tmp_path / 'none', RECIPE)
+        start_from([tmp_path / 'none'], RECIPE)
 
 
 def test_a_checkpoint_of_another_recipe_is_refused(packed, tmp_path):

@@ -16,7 +16,7 @@ from training.losses.mosis import (
     objectness_targets,
 )
 from training.losses.photometric import photometric_distance, ssim_distance, visible
-from training.losses.yolo import YoloWeights, assign, detection_losses, flow_mse, mask_loss
+from training.losses.yolo import YoloWeights, assign, detection_losses, flow_losses, mask_loss
 from training.nets.darknet import DarknetConfig
 from training.nets.mosis import SegmentMotion
 from training.nets.yolo import Detections, Yolo, YoloConfig
@@ -244,10 +244,12 @@ def test_mask_loss_by_hand():
         assert float(mask_loss(network, proposals, [mask[:0]], [box[:0]], 0.1)) == 0
 
 
-def test_flow_mse_by_hand():
-    flow = torch.zeros(1, 2, 2, 2)
-    flow[0, 0, 0, 0] = 4
-    assert float(flow_mse(flow, torch.zeros_like(flow))) == 2.0
+def test_flow_losses_by_hand():
+    flow = torch.zeros(1, 2, 4, 4)
+    flow[0, 0, 0, 0] = 8  # a mean of 2 over its quarter
+    terms = flow_losses([torch.zeros(1, 2, 2, 2), torch.zeros(1, 2, 4, 4)], flow)
+    assert float(terms['flow_mse']) == 2.0
+    assert float(terms['coarse']) == pytest.approx(0.3 * 0.5)
 
 
 def test_perfect_detections_get_full_objectness_and_bad_ones_none():

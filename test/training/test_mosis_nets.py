@@ -8,13 +8,21 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional as F
 
 from mos_perception.errors import ConfigError
 from training.nets.amd import AmdConfig, Segmenter
 from training.nets.boxes import box_iou, centred, corners_of, crop, paste, suppress
 from training.nets.darknet import Darknet, DarknetConfig
 from training.nets.mosis import Mosis, MosisConfig, partition
-from training.nets.pwc_lite import PwcConfig, PwcLite, correlation, pool_segments, spread_segments
+from training.nets.pwc_lite import (
+    PwcConfig,
+    PwcLite,
+    correlation,
+    pool_segments,
+    spread_segments,
+    standardised,
+)
 from training.nets.yolo import Detections, Yolo, YoloConfig
 
 torch.set_num_threads(1)
@@ -197,12 +205,42 @@ def test_segments_are_pooled_and_spread():
     assert torch.equal(flow[0, :, 1, 1], torch.tensor([0.0, -2]))
 
 
+def test_a_brighter_channel_does_not_hide_what_matches():
+    """Features with means of their own: the product is still highest where frames agree."""
+    rng = np.random.default_rng(3)
+    first = torch.from_numpy(rng.normal(size=(1, 32, 16, 16)).astype(np.float32))
+    means = 30 * torch.linspace(-1, 1, 32)[:, None, None]
+    second = first.roll((1, -2), (2, 3))
+    one, other = standardised(first + means, second + means)
+    assert torch.allclose(one.mean((2, 3)), torch.zeros(1, 32), atol=1e-5)
+    assert float(torch.cat([one, other]).std()) == pytest.approx(1, rel=1e-2)
+    volume = correlation(one, other, 2, True)
+    assert (volume.argmax(1) == 5 * (1 + 2) + (-2 + 2)).float().mean() > 0.95
+    assert volume.amax(1).mean() > 3 * volume.median(1).values.abs().mean()
+
+
+def test_the_fine_stage_follows_the_frames_and_begins_as_a_mean():
+    """With its head at zero the flow is the mean of the 3x3 around; it learns from both frames."""
+    torch.manual_seed(0)
+    network = PwcLite(replace(FLOW, fine=6))
+    frames = [torch.rand(1, 3, 64, 64, requires_grad=True) for _ in range(2)]
+    flow = torch.randn(1, 2, 16, 16)
+    features = torch.randn(1, FLOW.features, 16, 16)
+    fine = network.fine(*frames, features, flow)
+    mean = F.avg_pool2d(F.pad(flow, (1,) * 4, mode='replicate'), 3, 1)
+    assert torch.allclose(fine, F.interpolate(mean, scale_factor=4.0), atol=1e-5)
+    torch.nn.init.normal_(network.fine.head.weight)
+    network.fine(*frames, features, flow).square().sum().backward()
+    assert all(frame.grad.abs().amax((1, 2, 3)) > 0 for frame in frames)
+
+
 def test_flow_shapes():
     frames = [torch.rand(2, 3, 64, 96) for _ in range(2)]
     with torch.no_grad():
-        assert PwcLite(replace(FLOW, dense=True))(*frames).shape == (2, 2, 64, 96)
+        found = PwcLite(replace(FLOW, fine=6)).pixel_flows(*frames)
+        assert [tuple(flow.shape[1:]) for flow in found] == [(2, 8, 12), (2, 16, 24), (2, 64, 96)]
         # a fresh network's is near zero, the thesis' first error that of no flow
-        assert PwcLite(replace(PwcConfig(), dense=True))(*frames).abs().mean() < 1
+        assert PwcLite(replace(PwcConfig(), fine=64))(*frames).abs().mean() < 1
         levels = PwcLite(FLOW).segment_flows(*frames, partition(torch.rand(2, 3, 64, 96)))
     assert [tuple(flow.shape) for flow in levels] == [(2, 4, 2)] * 2
 

@@ -22,6 +22,7 @@ from training.evaluate_mosis import (
     flow_error,
     main,
     region_finder,
+    sheet,
 )
 from training.loop import fit, train_step
 from training.losses.mosis import ExplainWeights
@@ -34,7 +35,7 @@ from training.optimizer import one_cycle
 from training.recipes_mosis import MOSIS_RECIPES
 from training.scenes.moving_shapes import Preset2D
 from training.smoke import smoke
-from training.state import load, start
+from training.state import load, save, start, start_from
 from training.train import main as train
 
 torch.set_num_threads(1)
@@ -54,7 +55,7 @@ def tiny(name):
     """A shipped recipe for 64x64 px."""
     recipe = MOSIS_RECIPES[name]
     nets = {MosisConfig: MosisConfig(YOLO, FLOW), AmdConfig: AMD, YoloConfig: YOLO,
-            PwcConfig: replace(FLOW, dense=True)}
+            PwcConfig: replace(FLOW, fine=12)}
     explain = replace(recipe.explain, scales=recipe.explain.scales[-2:])
     return replace(recipe, net=nets[type(recipe.net)], size=SIZE, batch=4, flip=0.0,
                    explain=explain)
@@ -81,7 +82,7 @@ def test_label_free_recipes_explain_one_batch_better_than_rest_does(folder, name
     recipe = tiny(name)
     steps, state, batch = learnt(recipe, PairSet(folder, recipe), 30, 2e-3)
     late = np.median([step['photometric'] for step in steps[-5:]])
-    assert late < 0.98 * steps[0]['photometric']
+    assert late < 0.85 * steps[0]['photometric']
     assert ('objectness' in steps[0]) == name.startswith('mosis')
     with torch.no_grad():
         flows = state.network(batch.first, batch.second).flows[-1]
@@ -123,6 +124,38 @@ def test_a_killed_run_resumes_bit_for_bit(folder, killed_and_resumed, name):
     halved, wanted = killed_and_resumed(recipe, data)
     with pytest.raises(ConfigError, match='another recipe'):
         load(halved, replace(recipe, explain=ExplainWeights(photometric='l1')))
+
+
+def test_all_rows_begin_with_the_same_detector_and_flow(folder, tmp_path, monkeypatch, capsys):
+    """Parts of a warm start: each run's network is found in the recipe's, and none is refused."""
+    for name in ('mosis_nano', 'mosis_supervised_nano', 'flow_nano'):
+        monkeypatch.setitem(MOSIS_RECIPES, name, tiny(name))
+    warm = [tmp_path / 'detector', tmp_path / 'flow']
+    for run, name in zip(warm, ('mosis_supervised_nano', 'flow_nano')):
+        run.mkdir()
+        recipe = replace(tiny(name), seed=7)
+        fit(start(recipe), PairSet(folder, recipe), recipe, run, steps=1)
+    parts = [load(run, replace(tiny(name), seed=7)).network
+             for run, name in zip(warm, ('mosis_supervised_nano', 'flow_nano'))]
+    begun = start_from(warm, tiny('mosis_nano'))
+    for part, taught in zip((begun.network.detector, begun.network.motion), parts):
+        for name, value in part.state_dict().items():
+            assert torch.equal(value, taught.state_dict()[name]), name
+    assert ' and the network of flow_nano after 1 steps' in begun.origin
+    sets = [f'--{name}={folder}' for name in ('data', 'val', 'test')]
+    arguments = ['--recipes', 'mosis_nano', '--steps', '1', '--seeds', '1', *sets, '--start-from',
+                 *map(str, warm), '--learning-rate', '3e-4', '--out', str(tmp_path / 'runs')]
+    assert compare(arguments) == 0
+    gentle = replace(tiny('mosis_nano'), learning_rate=3e-4)
+    assert load(tmp_path / 'runs' / 'mosis_nano_0', gentle).origin == begun.origin
+    capsys.readouterr()
+    amds = start_from(warm[1:], tiny('amd_nano'))
+    save(amds, tiny('amd_nano'), tmp_path / 'flow', {'data': '', 'command': ''})
+    motion = start_from(warm[1:], tiny('mosis_nano')).network.motion
+    for name, value in motion.state_dict().items():
+        assert torch.equal(value, parts[1].state_dict()[name]), name
+    with pytest.raises(ConfigError, match='not shaped as that of amd_nano or as a part'):
+        start_from(warm[:1], tiny('amd_nano'))
 
 
 def test_smoke_runs_every_stage(capsys):
@@ -207,6 +240,15 @@ def test_amds_components_become_instances():
     assert found.scores == pytest.approx([0.9, 0.7])
     (found,) = region_finder(Network, 1, 0.8)(torch.zeros(1, 3, 32, 32))
     assert found.masks.sum() == 36
+
+
+def test_a_sheet_with_amd_chooses_its_channel(folder, tmp_path, monkeypatch):
+    recipe = tiny('amd_nano')
+    monkeypatch.setitem(MOSIS_RECIPES, 'amd_nano', recipe)
+    fit(start(recipe), PairSet(folder, recipe), recipe, tmp_path, steps=1)
+    assert sheet([tmp_path], folder, folder, 2).size
+    with pytest.raises(ConfigError, match='give --val'):
+        sheet([tmp_path], folder, None, 2)
 
 
 def test_flow_error_of_zero_flow(folder):

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from training.datasets.frame_pairs import PairBatch
 from training.losses.mosis import explain_losses
-from training.losses.yolo import assign, detection_losses, flow_mse, mask_loss
+from training.losses.yolo import assign, detection_losses, flow_losses, mask_loss
 from training.nets.pwc_lite import PwcLite
 from training.nets.yolo import Yolo
 from training.recipes_mosis import MosisRecipe
@@ -20,7 +20,7 @@ def pair_losses(network: nn.Module, batch: PairBatch, recipe: MosisRecipe,
     the two frames alone.
     """
     if isinstance(network, PwcLite):
-        return {'flow_mse': flow_mse(network(batch.first, batch.second), batch.flow)}
+        return flow_losses(network.pixel_flows(batch.first, batch.second), batch.flow)
     if isinstance(network, Yolo):
         proposals, weights = network(batch.first), recipe.detect
         terms = detection_losses(proposals, assign(network, batch.boxes), weights)

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from training.nets.boxes import box_iou, centred, corners_of, crop
 from training.nets.yolo import STRIDES, Proposals, Yolo
 
+_COARSE_FLOW = 0.3
 _SHAPE_IOU = 0.5  # YOLOv3: an anchor of the cell that fits this well is no negative
 
 
@@ -136,6 +137,13 @@ def mask_loss(network: Yolo, proposals: Proposals, masks: list[Tensor], boxes: l
     return total / max(count, 1)
 
 
-def flow_mse(flow: Tensor, truth: Tensor) -> Tensor:
-    """Mean of (flow - truth)^2 over both components, px^2, (B, 2, H, W) each (thesis 9.2)."""
-    return (flow - truth).square().mean()
+def flow_losses(flows: list[Tensor], truth: Tensor) -> dict[str, Tensor]:
+    """Mean of (flow - truth)^2 over both components, px^2 (thesis 9.2), at full size and, weighted,
+    at each coarser level as in PWC-Net: these, too, are to find what they can see.
+
+    flows: coarse to fine, (B, 2, h, w) px of the full size each; truth (B, 2, H, W).
+    """
+    *coarse, fine = flows
+    terms = [(level - F.adaptive_avg_pool2d(truth, level.shape[2:])).square().mean()
+             for level in coarse]
+    return {'flow_mse': (fine - truth).square().mean(), 'coarse': _COARSE_FLOW * sum(terms)}

@@ -35,8 +35,8 @@ class PwcConfig:
     """Of the read-out."""
     circular: bool = True
     """Convolutions and correlation go round the edges (thesis 9.2); else zeros."""
-    dense: bool = False
-    """With the weights that spread per-pixel flow from 1/4 to full size."""
+    fine: int = 0
+    """Channels of the stage that brings per-pixel flow from 1/4 to full size; 0 = without it."""
 
     @property
     def features(self) -> int:
@@ -63,14 +63,15 @@ def correlation(first: Tensor, second: Tensor, search: int, circular: bool) -> T
 
 
 def standardised(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """Both frames' features (B, C, h, w) with mean 0 and deviation 1 over both, all channels.
+    """Both frames' features (B, C, h, w): each channel with mean 0, all with deviation 1 over both.
 
     Without it features that nobody supervises fade away, and the flow with them (Jonschkowski et
-    al., "What matters in unsupervised optical flow", ECCV 2020).
+    al., "What matters in unsupervised optical flow", ECCV 2020). A mean of all channels together
+    would leave each channel's own in every product: the same at all displacements.
     """
     both = torch.stack([first, second])
-    spread, mean = torch.var_mean(both, (0, 2, 3, 4), keepdim=True)
-    both = (both - mean) / (spread + EPSILON).sqrt()
+    both = both - both.mean((0, 3, 4), keepdim=True)
+    both = both / (both.square().mean((0, 2, 3, 4), keepdim=True) + EPSILON).sqrt()
     return both[0], both[1]
 
 
@@ -83,6 +84,36 @@ def pool_segments(features: Tensor, partition: Tensor) -> Tensor:
 def spread_segments(flows: Tensor, partition: Tensor) -> Tensor:
     """(B, 2, h, w): the flows (B, S, 2) mixed by the partition (B, S, h, w) (thesis eq 8)."""
     return torch.einsum('bsc,bshw->bchw', flows, partition)
+
+
+class Fine(nn.Module):
+    """Flow at 1/4 -> full size: a convex combination of what is around (Teed and Deng, RAFT, 2020)
+    and a residual, both from the frames themselves, read at 1/2.
+    """
+
+    def __init__(self, config: PwcConfig) -> None:
+        super().__init__()
+        width = config.fine
+        self.frames = nn.Conv2d(24, width, 3, padding=1)
+        self.motion = nn.Conv2d(config.features, width, 1)
+        self.layers = nn.Sequential(nn.LeakyReLU(0.1), nn.Conv2d(width, width, 3, padding=1),
+                                    nn.LeakyReLU(0.1), nn.Conv2d(width, width, 3, padding=1),
+                                    nn.LeakyReLU(0.1))
+        self.head = nn.Conv2d(width, (9 + 2) * 4, 1)
+
+    def forward(self, first: Tensor, second: Tensor, features: Tensor, flow: Tensor) -> Tensor:
+        """Frames (B, 3, H, W), features (B, D, H/4, W/4), flow (B, 2, H/4, W/4) px of the full
+        size -> (B, 2, H, W) px.
+        """
+        smooth = F.interpolate(flow, scale_factor=4.0, mode='bilinear')
+        frames = F.pixel_unshuffle(torch.cat([first, warp(second, smooth)], 1), 2)
+        x = self.frames(frames) + F.interpolate(self.motion(features), scale_factor=2.0)
+        weights, residual = self.head(self.layers(x)).split((9 * 4, 2 * 4), 1)
+        around = F.unfold(F.pad(flow, (1,) * 4, mode='replicate'), 3).unflatten(2, flow.shape[2:])
+        around = F.interpolate(around, scale_factor=2.0).unflatten(1, (2, 9, 1))
+        weights = weights.unflatten(1, (9, 4)).softmax(1)
+        mixed = (weights[:, None] * around).sum(2).flatten(1, 2)
+        return F.pixel_shuffle(mixed + residual, 2)
 
 
 class PwcLite(nn.Module):
@@ -104,7 +135,7 @@ class PwcLite(nn.Module):
         self.estimator = nn.ModuleList(self._conv(*step) for step in plan)
         self.readout = nn.Sequential(nn.Linear(config.features, config.hidden), nn.LeakyReLU(0.1),
                                      nn.Linear(config.hidden, 2))
-        self.upsample = nn.Conv2d(config.features, 9 * 16, 1) if config.dense else None
+        self.fine = Fine(config) if config.fine else None
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):  # PyTorch's own halves the signal with every layer
                 nn.init.kaiming_normal_(layer.weight, 0.1, nonlinearity='leaky_relu')
@@ -112,13 +143,19 @@ class PwcLite(nn.Module):
         # flow begins near zero: far from it a photometric loss knows no direction
         nn.init.normal_(self.readout[-1].weight, std=0.01)
         nn.init.zeros_(self.readout[-1].bias)
+        if self.fine:  # which then leaves it as it is
+            nn.init.zeros_(self.fine.head.weight)
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """Per pixel, of frames (B, 3, H, W) in [0, 1]: (B, 2, H, W) px from first to second.
 
-        Needs `dense`. From 1/4 to full size by convex combinations (Teed and Deng, RAFT, 2020).
+        Needs `fine`.
         """
-        flow = None
+        return self.pixel_flows(first, second)[-1]
+
+    def pixel_flows(self, first: Tensor, second: Tensor) -> list[Tensor]:
+        """Per level, coarse to fine, (B, 2, h, w) px of the full size; the last (B, 2, H, W)."""
+        flow, found = None, []
         for one, other, reduce in self._levels(first, second):
             if flow is None:
                 flow = one.new_zeros(len(one), 2, *one.shape[2:])
@@ -126,11 +163,8 @@ class PwcLite(nn.Module):
                 flow = 2 * F.interpolate(flow, one.shape[2:], mode='bilinear')
             features = self._features(one, other, reduce, flow)
             flow = flow + self.readout(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        weights = self.upsample(features).unflatten(1, (9, 16)).softmax(1)
-        padded = F.pad(4 * flow, (1,) * 4, mode='replicate')
-        around = F.unfold(padded, 3).view(len(flow), 2, 9, 1, *flow.shape[2:])
-        fine = (weights[:, None] * around).sum(2)
-        return F.pixel_shuffle(fine.flatten(1, 2), 4)
+            found.append(first.shape[-1] / flow.shape[-1] * flow)
+        return [*found, self.fine(first, second, features, found[-1])]
 
     def segment_flows(self, first: Tensor, second: Tensor, partition: Tensor) -> list[Tensor]:
         """Of segments (B, S, H, W) of the first frame: (B, S, 2) px of the full size, per level.
