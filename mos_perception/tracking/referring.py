@@ -25,7 +25,8 @@ from mos_perception.tracking.lifecycle import Track, TrackStore
 from mos_perception.tracking.tokens import Tokens, first_guess, joined, pairs, places, tokens
 from mos_perception.tracking.tracker_card import TrackerCard, check_tracker, load_tracker_card
 
-LEAST = 0.01  # probability from which an instance may be a slot's; chosen on split `val`
+# from here on an instance may be a slot's; at 0.01 what vanishes becomes what appears elsewhere
+LEAST = 0.1
 
 
 @dataclass(frozen=True)
