@@ -361,9 +361,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--json', type=Path)
     parser.add_argument('--seconds', type=float, default=20.0)
-    parser.add_argument(
-        '--model', default='dimos_nano', help='without it the tiny test model is used'
-    )
+    parser.add_argument('--model', default='dimos_nano', help='not found: the tiny test model')
     parser.add_argument('--movable-model', default='', help='beside it, see mosis.launch.py')
     parser.add_argument('--causal', action='store_true', help='look at no later frame')
     parser.add_argument('--camera', type=Path, help=argparse.SUPPRESS)

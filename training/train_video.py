@@ -166,7 +166,9 @@ def main(arguments: list[str] | None = None) -> None:
     sums: dict[str, float] = {}
 
     def progress() -> float:
-        return run.steps / given.steps if given.steps else run.seconds / (60 * given.minutes)
+        if given.steps:
+            return run.steps / given.steps
+        return run.seconds / (60 * given.minutes) if given.minutes else 1.0
 
     while progress() < 1:
         terms = run.step(batches.take(given.batch), progress())

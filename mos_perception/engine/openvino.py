@@ -14,6 +14,8 @@ import numpy as np
 from mos_perception.engine.interface import TensorSpec, check_inputs
 from mos_perception.errors import EngineError
 
+_MAX_ISA = 'ONEDNN_MAX_CPU_ISA'
+
 
 class OpenVinoEngine:
     """One compiled model on the CPU."""
@@ -40,16 +42,14 @@ class OpenVinoEngine:
         )
 
     def _compiled(self, core: Any, path: Path) -> Any:
-        """The model in the CPU's own precision, else in float32.
+        """The model in the CPU's own precision.
 
-        OpenVINO chooses bfloat16 by what the CPU can. Where `ONEDNN_MAX_CPU_ISA` holds oneDNN below
-        that, some layers have no bfloat16 kernel left and compilation fails.
+        OpenVINO chooses kernels by what the CPU can. Where `ONEDNN_MAX_CPU_ISA` holds its oneDNN
+        below that, a layer has no kernel left and compilation fails, or in float32 the first
+        inference ends the process: it does not get to see the variable.
         """
         options = {'PERFORMANCE_HINT': 'LATENCY', 'INFERENCE_NUM_THREADS': self.threads}
-        try:
-            return core.compile_model(str(path), 'CPU', options)
-        except RuntimeError:
-            options['INFERENCE_PRECISION_HINT'] = 'f32'
+        held_back = os.environ.pop(_MAX_ISA, None)
         try:
             return core.compile_model(str(path), 'CPU', options)
         except RuntimeError as error:
@@ -57,6 +57,9 @@ class OpenVinoEngine:
                 f'model file {path} cannot be loaded by OpenVINO {self._version} '
                 f'({" ".join(str(error).split())[:300]}): use "backend: onnxruntime"'
             ) from error
+        finally:
+            if held_back is not None:
+                os.environ[_MAX_ISA] = held_back
 
     def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """All outputs by name, copies.

@@ -75,6 +75,7 @@ def test_without_samples_frames_are_answered_and_the_node_says_so(rig):
     bench = rig(stale_after_s=0.5, **TOPICS)
     turning = Turning(bench)
     turning.calibrate()
+    assert bench.wait(lambda: bench.counts().get('camera_info') == 1)
     bench.send(0)
     assert bench.wait_results(1) and turning.samples[0].event_motion is None
     assert bench.node.pipeline.gyroscope.report() == {'gyroscope unknown: samples late': 1}
