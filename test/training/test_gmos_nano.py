@@ -1,6 +1,7 @@
 """GMOS' light members: network, objective, batches of cached evidence, runs that go on."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -279,3 +280,16 @@ def test_a_run_learns_and_goes_on(tmp_path):
 def test_no_budget_trains_nothing(tmp_path):
     main(['--data', str(folder_of(tmp_path)), '--run', str(tmp_path / 'run'), '--minutes', '0'])
     assert (tmp_path / 'run' / 'average.safetensors').exists()
+
+
+def test_seeds_and_steps_make_a_run(tmp_path):
+    data = folder_of(tmp_path)
+    for name, seed, steps in (('one', 0, 2), ('again', 0, 2), ('other', 1, 2)):
+        main(['--data', str(data), '--run', str(tmp_path / name), '--batch', '2', '--seed',
+              str(seed), '--steps', str(steps)])
+    one, again, other = (load_file(tmp_path / name / 'net.safetensors')
+                         for name in ('one', 'again', 'other'))
+    state = json.loads((tmp_path / 'one' / 'state.json').read_text())
+    assert state['steps'] == 2
+    assert all(torch.equal(one[name], again[name]) for name in one)
+    assert any(not torch.equal(one[name], other[name]) for name in one)
