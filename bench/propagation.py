@@ -106,7 +106,7 @@ class _FlowMember:
         return self.stage.step(frame, proposals).numbers
 
 
-class _TrackerMember:
+class TrackerMember:
     """A tracker of the node, by its name."""
 
     def __init__(self, name: str) -> None:
@@ -142,7 +142,7 @@ class _Sam2Member:
         return self.stage.step(frame, proposals).numbers
 
 
-def measure(member: _FlowMember | _Sam2Member | _TrackerMember, frames: int) -> dict[str, Any]:
+def measure(member: _FlowMember | _Sam2Member | TrackerMember, frames: int) -> dict[str, Any]:
     """Milliseconds, memory at half and at the end, and what became of the ids."""
     seconds, memory, last, reused = [], [], {}, 0
     for frame, (picture, proposals) in enumerate(stream(frames)):
@@ -177,7 +177,7 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     name = 'sam2' if given.sam2 else given.tracker or 'flow'
     member = (_Sam2Member(given.sam2, given.threads) if given.sam2 else
-              _TrackerMember(given.tracker) if given.tracker else _FlowMember())
+              TrackerMember(given.tracker) if given.tracker else _FlowMember())
     result = {'of': name, **measure(member, given.frames)}
     print(json.dumps(result, indent=1))
     if given.json is not None:
