@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 
 from mos_perception.config import Config
-from mos_perception.datatypes import Frame, Instances, SyncedInput
+from mos_perception.datatypes import Frame, Instances
 from mos_perception.engine.ort import OrtEngine
 from mos_perception.masks import mask_boxes
 from mos_perception.motion.backward_flow import BackwardFlow
@@ -78,30 +78,16 @@ def resident_mb() -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith('VmRSS'))
 
 
-class _Flow:
-    """The flow between the answers, as the node has it."""
-
-    def __init__(self) -> None:
-        self.backward = BackwardFlow()
-
-    def sample(self, frame: int, picture: np.ndarray) -> SyncedInput:
-        """A frame with the flow to the one before."""
-        stamp = frame * PERIOD_NS
-        sample = self.backward.attach(SyncedInput(stamp, '', Frame(stamp, picture), None, SIZE))
-        self.backward.answered(sample)
-        return sample
-
-
 class _FlowMember:
     """A stage whose masks go along the flow."""
 
     def __init__(self) -> None:
-        self.source, self.flow = _Flow(), None
+        self.backward, self.flow = BackwardFlow(), None
         self.stage = Stage1(FlowPropagator(lambda frame, step: self.flow, SIZE), FLOW, RETIRE_AFTER)
 
     def step(self, frame: int, picture: np.ndarray, proposals: Proposals) -> tuple[int, ...]:
         """Ids of the objects."""
-        sample = self.source.sample(frame, picture)
+        sample = self.backward.of(Frame(frame * PERIOD_NS, picture))
         self.flow = None if sample.flow is None else (sample.flow, sample.flow_error)
         return self.stage.step(frame, proposals).numbers
 
@@ -110,11 +96,11 @@ class TrackerMember:
     """A tracker of the node, by its name."""
 
     def __init__(self, name: str) -> None:
-        self.source, self.tracker = _Flow(), load_tracker(Config(tracker=name), None)
+        self.backward, self.tracker = BackwardFlow(), load_tracker(Config(tracker=name), None)
 
     def step(self, frame: int, picture: np.ndarray, proposals: Proposals) -> tuple[int, ...]:
         """Ids of the tracks."""
-        sample = self.source.sample(frame, picture)
+        sample = self.backward.of(Frame(frame * PERIOD_NS, picture))
         masks, count = proposals.masks, len(proposals.masks)
         found = Instances(masks, mask_boxes(masks), proposals.quality, proposals.motion,
                           proposals.motion > 0.5, np.zeros((count, 0), np.float32))

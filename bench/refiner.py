@@ -20,7 +20,7 @@ import numpy as np
 
 from bench.trackers import CLIPS, JUMP, LOST_S, Sums, masks_of, open_model, rendered, scored, show
 from mos_perception.config import Config
-from mos_perception.datatypes import Instances, SyncedInput
+from mos_perception.datatypes import Instances
 from mos_perception.evaluation.track_metrics import TrackCounts, count_tracks
 from mos_perception.evaluation.video_ap import VideoAp, VideoTrack, tracks_of
 from mos_perception.models import Model
@@ -49,9 +49,7 @@ def tracked(clip: Clip, found: list[Instances], kept: list[int], config: Config,
     tracker = load_referring(config, None if model is None else model.card)
     backward, frames = BackwardFlow(), []
     for at in kept:
-        frame = clip.frame(at)
-        sample = backward.attach(SyncedInput(frame.stamp_ns, '', frame, None, frame.size))
-        backward.answered(sample)
+        sample = backward.of(clip.frame(at))
         tracker.update(found[at], sample.stamp_ns, sample.flow, sample.flow_error, sample.image)
         frames.append(tracker.tracked)
     return frames

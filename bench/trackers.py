@@ -142,9 +142,7 @@ def run_clip(clip: Clip, found: list[Instances], kept: list[int], steps: dict[st
     backward = BackwardFlow()
     frames: dict[str, list[TrackFrame]] = {name: [] for name in steps}
     for at in kept:
-        frame = clip.frame(at)
-        sample = backward.attach(SyncedInput(frame.stamp_ns, '', frame, None, frame.size))
-        backward.answered(sample)
+        sample = backward.of(clip.frame(at))
         for name, step in steps.items():
             start = time.thread_time()
             shown, ids = step(found[at], sample)

@@ -23,7 +23,7 @@ import numpy as np
 
 from bench.report import Report, parsed
 from mos_perception.config import Config
-from mos_perception.datatypes import Instances, SyncedInput, Tracks
+from mos_perception.datatypes import Instances, Tracks
 from mos_perception.evaluation.metrics import IdSwitches, match, overlaps
 from mos_perception.masks import mask_boxes
 from mos_perception.motion.backward_flow import BackwardFlow
@@ -56,11 +56,9 @@ def tracked(clip: Clip, flows: bool, missed: float) -> Iterator[tuple[Instances,
         frame, found = clip.frame(index), truth(clip, index)
         kept = rng.random(len(found)) >= missed
         found = found.of(kept)
-        sample = SyncedInput(frame.stamp_ns, '', frame, None, frame.size)
-        if flows:
-            sample = backward.attach(sample)
-            backward.answered(sample)
-        yield tracker.update(found, frame.stamp_ns, sample.flow, sample.flow_error)
+        sample = backward.of(frame)
+        flow = (sample.flow, sample.flow_error) if flows else (None, None)
+        yield tracker.update(found, frame.stamp_ns, *flow)
 
 
 def rests(clip: Clip) -> Iterator[tuple[int, int, int]]:

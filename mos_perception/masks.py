@@ -29,6 +29,12 @@ def mask_boxes(masks_NHW: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
     return np.array([mask_box(mask) for mask in masks_NHW], np.float32).reshape(-1, 4)
 
 
+def iou(one: np.ndarray, other: np.ndarray) -> float | None:
+    """Of two (H, W) bool masks; None where both are empty."""
+    union = np.count_nonzero(one | other)
+    return np.count_nonzero(one & other) / union if union else None
+
+
 def masks_at_size(masks: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """(N, H, W) bool masks at another size: bilinear, half covered or more."""
     if masks.shape[1:] == size:

@@ -21,7 +21,7 @@ from rich.progress import track
 from rich.table import Table
 
 from mos_perception.config import FIELDS, Config
-from mos_perception.datatypes import Instances, SyncedInput, Tracks
+from mos_perception.datatypes import Instances, Tracks
 from mos_perception.evaluation.mos_i import MATCHINGS, CellCounter, MosI
 from mos_perception.motion.backward_flow import BackwardFlow
 from mos_perception.pipeline import Pipeline
@@ -47,10 +47,9 @@ def floor_answers(clip: Clip) -> Iterator[tuple[int, Instances, Tracks]]:
     baseline, tracker, backward = BASELINES[FLOOR](), load_tracker(Config()), BackwardFlow()
     for n in range(len(clip)):
         frame = clip.frame(n)
-        sample = backward.attach(SyncedInput(frame.stamp_ns, '', frame, None, clip.size))
+        sample = backward.of(frame)
         found = tracker.update(baseline.update(frame), frame.stamp_ns, sample.flow,
                                sample.flow_error, frame.image)
-        backward.answered(sample)
         yield n, *found
 
 

@@ -23,6 +23,7 @@ from scipy.optimize import linear_sum_assignment
 
 from mos_perception.engine.card import sha256_of
 from mos_perception.errors import ConfigError
+from mos_perception.masks import iou
 from mos_perception.motion.flow import pixel_grid
 from training.cold_start import Teacher, options, parsed, run
 from training.command import command
@@ -88,7 +89,7 @@ class Agreement:
             overlaps = np.zeros((len(active), len(parts)))
             for row, track in enumerate(active):
                 here = self.carried(track, track.last, t)[0] > 0.5
-                overlaps[row] = [_iou(here, part.mask) for part in parts]
+                overlaps[row] = [iou(here, part.mask) or 0.0 for part in parts]
             rows, columns = linear_sum_assignment(overlaps, maximize=True)
             known = {column: active[row] for row, column in zip(rows, columns)
                      if overlaps[row, column] >= SAME_IOU}
@@ -159,10 +160,6 @@ def _pieces(part: Part, instances: np.ndarray) -> list[Part]:
                      for mask in inside])
     nearest = away.argmin(0)
     return [replace(part, mask=part.mask & (nearest == row)) for row in range(len(inside))]
-
-
-def _iou(mask: np.ndarray, other: np.ndarray) -> float:
-    return np.count_nonzero(mask & other) / max(1, np.count_nonzero(mask | other))
 
 
 def by_agreement(pairs: PairSet, find: Finder | None) -> Teacher:

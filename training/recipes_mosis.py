@@ -70,6 +70,7 @@ MOSIS_RECIPES = {recipe.name: recipe for recipe in (
     _NANO,
     _with_target(_NANO, 'thesis'),
     _with_target(_NANO, 'inverted'),
+    replace(_NANO, name='mosis_nano_motion', explain=replace(_SCALES, frozen=True)),
     replace(_NANO, name='mosis_supervised_nano', net=_YOLO, learning_rate=2e-3, batch=16),
     replace(_NANO, name='amd_nano', net=AmdConfig(width=16, blocks=(1, 1, 1, 1), bottleneck=False,
                                                   head=32, motion=_FLOW)),

@@ -22,7 +22,7 @@ from mos_perception.engine.ort import OrtEngine
 from mos_perception.errors import DatasetError
 from mos_perception.masks import mask_boxes
 from mos_perception.tracking.referring import ReferringTracker, Tracked
-from mos_perception.tracking.tokens import LOOKS, SHAPE, Tokens, joined, unit
+from mos_perception.tracking.tokens import LOOKS, SHAPE, Tokens, stacked, unit
 from mos_perception.tracking.tracker_card import TrackerCard, load_tracker_card
 from mos_perception.tracking.windows import window_inputs
 from training.tracker_batches import IGNORED, Curriculum, harder
@@ -133,7 +133,7 @@ def cluttered(sequence: Sequence, rng: np.random.Generator) -> Sequence:
             false = Tokens(embedding, looks.astype(np.float32),
                            np.ones((1, SHAPE, SHAPE), np.float32), box.astype(np.float32),
                            rng.uniform(0.3, 1, 1).astype(np.float32))
-            frames[at] = joined([frames[at], false])
+            frames[at] = stacked([frames[at], false])
             objects[at] = np.append(objects[at], 0)
     return Sequence(frames, objects, sequence.stamps_ns)
 

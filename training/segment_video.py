@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import track
 
 from mos_perception.config import Config
-from mos_perception.datatypes import Frame, SyncedInput
+from mos_perception.datatypes import Frame
 from mos_perception.engine.model_files import find_model
 from mos_perception.engine.ort import OrtEngine
 from mos_perception.errors import ConfigError
@@ -61,8 +61,7 @@ def linked(tracker: Tracker, refiner: str, sequence: Sequence,
         windows = NamedWindows(load_refiner(refiner, tracker.card))
     ids, refined = [], []
     for stamp, frame, segments in zip(sequence.stamps_ns.tolist(), sequence.frames, found):
-        sample = backward.attach(SyncedInput(stamp, '', Frame(stamp, frame), None, sequence.size))
-        backward.answered(sample)
+        sample = backward.of(Frame(stamp, frame))
         shown, tracks = tracker.update(segments.things, stamp, sample.flow, sample.flow_error,
                                        frame)
         ids.append(tracks.instance_ids(len(shown))[:len(segments.things)])

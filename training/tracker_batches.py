@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mos_perception.tracking.tokens import Tokens, first_guess, joined, pairs, places
+from mos_perception.tracking.tokens import Tokens, first_guess, pairs, places, stacked
 from training.tracker_cache import Sequence
 
 IGNORED = -100  # a slot of which nobody knows who it is; torch's cross-entropy leaves it out
@@ -228,7 +228,7 @@ def _step(slots: list[_Slot | None], now: Tokens, names: np.ndarray,
     arrays['place'][rows] = place
     guess = np.full(count, -1)
     if living:
-        seen = joined([slot.seen for slot in living])
+        seen = stacked([slot.seen for slot in living])
         table = pairs(seen, boxes, unseen, now)
         guess[rows] = first_guess(table)
         initial = np.append(vectors, np.zeros_like(vectors, shape=(1, vectors.shape[1])),

@@ -99,10 +99,10 @@ class WithMovable:
         """Moving ones first. Books the stage 'movable'; raises EngineError as both models do."""
         found = self.motion.detect(sample, stages)
         with stages.timed('movable'):
-            return joined(found, self.movable.detect(sample, StageTimes()))
+            return fused(found, self.movable.detect(sample, StageTimes()))
 
 
-def joined(moving: Instances, movable: Instances) -> Instances:
+def fused(moving: Instances, movable: Instances) -> Instances:
     """The moving instances, each as movable as the single picture's object that it is, then the
     other objects without what belongs to those that move; their embeddings are zeros.
     """

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from mos_perception.datatypes import SyncedInput
+from mos_perception.datatypes import Frame, SyncedInput
 from mos_perception.motion.flow import DenseFlow, FlowSettings, grey, pixel_grid, warp
 
 LONG_SIDE_PX = 224  # of the flow: objects of 1 % of the image still have 300 px
@@ -56,6 +56,12 @@ class BackwardFlow:
         before = warp(last[1], flow, pixel_grid(size))
         error = np.abs(now.astype(np.float32) - before.astype(np.float32))
         return replace(sample, flow=flow, flow_error=error)
+
+    def of(self, frame: Frame) -> SyncedInput:
+        """A frame as input with its flow, where every frame gets its answer: both steps in one."""
+        sample = self.attach(SyncedInput(frame.stamp_ns, '', frame, None, frame.size))
+        self.answered(sample)
+        return sample
 
     def answered(self, sample: SyncedInput) -> None:
         """The input got its answer: the next flow leads to its frame.

@@ -22,7 +22,7 @@ from mos_perception.errors import EngineError
 from mos_perception.models.outputs import softmax
 from mos_perception.tracking.hungarian import assign
 from mos_perception.tracking.lifecycle import Track, TrackStore
-from mos_perception.tracking.tokens import Tokens, first_guess, joined, pairs, places, tokens
+from mos_perception.tracking.tokens import Tokens, first_guess, pairs, places, stacked, tokens
 from mos_perception.tracking.tracker_card import TrackerCard, check_tracker, load_tracker_card
 
 # from here on an instance may be a slot's; at 0.01 what vanishes becomes what appears elsewhere
@@ -134,7 +134,7 @@ class ReferringTracker:
         boxes = expected(tracks, size, stamp_ns)
         unseen_s = np.array([stamp_ns - track.seen_ns for track in tracks]) * 1e-9
         known = np.array([track.placed for track in tracks], bool)
-        seen = joined([slot.seen for slot in slots]) if slots else now.take(slice(0))
+        seen = stacked([slot.seen for slot in slots]) if slots else now.take(slice(0))
         table = pairs(seen, boxes, unseen_s, now)
         vectors = now.vectors()
         nothing = np.zeros((1, vectors.shape[1]), np.float32)

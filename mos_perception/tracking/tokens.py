@@ -74,7 +74,7 @@ def tokens(found: Instances, image: np.ndarray | None) -> Tokens:
     return Tokens(unit(found.embeddings), looks, shapes, found.boxes / scale, found.scores)
 
 
-def joined(rows: list[Tokens]) -> Tokens:
+def stacked(rows: list[Tokens]) -> Tokens:
     """One after the other; at least one."""
     return Tokens(*(np.concatenate([getattr(one, part.name) for one in rows])
                     for part in fields(Tokens)))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from mos_perception.tracking.referring import Tracked
-from mos_perception.tracking.tokens import PAIR, age, joined, pairs, shape_of
+from mos_perception.tracking.tokens import PAIR, age, pairs, shape_of, stacked
 
 STATE = 9  # channels of a slot's place in a frame
 RELATION = PAIR + 4  # channels of a slot and an instance
@@ -68,7 +68,7 @@ class _Sides:
 
     def __init__(self, frames: list[Tracked], seen: np.ndarray) -> None:
         self.frames, self.seen = frames, seen
-        self.every = joined([frame.found for frame in frames])
+        self.every = stacked([frame.found for frame in frames])
         self.first = np.cumsum([0, *(len(frame.found) for frame in frames[:-1])])
         self.seconds = np.array([frame.stamp_ns - frames[0].stamp_ns for frame in frames]) * 1e-9
         index = np.arange(len(frames))[:, None]

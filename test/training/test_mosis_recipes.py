@@ -93,8 +93,21 @@ def test_label_free_recipes_explain_one_batch_better_than_rest_does(folder, name
 @pytest.mark.parametrize('target', ['thesis', 'inverted', 'gain'])
 def test_the_shipped_targets(target):
     names = [name for name, recipe in MOSIS_RECIPES.items()
-             if isinstance(recipe.net, MosisConfig) and recipe.explain.target == target]
+             if isinstance(recipe.net, MosisConfig) and recipe.explain.target == target
+             and not recipe.explain.frozen]
     assert len(names) == 2 and all(name.endswith(target) or target == 'gain' for name in names)
+
+
+def test_motion_learns_of_a_frozen_detector(folder):
+    recipe = tiny('mosis_nano_motion')
+    before = start(recipe).network
+    steps, state, _ = learnt(recipe, PairSet(folder, recipe), 2, 2e-3)
+    assert 'objectness' not in steps[0]
+    for name, value in before.named_parameters():
+        same = torch.equal(value, state.network.get_parameter(name))
+        assert same or name.startswith('motion'), name
+    assert not torch.equal(before.motion.reduce[0].weight,
+                           state.network.motion.reduce[0].weight)
 
 
 def test_the_flow_network_learns_one_batch(folder):

@@ -13,7 +13,7 @@ from mos_perception.engine.interface import TensorSpec
 from mos_perception.errors import ConfigError, EngineError
 from mos_perception.masks import mask_boxes
 from mos_perception.models import load_model
-from mos_perception.models.mosis import MosisModel, WithMovable, joined
+from mos_perception.models.mosis import MosisModel, WithMovable, fused
 from mos_perception.recording.results import read_result, write_result
 from mos_perception.stages import StageTimes
 from mos_perception.tracking import load_tracker
@@ -34,19 +34,19 @@ def instances(*boxes, moving=True, channels=3) -> Instances:
 
 
 def test_a_thing_that_moves_is_one_instance():
-    found = joined(instances((0, 0, 20, 20)), instances((1, 1, 22, 20), moving=False))
+    found = fused(instances((0, 0, 20, 20)), instances((1, 1, 22, 20), moving=False))
     assert len(found) == 1 and found.moving.all() and found.movable[0] == np.float32(0.9)
     assert found.label(0) == 'moving'
 
 
 def test_a_part_that_moves_and_the_whole_are_one():
     """An arm moves, the picture shows the person: the instance is what moves."""
-    found = joined(instances((0, 0, 6, 6)), instances((0, 0, 30, 30), moving=False))
+    found = fused(instances((0, 0, 6, 6)), instances((0, 0, 30, 30), moving=False))
     assert len(found) == 1 and found.masks[0].sum() == 36
 
 
 def test_a_thing_at_rest_is_beside_what_moves_without_its_pixels():
-    found = joined(instances((0, 0, 20, 20)), instances((15, 0, 40, 20), moving=False))
+    found = fused(instances((0, 0, 20, 20)), instances((15, 0, 40, 20), moving=False))
     assert found.moving.tolist() == [True, False] and found.movable.tolist() == [
         -1, np.float32(0.9)]
     assert found.boxes.tolist() == [[0, 0, 20, 20], [20, 0, 40, 20]]
@@ -56,11 +56,11 @@ def test_a_thing_at_rest_is_beside_what_moves_without_its_pixels():
 
 def test_nothing_movable_changes_nothing():
     moving = instances((0, 0, 20, 20))
-    assert joined(moving, instances(moving=False)) is moving
+    assert fused(moving, instances(moving=False)) is moving
 
 
 def test_without_what_moves_all_that_could_is_there():
-    found = joined(Instances.empty(*SIZE, 3), instances((0, 0, 9, 9), (20, 20, 30, 30),
+    found = fused(Instances.empty(*SIZE, 3), instances((0, 0, 9, 9), (20, 20, 30, 30),
                                                         moving=False))
     assert len(found) == 2 and not found.moving.any() and found.embeddings.shape == (2, 3)
 
@@ -82,9 +82,9 @@ def _apart(boxes, moving):
 
 
 @given(BOXES, BOXES)
-def test_joined_masks_are_disjoint_and_what_moves_stays(first, second):
+def test_fused_masks_are_disjoint_and_what_moves_stays(first, second):
     moving, movable = _apart(first, True), _apart(second, False)
-    found = joined(moving, movable)
+    found = fused(moving, movable)
     assert found.masks.sum(0, dtype=int).max(initial=0) <= 1
     count = len(moving)
     np.testing.assert_array_equal(found.masks[:count], moving.masks)
@@ -107,7 +107,7 @@ def test_a_track_goes_on_at_rest_for_as_long_as_the_picture_shows_it():
 
 
 def test_messages_say_movable():
-    found = joined(instances((0, 0, 20, 20)), instances((30, 0, 40, 20), moving=False))
+    found = fused(instances((0, 0, 20, 20)), instances((30, 0, 40, 20), moving=False))
     tracks = load_tracker(Config()).update(found, 1)[1]
     result = Result(1, 'camera', found, tracks, None, Modality.FRAME, 'x', 0)
     back = read_result(write_result(result)).instances

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from mos_perception.masks import iou
 from training.adapt.mine import MOVES, RESTS, Steps
 
 WORSE_SHARE = 0.01    # of agreement and consistency that may be lost: less is noise
@@ -37,14 +38,14 @@ def judge(ids: np.ndarray, labels: np.ndarray, steps: Steps) -> Scores:
     agreements, consistencies, alarms = [], [], 0
     for at in range(len(ids)):
         known, moves = labels[at] <= MOVES, labels[at] == MOVES
-        if (share := _iou(found[at] & known, moves)) is not None:
+        if (share := iou(found[at] & known, moves)) is not None:
             agreements.append(share)
         for number in np.unique(ids[at][found[at]]):
             alarms += (labels[at] == RESTS)[ids[at] == number].mean() > 0.5
         before = steps.carried(found.astype(np.float32), at, -1) if at else None
         if before is not None:
             sure = before[1] > 0.5
-            share = _iou(found[at] & sure, (before[0] > 0.5) & sure)
+            share = iou(found[at] & sure, (before[0] > 0.5) & sure)
             consistencies += [] if share is None else [share]
     return Scores(len(ids), _mean(agreements), _mean(consistencies),
                   float(alarms / max(len(ids), 1)))
@@ -78,11 +79,6 @@ def complaints(before: Scores, after: Scores, of_pictures: bool = False) -> list
         found.append(f'false alarms rose from {before.false_alarms:.2f} to '
                      f'{after.false_alarms:.2f} per frame')
     return found
-
-
-def _iou(one: np.ndarray, other: np.ndarray) -> float | None:
-    union = np.count_nonzero(one | other)
-    return np.count_nonzero(one & other) / union if union else None
 
 
 def _mean(values: list[float]) -> float | None:

@@ -64,10 +64,11 @@ class Mosis(nn.Module):
         self.config = config
         self.detector, self.motion = Yolo(config.detector), PwcLite(config.motion)
 
-    def forward(self, first: Tensor, second: Tensor) -> SegmentMotion:
-        """Of frames (B, 3, H, W) in [0, 1], both ways."""
+    def forward(self, first: Tensor, second: Tensor, frozen: bool = False) -> SegmentMotion:
+        """Of frames (B, 3, H, W) in [0, 1], both ways; `frozen`: no gradient for the detector."""
         frames, others = both_ways(first, second)
-        detections = self.detector.detect(self.detector(frames))
-        segments = partition(detections.probabilities(tuple(frames.shape[2:])))
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+            detections = self.detector.detect(self.detector(frames))
+            segments = partition(detections.probabilities(tuple(frames.shape[2:])))
         return SegmentMotion(segments, self.motion.segment_flows(frames, others, segments),
                              detections)
