@@ -87,6 +87,21 @@ def cache(pairs: PairSet, out: Path, teacher: Teacher, made_by: dict[str, str]) 
             scratch.replace(path)
 
 
+def labelled(pairs: PairSet, folder: Path) -> PairSet:
+    """The inner frames of a set with the labels that were cached of it in `folder`.
+
+    Raises DatasetError: nothing was, or of another set.
+    """
+    made_of = read_json(folder / _METADATA)
+    if made_of.get('data') != pairs.about:
+        raise DatasetError(f'{folder} holds labels of "{made_of.get("data")}", asked for are those '
+                           f'of "{pairs.about}": give the set they were made of')
+    small = [np.load(file, mmap_mode='r')[:, ::SCALE, ::SCALE]
+             for file in sorted(folder.glob('*.label.npy'))]
+    ids = np.concatenate(small).reshape(-1, pairs.pairs - 1, *pairs.size)
+    return pairs.with_ids(ids, made_of['teacher'])
+
+
 def _claim(out: Path, made_of: dict[str, str]) -> None:
     """Say in the folder what its shards are made of, or find that it says so."""
     out.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from mos_perception.reports.visualize import write_image
+from training.cold_start import labelled
 from training.command import command
 from training.datasets.frame_pairs import PairSet
 from training.evaluate_mosis import as_markdown, evaluate_runs, sheet
@@ -38,6 +39,8 @@ def train_rows(args: argparse.Namespace) -> list[Path]:
             folder = args.out / f'{name}_{number}'
             folder.mkdir(parents=True, exist_ok=True)
             data = PairSet(args.data, recipe)
+            if args.labels is not None:
+                data = labelled(data, args.labels)
             resume = (folder / METADATA).exists()
             state = (load(folder, recipe, data.about) if resume
                      else start_from(args.start_from, recipe))
@@ -57,6 +60,8 @@ def main(arguments: list[str] | None = None) -> int:
     for name, use in (('data', 'to learn from'), ('val', 'to choose AMD\'s channel on'),
                       ('test', 'to score')):
         option(f'--{name}', type=Path, required=True, help=f'set of frame pairs {use}')
+    option('--labels', type=Path, help='cache of training.label_rounds or cold_start of that data: '
+           'its labels instead of the truth')
     option('--out', type=Path, required=True)
     option('--minutes', type=float, default=0.0, help='training time of each run')
     option('--steps', type=int, default=0, help='and, or instead, steps')

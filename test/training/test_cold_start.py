@@ -15,7 +15,7 @@ from mos_perception.errors import ConfigError, DatasetError
 from mos_perception.motion.camera_motion import camera_flow
 from mos_perception.motion.flow import pixel_grid
 from training.camera_alignment import align, cameras
-from training.cold_start import by_truth, cache, label, main
+from training.cold_start import by_truth, cache, label, labelled, main
 from training.datasets.frame_pairs import PairSet, pack_pairs
 from training.evaluate_mosis import COLUMNS, evaluate_runs, load_network
 from training.min_cut import figure, instances_at_edges
@@ -254,3 +254,23 @@ def test_a_run_on_evidence_is_no_row(tmp_path):
     Run(tmp_path, config, 1e-3, None).save()
     with pytest.raises(ConfigError, match='on motion evidence'):
         load_network(tmp_path)
+
+
+def test_cached_labels_are_learned_from_instead_of_the_truth(tmp_path):
+    """Of the truth's cache they are the truth, numbered by size."""
+    preset = replace(THESIS, size=(64, 64), frames=4, objects=(2, 3), object_px=(12, 24))
+    pack_pairs(preset, 2, tmp_path / 'set', seed=5)
+    pack_pairs(preset, 2, tmp_path / 'other', seed=6)
+    pairs = PairSet(tmp_path / 'set')
+    cache(pairs, tmp_path / 'cache', by_truth(pairs), {'teacher': 'truth'})
+    found = labelled(pairs, tmp_path / 'cache')
+    assert (found.videos, found.pairs) == (2, 1) and found.about.endswith('labels: truth')
+    np.testing.assert_array_equal(found.frames, pairs.frames[:, 1:-1])
+    batch, truth = found.batch(np.array([(1, 0)])), pairs.batch(np.array([(1, 1)]))
+    assert torch.equal(batch.flow, truth.flow)
+    assert ({mask.numpy().tobytes() for mask in batch.masks[0]}
+            == {mask.numpy().tobytes() for mask in truth.masks[0]})
+    with pytest.raises(DatasetError, match='asked for are those of'):
+        labelled(PairSet(tmp_path / 'other'), tmp_path / 'cache')
+    with pytest.raises(DatasetError, match='make them of the same set'):
+        pairs.with_ids(pairs.ids, 'truth')

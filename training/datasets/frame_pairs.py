@@ -8,6 +8,7 @@ and packs; `frames.npy` (V, T, H, W, 3) uint8, `ids.npy` (V, T, H, W) uint8, `fl
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import os
 import sys
@@ -122,6 +123,19 @@ class PairSet(Source):
     def pairs(self) -> int:
         """How many a video has."""
         return self.frames.shape[1] - 1
+
+    def with_ids(self, ids: np.ndarray, whose: str) -> PairSet:
+        """The frames that have a neighbour on either side, with ids (V, T - 2, H, W) for the truth.
+
+        Raises DatasetError: of other frames than these.
+        """
+        inner = copy.copy(self)
+        inner.frames, inner._flow = self.frames[:, 1:-1], self._flow[:, 1:-1]
+        if ids.shape != inner.frames.shape[:-1]:
+            raise DatasetError(f'{whose}: labels are {ids.shape}, the frames '
+                               f'{inner.frames.shape[:-1]}: make them of the same set')
+        inner.ids, inner.about = ids, f'{self.about}, labels: {whose}'
+        return inner
 
     def draw(self, step: int) -> PairBatch:
         """The pairs of a step, mirrored at random along both axes."""
