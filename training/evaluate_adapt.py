@@ -1,8 +1,8 @@
 """What `mos adapt` gains on video with truth: `python -m training.evaluate_adapt --data FOLDER`.
 
-Each sequence of a DAVIS folder becomes a bag; its first half is learned from, J of the union of the
-instances is measured on its second half, before and after, by the code that the robot runs. The
-truth is seen by the score alone.
+Each sequence of a DAVIS folder, or rendered clip (`--clips`), becomes a bag; its first half is
+learned from, J of the union of the instances is measured on its second half, before and after, by
+the code that the robot runs. The truth is seen by the score alone.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mos_perception.config import Config, from_dict
-from mos_perception.errors import EngineError
+from mos_perception.errors import MosError
 from mos_perception.evaluation.boundary import region_j
 from mos_perception.formats import davis
 from mos_perception.masks import masks_at_size
@@ -29,8 +30,13 @@ from mos_perception.recording.bag import BagWriter
 from mos_perception.stages import StageTimes
 from training.adapt.adapt import Settings, adapt
 from training.evaluate_video import Video, model_predictor, read_videos
+from training.scenes import render_clip
+from training.scenes.presets import PRESETS, find_preset
+from training.scenes.splits import SPLITS
+from training.video_cache import moving_label
 
 HOLD_OUT = 0.5
+CLIP_S = 4.0  # of a rendered one
 SHORT = Settings(hold_out=HOLD_OUT, least_s=0.5)  # DAVIS' sequences last for two seconds
 
 
@@ -57,7 +63,7 @@ def one_video(video: Video, config: Config, settings: Settings) -> dict[str, obj
                 writer.write_frame('/camera/image_raw', frame)
         try:
             done = adapt([bag], out, config, settings)
-        except EngineError as error:
+        except MosError as error:
             return {'name': video.name, 'before': before, 'after': before, 'refused': str(error)}
         return {'name': video.name, 'before': before, 'refused': '',
                 'after': second_half_j(str(out), video, config),
@@ -65,10 +71,23 @@ def one_video(video: Video, config: Config, settings: Settings) -> dict[str, obj
                     'before': done.before.as_dict(), 'after': done.after.as_dict()}}
 
 
+def rendered(preset: str, split: str, clips: int) -> Iterator[Video]:
+    """Clips of seeds 0 to `clips`; their truth is what moves."""
+    for seed in range(clips):
+        clip = render_clip(find_preset(preset, events=False, duration_s=CLIP_S), seed, split)
+        every = range(len(clip))
+        yield Video(f'{preset}-{split}-{seed}', [clip.frame(t) for t in every],
+                    [moving_label(clip, t, clip.size) for t in every])
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description='J of the second halves before and after.')
-    parser.add_argument('--data', type=Path, required=True, help='a DAVIS folder')
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument('--data', type=Path, help='a DAVIS folder')
+    source.add_argument('--clips', type=int, help='as many rendered clips instead')
+    parser.add_argument('--preset', choices=sorted(PRESETS), default='video')
+    parser.add_argument('--split', choices=SPLITS, default='other')
     parser.add_argument('--sequences', nargs='+', help='default: all')
     parser.add_argument('--model', default='gmos_nano')
     parser.add_argument('--movable-model', default='', help='this one learns, of single pictures')
@@ -81,7 +100,9 @@ def main(arguments: list[str] | None = None) -> None:
     config = from_dict({'model': given.model, 'movable_model': given.movable_model, 'threads': 1})
     settings = replace(SHORT, steps=given.steps, batch=given.batch)
     rows = []
-    for video in read_videos(given.data):
+    videos = (read_videos(given.data) if given.data
+              else rendered(given.preset, given.split, given.clips))
+    for video in videos:
         if given.sequences is None or video.name in given.sequences:
             rows.append(one_video(video, config, settings))
             print(rows[-1], flush=True)
@@ -91,8 +112,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _show(rows: list[dict[str, object]], given: argparse.Namespace) -> None:
-    table = Table(title=f'{given.movable_model or given.model}, {given.data.name}: J of the second '
-                        f'half, {given.steps} steps of {given.batch}')
+    data = given.data.name if given.data else f'{given.preset}, {given.split}'
+    table = Table(title=f'{given.movable_model or given.model}, {data}: J of the second half, '
+                        f'{given.steps} steps of {given.batch}')
     for name in ('', 'before', 'after', 'gain', ''):
         table.add_column(name, justify='right')
     for row in rows:
