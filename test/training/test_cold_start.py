@@ -274,3 +274,7 @@ def test_cached_labels_are_learned_from_instead_of_the_truth(tmp_path):
         labelled(PairSet(tmp_path / 'other'), tmp_path / 'cache')
     with pytest.raises(DatasetError, match='make them of the same set'):
         pairs.with_ids(pairs.ids, 'truth')
+    pack_pairs(replace(preset, frames=3), 1, tmp_path / 'short')
+    short = PairSet(tmp_path / 'short')
+    with pytest.raises(DatasetError, match='the videos have 3 frames'):
+        short.with_ids(short.ids[:, 1:-1], 'truth')

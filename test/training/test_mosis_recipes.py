@@ -10,6 +10,7 @@ import torch
 from pycocotools import mask as rle
 
 from mos_perception.errors import ConfigError, DatasetError
+from training.cold_start import by_truth, cache
 from training.compare_mosis import main as compare
 from training.datasets import frame_pairs
 from training.datasets.frame_pairs import PairSet, pack_pairs
@@ -35,7 +36,7 @@ from training.optimizer import one_cycle
 from training.recipes_mosis import MOSIS_RECIPES
 from training.scenes.moving_shapes import Preset2D
 from training.smoke import smoke
-from training.state import load, save, start, start_from
+from training.state import load, read_metadata, save, start, start_from
 from training.train import main as train
 
 torch.set_num_threads(1)
@@ -293,5 +294,13 @@ def test_the_table_of_two_seeds(folder, tmp_path, monkeypatch, capsys):
                     '--out', str(tmp_path / 'table')]) == 0
     assert (tmp_path / 'table' / 'table.md').read_text().startswith('|  | mask AP50')
     assert (tmp_path / 'table' / 'sheet.jpg').stat().st_size > 1000
+    pack_pairs(replace(PRESET, frames=4), 2, tmp_path / 'four')
+    pairs = PairSet(tmp_path / 'four')
+    cache(pairs, tmp_path / 'labels', by_truth(pairs), {'teacher': 'truth'})
+    assert compare(['--recipes', 'mosis_supervised_nano', '--steps', '1', '--seeds', '1',
+                    f'--val={folder}', f'--test={folder}', f'--data={tmp_path / "four"}',
+                    f'--labels={tmp_path / "labels"}', '--out', str(tmp_path / 'taught')]) == 0
+    run = read_metadata(tmp_path / 'taught' / 'mosis_supervised_nano_0', '')
+    assert run['data'].endswith('labels: truth')
     assert main(['--runs', str(tmp_path), '--data', str(folder)]) == 1
     assert 'give folders of runs' in capsys.readouterr().err

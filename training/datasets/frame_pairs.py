@@ -127,8 +127,11 @@ class PairSet(Source):
     def with_ids(self, ids: np.ndarray, whose: str) -> PairSet:
         """The frames that have a neighbour on either side, with ids (V, T - 2, H, W) for the truth.
 
-        Raises DatasetError: of other frames than these.
+        Raises DatasetError: of other frames than these, or none of them has a neighbour among them.
         """
+        if self.pairs < 3:
+            raise DatasetError(f'the videos have {self.pairs + 1} frames: pairs of frames that have '
+                               'a neighbour on either side want 4 or more, render such a set')
         inner = copy.copy(self)
         inner.frames, inner._flow = self.frames[:, 1:-1], self._flow[:, 1:-1]
         if ids.shape != inner.frames.shape[:-1]:
