@@ -130,8 +130,8 @@ class PairSet(Source):
         Raises DatasetError: of other frames than these, or none of them has a neighbour among them.
         """
         if self.pairs < 3:
-            raise DatasetError(f'the videos have {self.pairs + 1} frames: pairs of those that have a '
-                               'neighbour on either side want 4 or more, render such a set')
+            raise DatasetError(f'the videos have {self.pairs + 1} frames: must be 4 or more, for '
+                               'pairs of those that have a neighbour on either side')
         inner = copy.copy(self)
         inner.frames, inner._flow = self.frames[:, 1:-1], self._flow[:, 1:-1]
         if ids.shape != inner.frames.shape[:-1]:
