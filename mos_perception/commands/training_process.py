@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
+import mos_perception
 from mos_perception.errors import EngineError, MissingLibraryError
 
-_NEEDS = {'training': 'a source checkout (run it there)', 'torch': 'pip install torch',
+SOURCE = Path(mos_perception.__file__).parents[1]  # training/ lies there in a source checkout
+_NEEDS = {'torch': 'pip install torch',
           'onnxscript': 'pip install -r requirements/test.txt',
           'safetensors': 'pip install -r requirements/test.txt'}
 _INTERRUPTED = (130, -2)  # exit codes after Ctrl-C
@@ -28,17 +32,21 @@ def options_of(args: argparse.Namespace, names: Sequence[str]) -> list[str]:
 
 def run_training(what: str, module: str, arguments: Sequence[str], failure: str,
                  needs: dict[str, str] | None = None) -> None:
-    """`python -m MODULE ARGUMENTS`, which speaks for itself. `needs`: further libraries and how to
-    get them.
+    """`python -m MODULE ARGUMENTS` of the checkout that this package is of, from any folder; it
+    speaks for itself. `needs`: further libraries and how to get them.
 
     Raises MissingLibraryError that names what is not installed, EngineError (`failure`) where the
     process failed, KeyboardInterrupt where it was stopped.
     """
     missing = [f'{name}: {remedy}' for name, remedy in {**_NEEDS, **(needs or {})}.items()
                if importlib.util.find_spec(name) is None]
+    if not (SOURCE / 'training').is_dir():
+        missing.insert(0, 'training: install from a source checkout, pip install --editable .')
     if missing:
         raise MissingLibraryError(f'{what} needs what is not here: {"; ".join(missing)}')
-    code = subprocess.run([sys.executable, '-m', module, *arguments], check=False).returncode
+    paths = [str(SOURCE), *filter(None, [os.environ.get('PYTHONPATH')])]
+    code = subprocess.run([sys.executable, '-m', module, *arguments], check=False,
+                          env=os.environ | {'PYTHONPATH': os.pathsep.join(paths)}).returncode
     if code in _INTERRUPTED:
         raise KeyboardInterrupt
     if code:

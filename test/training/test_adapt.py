@@ -399,7 +399,7 @@ def test_the_command_names_what_is_missing_and_hands_its_options_on(monkeypatch,
     from mos_perception import cli
     from mos_perception.commands import training_process as command
     seen = []
-    monkeypatch.setattr(command.subprocess, 'run', lambda line, check: seen.append(
+    monkeypatch.setattr(command.subprocess, 'run', lambda line, check, env: seen.append(
         line[1:]) or subprocess.CompletedProcess(line, 1))
     words = ['adapt', 'a', 'b', '--out', 'x.onnx', '--steps', '3', '--set', 'threads=1']
     assert cli.main(words) == 1

@@ -1,8 +1,10 @@
 """`mos import`: what it hands on, what it says where something is missing or fails."""
 
 import importlib.util
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -31,7 +33,7 @@ def test_missing_libraries_are_named_with_their_remedies(monkeypatch, capsys):
 def test_sam2_takes_no_files_of_others(every_library, monkeypatch):
     seen = []
 
-    def run(command, check):
+    def run(command, check, env):
         seen.append(command[2:])
         return subprocess.CompletedProcess(command, 0)
 
@@ -47,7 +49,7 @@ def test_dimos_needs_no_transformers(monkeypatch):
     seen = []
     monkeypatch.setattr(training_process.importlib.util, 'find_spec',
                         lambda name: None if name == 'transformers' else name)
-    monkeypatch.setattr(training_process.subprocess, 'run', lambda command, check: seen.append(
+    monkeypatch.setattr(training_process.subprocess, 'run', lambda command, check, env: seen.append(
         command[2:]) or subprocess.CompletedProcess(command, 0))
     assert main(['import', 'dimos', '--checkpoint', 'd.pth', '--data', 'sevd']) == 0
     assert seen == [['training.import_dimos', '--checkpoint', 'd.pth', '--data', 'sevd', '--out',
@@ -57,7 +59,7 @@ def test_dimos_needs_no_transformers(monkeypatch):
 def test_options_reach_the_importer_and_its_failure_is_ours(every_library, monkeypatch, capsys):
     seen = []
 
-    def run(command, check):
+    def run(command, check, env):
         seen.append(command)
         return subprocess.CompletedProcess(command, 1)
 
@@ -67,3 +69,22 @@ def test_options_reach_the_importer_and_its_failure_is_ours(every_library, monke
                      'p.safetensors', '--sam2', 's.pt', '--size', 'small', '--out', 'models',
                      '--image-size', '252', '448']]
     assert 'g.pth was not imported' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('words, told', [
+    (['adapt', 'no_bag', '--out', 'x.onnx'], 'mos adapt: no_bag: no such bag'),
+    (['import', 'dimos', '--checkpoint', 'no_file', '--data', 'sevd'],
+     'mos import dimos: checkpoint no_file does not exist'),
+])
+def test_the_installed_command_finds_training_from_any_folder(words, told, tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
+    mos = Path(sys.executable).with_name('mos')
+    done = subprocess.run([mos, *words], cwd=tmp_path, env=environment, capture_output=True,
+                          text=True, check=False)
+    assert done.returncode == 1 and told in done.stderr
+
+
+def test_without_a_checkout_the_remedy_is_one(every_library, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(training_process, 'SOURCE', tmp_path)
+    assert main(FILES) == 1
+    assert 'training: install from a source checkout' in capsys.readouterr().err
