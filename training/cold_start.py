@@ -98,6 +98,8 @@ def labelled(pairs: PairSet, folder: Path) -> PairSet:
                            f'of "{pairs.about}": give the set they were made of')
     small = [np.load(file, mmap_mode='r')[:, ::SCALE, ::SCALE]
              for file in sorted(folder.glob('*.label.npy'))]
+    if not small:
+        raise DatasetError(f'{folder} has no *.label.npy: run the command that makes them again')
     ids = np.concatenate(small).reshape(-1, pairs.pairs - 1, *pairs.size)
     return pairs.with_ids(ids, made_of['teacher'])
 

@@ -38,6 +38,7 @@ from training.adapt.mine import MOVES, RESTS, UNSURE, Steps, mine
 from training.adapt.start import network_of
 from training.adapt.survey import require, survey, usable
 from training.adapt.tune import Adaptation, held_loss, label_loss
+from training.evaluate_adapt import rendered
 from training.nets.gmos_nano import GmosNano, GmosNanoConfig
 from training.scenes import render_clip
 from training.scenes.demo_bag import write_clip
@@ -408,3 +409,10 @@ def test_the_command_names_what_is_missing_and_hands_its_options_on(monkeypatch,
     assert 'x.onnx was not made' in capsys.readouterr().err
     monkeypatch.setattr(command.importlib.util, 'find_spec', lambda name: None)
     assert cli.main(words) == 1 and 'pip install torch' in capsys.readouterr().err
+
+
+def test_rendered_clips_are_video_with_truth():
+    video = next(rendered('video', 'other', 1))
+    assert video.name == 'video-other-0' and len(video.frames) == len(video.masks) == 96
+    assert video.size == video.frames[0].size
+    assert 0.005 < np.mean([(mask > 0).mean() for mask in video.masks]) < 0.6

@@ -274,6 +274,10 @@ def test_cached_labels_are_learned_from_instead_of_the_truth(tmp_path):
         labelled(PairSet(tmp_path / 'other'), tmp_path / 'cache')
     with pytest.raises(DatasetError, match='make them of the same set'):
         pairs.with_ids(pairs.ids, 'truth')
+    for file in (tmp_path / 'cache').glob('*.label.npy'):
+        file.unlink()
+    with pytest.raises(DatasetError, match=r'has no \*.label.npy'):
+        labelled(pairs, tmp_path / 'cache')
     pack_pairs(replace(preset, frames=3), 1, tmp_path / 'short')
     short = PairSet(tmp_path / 'short')
     with pytest.raises(DatasetError, match='the videos have 3 frames'):
