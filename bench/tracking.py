@@ -56,9 +56,11 @@ def tracked(clip: Clip, flows: bool, missed: float) -> Iterator[tuple[Instances,
         frame, found = clip.frame(index), truth(clip, index)
         kept = rng.random(len(found)) >= missed
         found = found.of(kept)
-        sample = backward.of(frame)
-        flow = (sample.flow, sample.flow_error) if flows else (None, None)
-        yield tracker.update(found, frame.stamp_ns, *flow)
+        flow, error = None, None
+        if flows:
+            sample = backward.of(frame)
+            flow, error = sample.flow, sample.flow_error
+        yield tracker.update(found, frame.stamp_ns, flow, error)
 
 
 def rests(clip: Clip) -> Iterator[tuple[int, int, int]]:

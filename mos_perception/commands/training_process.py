@@ -10,10 +10,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import mos_perception
 from mos_perception.errors import EngineError, MissingLibraryError
 
-SOURCE = Path(mos_perception.__file__).parents[1]  # training/ lies there in a source checkout
+SOURCE = Path(__file__).resolve().parents[2]  # training/ lies there in a source checkout
 _NEEDS = {'torch': 'pip install torch',
           'onnxscript': 'pip install -r requirements/test.txt',
           'safetensors': 'pip install -r requirements/test.txt'}

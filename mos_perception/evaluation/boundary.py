@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from mos_perception.masks import iou
+
 TOLERANCE = 0.008  # of the image's diagonal
 
 
@@ -19,8 +21,8 @@ def region_j(found: np.ndarray, truth: np.ndarray, void: np.ndarray | None = Non
     """Intersection over union; 1 where both are empty."""
     if void is not None:
         found, truth = found & ~void, truth & ~void
-    union = np.count_nonzero(found | truth)
-    return np.count_nonzero(found & truth) / union if union else 1.0
+    share = iou(found, truth)
+    return 1.0 if share is None else share
 
 
 def boundary_f(found: np.ndarray, truth: np.ndarray, void: np.ndarray | None = None,

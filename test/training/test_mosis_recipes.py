@@ -58,7 +58,10 @@ def tiny(name):
     nets = {MosisConfig: MosisConfig(YOLO, FLOW), AmdConfig: AMD, YoloConfig: YOLO,
             PwcConfig: replace(FLOW, fine=12)}
     explain = replace(recipe.explain, scales=recipe.explain.scales[-2:])
-    return replace(recipe, net=nets[type(recipe.net)], size=SIZE, batch=4, flip=0.0,
+    net = nets[type(recipe.net)]
+    if isinstance(net, MosisConfig):
+        net = replace(net, frozen=recipe.net.frozen)
+    return replace(recipe, net=net, size=SIZE, batch=4, flip=0.0,
                    explain=explain)
 
 
@@ -95,7 +98,7 @@ def test_label_free_recipes_explain_one_batch_better_than_rest_does(folder, name
 def test_the_shipped_targets(target):
     names = [name for name, recipe in MOSIS_RECIPES.items()
              if isinstance(recipe.net, MosisConfig) and recipe.explain.target == target
-             and not recipe.explain.frozen]
+             and not recipe.net.frozen]
     assert len(names) == 2 and all(name.endswith(target) or target == 'gain' for name in names)
 
 

@@ -35,8 +35,6 @@ class ExplainWeights:
     """Pixels that the other frame does not show do not count."""
     objectness: float = 0.2
     """Of the objectness loss; 0 without detections."""
-    frozen: bool = False
-    """Only the motion network learns; without the objectness, which is the detector's."""
     target: str = 'gain'
     """Of the objectness: one of `OBJECTNESS`, see `objectness_targets`."""
     static_px: float = 0.5
@@ -109,7 +107,7 @@ def explain_losses(motion: SegmentMotion, first: Tensor, second: Tensor,
         counted = F.avg_pool2d(seen, shrink)[:, 0] if shrink > 1 else seen[:, 0]
         photo = photo + 2 * weight * (error * counted).sum() / counted.sum().clamp(min=1)
     terms = {'photometric': photo}
-    if motion.detections is not None and weights.objectness and not weights.frozen:
+    if motion.detections is not None and weights.objectness:
         with torch.no_grad():
             flows = motion.flows[-1]
             background = flows[:, :1, :, None].transpose(1, 2).expand(-1, -1, *frames.shape[2:])

@@ -27,6 +27,5 @@ def pair_losses(network: nn.Module, batch: PairBatch, recipe: MosisRecipe,
         terms['mask'] = weights.mask * mask_loss(network, proposals, batch.masks, batch.boxes,
                                                  weights.jitter)
         return terms
-    frozen = {'frozen': True} if recipe.explain.frozen else {}
-    return explain_losses(network(batch.first, batch.second, **frozen), batch.first, batch.second,
+    return explain_losses(network(batch.first, batch.second), batch.first, batch.second,
                           recipe.explain)

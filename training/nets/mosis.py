@@ -23,6 +23,8 @@ class MosisConfig:
     """What runs on the robot."""
     motion: PwcConfig = field(default_factory=PwcConfig)
     """The teacher."""
+    frozen: bool = False
+    """The motion network learns alone: no gradient for the detector."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +66,10 @@ class Mosis(nn.Module):
         self.config = config
         self.detector, self.motion = Yolo(config.detector), PwcLite(config.motion)
 
-    def forward(self, first: Tensor, second: Tensor, frozen: bool = False) -> SegmentMotion:
-        """Of frames (B, 3, H, W) in [0, 1], both ways; `frozen`: no gradient for the detector."""
+    def forward(self, first: Tensor, second: Tensor) -> SegmentMotion:
+        """Of frames (B, 3, H, W) in [0, 1], both ways."""
         frames, others = both_ways(first, second)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.frozen):
             detections = self.detector.detect(self.detector(frames))
             segments = partition(detections.probabilities(tuple(frames.shape[2:])))
         return SegmentMotion(segments, self.motion.segment_flows(frames, others, segments),
